@@ -1,0 +1,262 @@
+"""Records that no broker makes: blocks and functions of plain code, `register`, `update`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from aiotrack.current import CURRENT, INHERITED, Run
+from aiotrack.encode import Encoder, encode_task_id, error_text, error_type, format_traceback
+from aiotrack.errors import InvalidValue
+from aiotrack.model import TaskStatus
+from aiotrack.progress import patch_of
+from aiotrack.report import History, Origin, Report, Stamp, Witness, guess_module
+
+if TYPE_CHECKING:
+    from aiotrack.core import Lifecycle
+    from aiotrack.tracker import Tracker
+
+
+def origin_of(
+    tracker: Lifecycle,
+    task_id: str | int,
+    task_name: str,
+    *,
+    module: str | None,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    created_by: str | int | None,
+    metadata: Mapping[str, Any],
+) -> Origin:
+    """Give the birth facts of work that is described by hand."""
+    encoder = tracker.encoder
+    told, named = encoder.encode_args(args), encoder.encode_kwargs(kwargs)
+    name = encoder.text(task_name)
+    return Origin(
+        task_id=encode_task_id(task_id),
+        task_name=name,
+        module=guess_module(name) if module is None else encoder.text(module),
+        created_at=tracker.clock.now(),
+        created_by=None if created_by is None else encoder.text(str(created_by)),
+        args=told.text,
+        kwargs=named.text,
+        exact=told.exact and named.exact,
+        metadata=encoder.encode_kwargs(metadata).text,
+    )
+
+
+def begin(tracker: Tracker, name: str, task_id: str | int | None = None, **facts: Any) -> Run:
+    """Give a run of the user's own code, with what `tracking` hands on."""
+    inherited = INHERITED.get()
+    outer = CURRENT.get()
+    if inherited is not None:
+        facts["module"] = facts["module"] or inherited.module
+        facts["created_by"] = facts["created_by"] or inherited.created_by
+        facts["metadata"] = {**inherited.metadata, **facts["metadata"]}
+    origin = origin_of(tracker, task_id or uuid4().hex, name, **facts)
+    if inherited is not None and inherited.parent is not None:
+        origin.parent_task_id = inherited.parent
+    elif outer is not None:
+        origin.parent_task_id = outer.task_id
+    return Run(
+        tracker=tracker,
+        origin=origin,
+        message_id=origin.task_id,
+        run_id=uuid4().hex,
+        attempt=1,
+        requeues=0,
+        worker=tracker.worker_id,
+        started_at=origin.created_at,
+    )
+
+
+def end(tracker: Tracker, run: Run, error: BaseException | None) -> Report:
+    """Give the report of a run's end."""
+    duration = run.elapsed()
+    if error is None:
+        report = tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
+        if run.result is not None:
+            report.result = tracker.encoder.encode(run.result).text
+        return report
+    report = tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
+    describe(report, error, tracker.encoder)
+    if isinstance(error, asyncio.CancelledError):
+        report.error_class = "cancelled"
+    return report
+
+
+def describe(report: Report, error: BaseException, encoder: Encoder) -> None:
+    """Put an exception into a report, bounded and redacted."""
+    report.error_type = error_type(error)
+    report.error = error_text(error, encoder) or report.error_type
+    report.traceback = format_traceback(error, encoder)
+
+
+def leave(run: Run) -> None:
+    """End a run's hold on its context."""
+    run.is_over = True
+    if run.watch is not None:
+        task, callback = run.watch
+        task.remove_done_callback(callback)
+        run.watch = None
+    if run.token is not None:
+        try:
+            CURRENT.reset(run.token)
+        except ValueError:  # another context: the run's own ends with it
+            CURRENT.set(None)
+
+
+@contextmanager
+def track_sync(
+    tracker: Tracker,
+    name: str,
+    module: str | None,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Iterator[Run]:
+    """Record a block of sync code through the loop that the tracker runs in.
+
+    In that loop's thread the end is reported without waiting for its commit.
+    """
+    run = begin(
+        tracker, name, module=module, args=args, kwargs=kwargs, created_by=None, metadata={}
+    )
+    tracker.report_from_anywhere(tracker.report_of(run, Witness.STARTED, TaskStatus.STARTED))
+    run.token = CURRENT.set(run)
+    error: BaseException | None = None
+    try:
+        yield run
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        report = end(tracker, run, error)
+        leave(run)
+        tracker.report_from_anywhere(report)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What `Tracker.register` was told about the run, times in microseconds."""
+
+    started_at: int | None = None
+    finished_at: int | None = None
+    result: str | None = None
+    error: str | None = None
+
+
+def register_reports(origin: Origin, status: TaskStatus, now: int, given: Given) -> list[Report]:
+    """Give the reports of work that is registered with a status."""
+    origin.registered = True
+    reports = [Report(origin, Witness.SENT, TaskStatus.PENDING)]
+    if status is TaskStatus.PENDING:
+        return reports
+    started = given.started_at
+    if status is TaskStatus.STARTED:
+        run = Report(origin, Witness.STARTED, status, started_at=started or now)
+    else:
+        finished = given.finished_at or now
+        witness = Witness.HANDED_BACK if status is TaskStatus.RETRY else Witness.ENDED
+        run = Report(origin, witness, status, started_at=started, finished_at=finished)
+        run.duration = None if started is None else (finished - started) / 1e6
+    run.run_id = "manual:1"
+    run.result, run.error = given.result, given.error
+    return [*reports, run]
+
+
+def unless_known(reports: list[Report]) -> Callable[[History], Iterable[Report]]:
+    """Give the change that registering makes to a record that exists: facts, but no second run."""
+
+    def change(history: History) -> Iterable[Report]:
+        is_known = bool(history.runs())
+        return [report for report in reports if not (is_known and report.is_run)]
+
+    return change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What `Tracker.update` was asked for; ``result`` is JSON text."""
+
+    status: TaskStatus | None
+    result: str | None
+    error: str | BaseException | None
+    traceback: str | None
+    metadata: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            InvalidValue: A result, error or traceback without a status.
+        """
+        if self.status is None and (self.result or self.error or self.traceback):
+            raise InvalidValue("a result, error or traceback needs a status: update(id, 'failed')")
+
+    def on(self, now: int, encoder: Encoder) -> Callable[[History], Iterable[Report]]:
+        """Give the function that makes the reports, filled from the record as it is."""
+
+        def change(history: History) -> Iterable[Report]:
+            shown = history.shown()
+            stamp: Stamp = (shown.shown_attempt, shown.started_at or 0, now)
+            reports = []
+            if self.metadata:
+                patch = patch_of(dict(self.metadata), stamp, encoder)
+                reports.append(
+                    Report(shown.origin, Witness.SENT, TaskStatus.PENDING, patch=patch)
+                )
+            settled = shown.status.is_final and shown.witness is not Witness.PRESUMED
+            if self.status is not None and not settled:
+                run = self._run(history, shown, now, encoder)
+                reports += [] if run is None else [run]
+            return reports
+
+        return change
+
+    def _run(
+        self, history: History, shown: Report, now: int, encoder: Encoder
+    ) -> Report | None:
+        """Give the report that makes the record show the status; None where it is late."""
+        status = self.status
+        if status is None or status is TaskStatus.PENDING or status is shown.status:
+            return None
+        takes_over = shown.is_run and shown.witness in {Witness.STARTED, Witness.PRESUMED}
+        if status is TaskStatus.STARTED or not takes_over:
+            run = Report(shown.origin, Witness.STARTED, status, attempt=shown.shown_attempt)
+            run.run_id = _free_name(history, run.attempt)
+        else:
+            run = replace(shown, result=None, patch=None)
+        if status is TaskStatus.STARTED:
+            run.started_at = now
+            return run
+        run.witness = Witness.HANDED_BACK if status is TaskStatus.RETRY else Witness.ENDED
+        run.status = status
+        run.finished_at = now
+        run.duration = None if run.started_at is None else (now - run.started_at) / 1e6
+        run.result = self.result
+        self._describe(run, encoder)
+        return run
+
+    def _describe(self, run: Report, encoder: Encoder) -> None:
+        run.error = run.error_type = run.error_class = run.traceback = None
+        if isinstance(self.error, BaseException):
+            describe(run, self.error, encoder)
+        elif self.error is not None:
+            run.error = encoder.text(str(self.error))
+        if self.traceback is not None:
+            run.traceback = encoder.text(self.traceback, 32_768)
+
+
+def _free_name(history: History, attempt: int) -> str:
+    """Name a run by hand as no run of the record is named."""
+    name = f"manual:{attempt}"
+    number = 1
+    while name in history.items:
+        number += 1
+        name = f"manual:{attempt}:{number}"
+    return name
+

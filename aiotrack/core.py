@@ -1,0 +1,223 @@
+"""A tracker's life: one database, and for each event loop connections, a buffer and a writer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import weakref
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+from aiotrack.clock import Clock
+from aiotrack.encode import Encoder
+from aiotrack.errors import AioTrackError, InvalidSetting
+from aiotrack.recorder import Recorder
+from aiotrack.report import Report
+from aiotrack.settings import DEFAULT_DATABASE, Settings
+
+if TYPE_CHECKING:
+    import re
+    from types import TracebackType
+
+    from redis.asyncio import Redis
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from aiotrack.repository import Repository
+    from aiotrack.repository.read import Reader
+
+log = logging.getLogger(__name__)
+
+READY_BUDGET = 1.0
+"""Seconds that the first send or run of a process waits for the database."""
+
+class Core:
+    """What belongs to one event loop: connections, buffer, writer."""
+
+    def __init__(self, tracker: Lifecycle) -> None:
+        from aiotrack.repository import Repository  # noqa: PLC0415 - 150 ms, on use
+        from aiotrack.repository.read import Reader  # noqa: PLC0415
+
+        settings = tracker.settings
+        self.repository: Repository = Repository(
+            tracker.database, clock=tracker.clock, pgbouncer=settings.pgbouncer
+        )
+        self.reader: Reader = Reader(self.repository)
+        self.recorder = Recorder(
+            self.repository.write, budget=settings.commit_budget, max_backlog=settings.max_backlog
+        )
+        self.is_ready = False
+
+
+class Lifecycle:
+    """Start, stop and the parts of each loop; see `Tracker` for the arguments."""
+
+    def __init__(
+        self,
+        database: str | AsyncEngine | None = None,
+        *,
+        redis: str | Redis | None = None,
+        settings: Settings | Mapping[str, Any] | None = None,
+    ) -> None:
+        self.settings = settings if isinstance(settings, Settings) else Settings.load(settings)
+        self.database: str | AsyncEngine = _checked(database or self.settings.database_url)
+        self.redis = redis or self.settings.redis_url
+        self.clock = Clock()
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.encoder = self.make_encoder(())
+        self._cores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Core] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        _EVERY.add(self)
+
+    async def __aenter__(self) -> Self:
+        await self.startup()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.shutdown()
+
+    async def startup(self, *, wait: bool = True) -> None:
+        """Connect, and make the schema in an empty database.
+
+        Args:
+            wait: Raise when the database cannot be used; otherwise log it and try again later.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+            SchemaOutdated: It holds an older schema: see `upgrade`.
+        """
+        core = self._core()
+        try:
+            await core.repository.connect()
+            core.is_ready = True
+        except AioTrackError as error:
+            if wait:
+                await self._discard(core)
+                raise
+            log.error("executions are not being recorded for now: %s", error)  # noqa: TRY400
+
+    async def shutdown(self) -> None:
+        """Write what is left, and close this loop's connections. Harmless when repeated."""
+        core = self._cores.get(asyncio.get_running_loop())
+        if core is None:
+            return
+        if core.recorder.is_busy:  # runs that outlive the shutdown still need it
+            await core.recorder.flush(4.0)
+        else:
+            await self._discard(core)
+
+    async def _discard(self, core: Core) -> None:
+        self._cores.pop(asyncio.get_running_loop(), None)
+        left = await core.recorder.close()
+        if left:
+            log.error("%d reports were not written: the database is away", len(left))
+        await core.repository.close()
+
+    def is_ready(self) -> bool:
+        """Whether this loop's database was reached."""
+        core = self._cores.get(asyncio.get_running_loop())
+        return core is not None and core.is_ready
+
+    async def ready(self) -> bool:
+        """Reach the database if nobody did, for at most `READY_BUDGET` seconds; never raises."""
+        core = self._core()
+        if not core.is_ready and not core.recorder.is_stalled:
+            with contextlib.suppress(TimeoutError, AioTrackError):
+                async with asyncio.timeout(READY_BUDGET):
+                    await core.repository.connect()
+            core.is_ready = True  # whatever came of it: the writer goes on trying
+        return core.repository.is_ready
+
+    def report_from_anywhere(self, report: Report) -> None:
+        """Take a report from sync code, in the loop's thread or another one."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            log.error("%s is not recorded: start the tracker first", report.origin.task_name)
+            return
+        try:
+            is_inside = asyncio.get_running_loop() is loop
+        except RuntimeError:
+            is_inside = False
+        if is_inside:
+            self.recorder().add(report)
+        else:
+            loop.call_soon_threadsafe(self._core_of(loop).recorder.add, report)
+
+    async def upgrade(self) -> str:
+        """Bring the schema to this release's version, and give that version.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        return await self._core().repository.upgrade()
+
+    async def flush(self, timeout: float | None = None) -> bool:
+        """Commit all that was reported in this loop so far.
+
+        Args:
+            timeout: Seconds; None waits for as long as it takes.
+
+        Returns:
+            False when the time was over first.
+        """
+        return await self._core().recorder.flush(timeout)
+
+    def recorder(self) -> Recorder:
+        """Give the recorder of the running loop."""
+        return self._core().recorder
+
+    def _core(self) -> Core:
+        return self._core_of(asyncio.get_running_loop())
+
+    def _core_of(self, loop: asyncio.AbstractEventLoop) -> Core:
+        core = self._cores.get(loop)
+        if core is None:
+            core = self._cores[loop] = Core(self)
+            self._loop = loop
+            for other in [other for other in self._cores if other.is_closed()]:
+                for report in self._cores.pop(other).recorder.drain():
+                    core.recorder.add(report)
+        return core
+
+    def make_encoder(self, redact: Iterable[str | re.Pattern[str]]) -> Encoder:
+        """Give an encoder with this tracker's limits."""
+        return Encoder(max_value_bytes=self.settings.max_value_bytes, redact=redact)
+
+
+_EVERY: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Let a child make its own connections, and a name of its own."""
+    for tracker in _EVERY:
+        tracker._cores = weakref.WeakKeyDictionary()  # noqa: SLF001 - ours
+        tracker.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _checked(database: str | AsyncEngine | None) -> str | AsyncEngine:
+    """Refuse at once what no database can be made of."""
+    if database is None:
+        log.warning("no database is set: using %s", Path("aiotrack.db").absolute())
+        return DEFAULT_DATABASE
+    if isinstance(database, str) and "://" not in database:
+        raise InvalidSetting(
+            "database",
+            f"{database!r} is not a URL: write postgresql+asyncpg://user:password@host/name "
+            "or sqlite+aiosqlite:///file.db",
+        )
+    return database

@@ -1,0 +1,121 @@
+"""The run in this context, and what `tracking` hands on to everything sent inside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiotrack.errors import InvalidValue
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from aiotrack.progress import Progress
+    from aiotrack.report import Micros, Origin
+    from aiotrack.tracker import Tracker
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One delivery of a task in this process, from ``pre_execute`` to ``post_execute``."""
+
+    tracker: Tracker
+    origin: Origin
+    message_id: str
+    run_id: str
+    attempt: int
+    requeues: int
+    worker: str
+    started_at: Micros
+    begun: float = field(default_factory=time.perf_counter)
+    token: Token[Run | None] | None = None
+    watch: tuple[asyncio.Task[Any], Callable[[asyncio.Task[Any]], None]] | None = None
+    exception: BaseException | None = None
+    resent: bool = False
+    """A message with this task_id was sent while it ran: a retry, whatever the result says."""
+    is_over: bool = False
+    progress: Progress | None = None
+    result: Any = None
+    """What a tracked block or function gave; tasks give theirs to TaskIQ."""
+
+    def elapsed(self) -> float:
+        """Give the seconds since it began."""
+        return time.perf_counter() - self.begun
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task that runs."""
+        return self.origin.task_id
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task that runs."""
+        return self.origin.task_name
+
+
+CURRENT: ContextVar[Run | None] = ContextVar("aiotrack_run", default=None)
+
+
+def current_execution() -> Run | None:
+    """Give the execution that runs in this context: its ``task_id`` and ``attempt``, or None."""
+    return CURRENT.get()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inherited:
+    """What messages sent in this context take along."""
+
+    created_by: str | None = None
+    module: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+    durability: str | None = None
+
+
+INHERITED: ContextVar[Inherited | None] = ContextVar("aiotrack_tracking", default=None)
+
+
+@contextmanager
+def tracking(
+    *,
+    created_by: str | int | None = None,
+    module: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    parent: str | int | None = None,
+    durability: str | None = None,
+) -> Iterator[None]:
+    """Let everything sent inside inherit these facts, also on its workers.
+
+    Blocks nest: the inner one wins, and metadata is merged key by key.
+
+    Args:
+        created_by: Who asked for the work; an int is kept as text.
+        module: Business scope.
+        metadata: Key-value pairs for the records; values as JSON.
+        parent: task_id of the work that this belongs to; default: the run in this context.
+        durability: ``"async"``: sends do not wait until their PENDING is committed.
+
+    Raises:
+        InvalidValue: durability is another word, or metadata is no mapping.
+    """
+    if durability not in {None, "commit", "async"}:
+        raise InvalidValue(f"durability is 'commit' or 'async', not {durability!r}")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise InvalidValue(f"metadata is a mapping, not {type(metadata).__name__}")
+    outer = INHERITED.get() or Inherited()
+    inner = Inherited(
+        created_by=outer.created_by if created_by is None else str(created_by),
+        module=module or outer.module,
+        metadata={**outer.metadata, **(metadata or {})},
+        parent=outer.parent if parent is None else str(parent),
+        durability=durability or outer.durability,
+    )
+    token = INHERITED.set(inner)
+    try:
+        yield
+    finally:
+        INHERITED.reset(token)

@@ -1,0 +1,14 @@
+"""Any value → bounded, safe JSON; redaction before anything leaves the process."""
+
+from aiotrack.encode.encoder import Encoded, Encoder
+from aiotrack.encode.failure import error_text, error_type, format_traceback
+from aiotrack.encode.redact import encode_task_id
+
+__all__ = [
+    "Encoded",
+    "Encoder",
+    "encode_task_id",
+    "error_text",
+    "error_type",
+    "format_traceback",
+]

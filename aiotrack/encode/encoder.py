@@ -1,0 +1,211 @@
+"""Values → JSON: the fast path, for the plain values that nearly all tasks have."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from aiotrack.encode.leaves import SAFE_FLOAT, SAFE_INT
+from aiotrack.encode.redact import Redactor, hints
+from aiotrack.encode.sheet import KEY_LENGTH, Limits, write
+from aiotrack.encode.walk import Walk
+
+_SMALLEST = 64  # bytes: the marker of a value that was cut has to fit
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoded:
+    """A value as it is stored.
+
+    Attributes:
+        text: Strict JSON that PostgreSQL's jsonb and SQLite take as it is.
+        exact: Whether reading *text* gives an equal value, so that a task could be sent again
+            with it. False when something was redacted, cut or has no word in JSON.
+    """
+
+    text: str
+    exact: bool
+
+
+_new = Encoded.__new__
+# The generated __init__ of a frozen dataclass takes three times as long.
+_set_text = Encoded.__dict__["text"].__set__
+_set_exact = Encoded.__dict__["exact"].__set__
+
+_NULL: Final = Encoded("null", exact=True)
+_NO_ARGS: Final = Encoded("[]", exact=True)
+_NO_KWARGS: Final = Encoded("{}", exact=True)
+_LOST: Final = Encoded('{"$type":"unknown"}', exact=False)
+
+
+class Encoder:
+    """Turns any value into JSON of bounded size, in bounded time, without ever raising.
+
+    Args:
+        max_value_bytes: A longer text becomes a marker with its first 2 KiB.
+        redact: Names whose values are not stored, besides passwords, tokens and their like. Case
+            and separators do not matter; with a ``*`` it is a glob; a compiled pattern is searched
+            for in the name as it is.
+        max_depth: Levels of containers.
+        max_items: Items per container.
+        max_text_bytes: Bytes per string.
+
+    Raises:
+        ValueError: A limit is too small to write anything.
+    """
+
+    __slots__ = ("_chars", "_depths", "_limits", "_redactor")
+
+    def __init__(
+        self,
+        *,
+        max_value_bytes: int = 65536,
+        redact: Iterable[str | re.Pattern[str]] = (),
+        max_depth: int = 32,
+        max_items: int = 1000,
+        max_text_bytes: int = 16384,
+    ) -> None:
+        if max_value_bytes < _SMALLEST or min(max_depth, max_items, max_text_bytes) < 1:
+            raise ValueError(f"max_value_bytes must be at least {_SMALLEST}, the others at least 1")
+        self._limits = Limits(
+            value_bytes=max_value_bytes,
+            depth=max_depth,
+            items=max_items,
+            text_bytes=max_text_bytes,
+        )
+        self._redactor = Redactor(redact)
+        self._chars = max_text_bytes // 4  # a character may take four bytes
+        self._depths = range(max_depth)
+
+    def encode(self, value: object) -> Encoded:
+        """Return *value*, a result, as JSON. Unknown objects are asked for their repr."""
+        if value is None:
+            return _NULL
+        return self._encode(value, (), reprs=True)
+
+    def encode_args(self, args: Sequence[object], names: Sequence[str] = ()) -> Encoded:
+        """Return positional arguments as a JSON array.
+
+        Unknown objects are only named: the repr of a lazy query would run it.
+
+        Args:
+            args: The arguments.
+            names: The names of the parameters they are for, if known: a positional password is
+                redacted by them.
+        """
+        kind = type(args)
+        if kind is not list:
+            try:
+                args = list(args)
+            except BaseException:  # as everywhere: foreign code may raise anything
+                args = [kind]
+        return self._encode(args, names, reprs=False) if args else _NO_ARGS
+
+    def encode_kwargs(self, kwargs: Mapping[str, object]) -> Encoded:
+        """Return keyword arguments as a JSON object, redacted by their names.
+
+        Unknown objects are only named: the repr of a lazy query would run it.
+        """
+        kind = type(kwargs)
+        if kind is not dict:
+            try:
+                kwargs = dict(kwargs)
+            except BaseException:  # as in encode_args
+                kwargs = {"$type": kind}
+        return self._encode(kwargs, (), reprs=False) if kwargs else _NO_KWARGS
+
+    def text(self, value: str, limit: int = 8192) -> str:
+        """Return a message that is safe to keep.
+
+        NUL and lone surrogates are replaced; tokens, keys, passwords in URLs and what follows a
+        secret name and ``=`` or ``:`` are masked.
+
+        Args:
+            value: The message.
+            limit: In bytes; what is longer keeps its beginning and gets a marker.
+        """
+        return self._redactor.text(value, limit)
+
+    def code(self, line: str) -> str:
+        """Return a line of source code with its literal secrets masked."""
+        return self._redactor.code(line)
+
+    def _encode(self, value: object, names: Sequence[str], *, reprs: bool) -> Encoded:
+        try:
+            safe = not names or self._redactor.safe.issuperset(names)
+            text = self._plain(value) if safe or not self._any_secret(names) else None
+            exact = True
+            if text is None:
+                walk = Walk(self._limits, self._redactor, self._plain, reprs=reprs)
+                text, exact = walk.run(value, names)
+        except BaseException:  # the last net, for a stack or a memory that is all but used up
+            return _LOST
+        encoded = _new(Encoded)
+        _set_text(encoded, text)
+        _set_exact(encoded, exact)
+        return encoded
+
+    def _any_secret(self, names: Sequence[str]) -> bool:
+        return any(self._redactor.is_secret(name) for name in names)
+
+    def _plain(self, value: object) -> str | None:
+        """Return the JSON of a plain value, or None when it takes a walk to tell.
+
+        Plain: of exact builtin types, within the limits, no secret names, no odd characters.
+        """
+        try:
+            if not self._is_plain(value):
+                return None
+            text = write(value)
+            length = len(text) if text.isascii() else len(text.encode())
+        except BaseException:  # keys may be of foreign types; a lone surrogate
+            return None
+        if length > self._limits.value_bytes or "\\u0000" in text or hints(text):
+            return None
+        return text
+
+    def _is_plain(self, value: Any) -> bool:  # noqa: C901, PLR0911, PLR0912 (calls cost more)
+        """Check level by level: one flat loop without calls is the fastest that Python has."""
+        room = self._limits.value_bytes
+        limit, chars = self._limits.items, self._chars
+        level = [value]
+        for _ in self._depths:
+            below: list[Any] = []
+            for item in level:
+                kind = type(item)
+                if kind is str:
+                    if len(item) > chars:
+                        return False
+                    room -= len(item)
+                elif kind is int:
+                    if not -SAFE_INT <= item <= SAFE_INT:
+                        return False
+                elif kind is dict:
+                    room -= len(item)
+                    if len(item) > limit or room < 0 or not self._has_safe_keys(item):
+                        return False
+                    below += item.values()
+                elif kind is list:
+                    room -= len(item)
+                    if len(item) > limit or room < 0:
+                        return False
+                    below += item
+                elif kind is float:
+                    if not -SAFE_FLOAT < item < SAFE_FLOAT:
+                        return False
+                elif item is not None and kind is not bool:
+                    return False
+            if not below:
+                return room >= 0
+            level = below
+        return False
+
+    def _has_safe_keys(self, value: dict[object, object]) -> bool:
+        if self._redactor.safe.issuperset(value):
+            return True
+        return all(
+            type(key) is str and len(key) <= KEY_LENGTH and not self._redactor.is_secret(key)
+            for key in value
+        )

@@ -1,0 +1,182 @@
+"""The paper that a value is written on: counts bytes and work, and writes scalars."""
+
+from __future__ import annotations
+
+import dataclasses
+import json.encoder
+from collections.abc import Callable
+from json.encoder import encode_basestring as quote
+from typing import Final
+
+from aiotrack.encode import leaves
+from aiotrack.encode.redact import REDACTED, clean, head, hints, mask, size
+
+_WORK = 6000  # units of about 0.5 µs: a walk ends within 5 ms, whatever it meets
+KEY_LENGTH: Final = 512  # characters; a guess
+_MARGIN = 2048  # read beyond a cut, so that a secret across it is still recognised
+_PREVIEW_BYTES = 2048
+
+
+def _plain_writer() -> Callable[[object], str]:
+    """Return the C encoder itself; `json.dumps` makes a new one for every call, for 1.5 µs."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # PyPy
+        return json.JSONEncoder(
+            ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+        ).encode
+    encode = make(None, _refuse, quote, None, ":", ",", False, False, False)
+    join = "".join
+    return lambda value: join(encode(value, 0))
+
+
+def _refuse(value: object) -> object:
+    raise TypeError(type(value))
+
+
+write: Final = _plain_writer()
+"""JSON of a value of plain types without cycles."""
+REDACTED_JSON: Final = write(REDACTED)
+CYCLE_JSON: Final = write({"$ref": "cycle"})
+DEPTH_JSON: Final = write({"$truncated": "depth"})
+
+
+class Full(Exception):
+    """The value is over its limit."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a value may have: bytes in all, levels, items per container, bytes per string."""
+
+    value_bytes: int
+    depth: int
+    items: int
+    text_bytes: int
+
+
+class Sheet:
+    """JSON text as far as it is written, and what is left of its budget.
+
+    Methods that write raise `Full` when the budget is spent.
+    """
+
+    __slots__ = ("done", "exact", "hash", "left", "limits", "out", "total", "work")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.out: list[str] = []
+        self.left = limits.value_bytes
+        self.work = _WORK
+        self.hash = leaves.HASH_BYTES
+        self.exact = True
+        self.done = self.total = 0  # items of the outermost container
+
+    def truncated(self) -> str:
+        """Return the marker of a value over its limit, with its beginning."""
+        text = "".join(self.out)
+        total = size(text)
+        if 0 < self.done < self.total:
+            total = total * self.total // self.done
+        limit = self.limits.value_bytes
+        room = min(_PREVIEW_BYTES, limit // 2)
+        while room > 8:
+            told = write({"$truncated": True, "bytes": total, "preview": head(text, room)})
+            if size(told) <= limit:
+                return told
+            room //= 2
+        return write({"$truncated": True, "bytes": total})
+
+    def emit(self, text: str) -> None:
+        """Write JSON text."""
+        self.left -= len(text) if text.isascii() else size(text)
+        if self.left < 0:
+            self.out.append(text[:_PREVIEW_BYTES])
+            raise Full
+        self.out.append(text)
+
+    def tell(self, stand_in: str | dict[str, object]) -> None:
+        """Write a stand-in: from here on the JSON is not all that the value is."""
+        self.exact = False
+        self.emit(write(stand_in))
+
+    def mark(self, text: str) -> None:
+        """Write a stand-in that is JSON text already."""
+        self.exact = False
+        self.emit(text)
+
+    def text(self, value: str, _depth: int) -> None:
+        """Write a str: masked, cleaned, and cut when it is over its own limit."""
+        limit = self.limits.text_bytes
+        length = len(value)
+        if length * 4 > limit and (length > limit or size(value) > limit):
+            self._long_text(value)
+            return
+        self.work -= length >> 9
+        safe = value
+        if hints(value):
+            self.work -= 4 + (length >> 5)
+            safe = mask(value)
+        if "\0" in safe or not safe.isascii():
+            safe = clean(safe)
+        if safe is not value and safe != value:
+            self.exact = False
+        self.emit(quote(safe))
+
+    def _long_text(self, value: str) -> None:
+        limit = self.limits.text_bytes
+        window = value[: limit + _MARGIN]
+        self.work -= 100 + (len(window) >> 5 if hints(window) else 0)
+        safe = clean(mask(window))
+        if len(window) < len(value):
+            safe = safe[:-_MARGIN]
+        told = leaves.long_text(value, head(safe, limit), self.hash)
+        if "sha256" in told:
+            self.hash -= size(value)
+        self.tell(told)
+
+    def string(self, value: str, depth: int) -> None:
+        """Write a str that stands for something else."""
+        self.exact = False
+        self.text(str.__str__(value), depth)
+
+    def integer(self, value: int, _depth: int) -> None:
+        """Write an int, or its digits as text beyond ±2**53."""
+        number = int.__int__(value)
+        self.exact = self.exact and number is value
+        if -leaves.SAFE_INT <= number <= leaves.SAFE_INT:
+            self.emit(int.__repr__(number))
+        else:
+            self.tell(leaves.big_int(number))
+
+    def real(self, value: float, _depth: int) -> None:
+        """Write a float, or its name when it is no number."""
+        number = float.__float__(value)
+        self.exact = self.exact and number is value
+        if -leaves.SAFE_FLOAT < number < leaves.SAFE_FLOAT:
+            self.emit(float.__repr__(number))
+        elif number - number == 0:
+            # PostgreSQL writes 1e+23 as an integer, which is another number; with ".0" it is kept.
+            self.emit(f"{number:.1f}")
+        else:
+            self.tell({"$float": leaves.float_name(number)})
+
+    def constant(self, value: object, _depth: int) -> None:
+        """Write None or a bool."""
+        self.emit("null" if value is None else "true" if value is True else "false")
+
+    def leaf(self, value: object, depth: int) -> None:
+        """Write a date, a UUID and their like."""
+        told = leaves.LEAVES[leaves.base_of(type(value), leaves.LEAVES)](value)
+        if type(told) is str:
+            self.string(told, depth)
+        else:
+            self.tell(told)
+
+    def blob(self, value: object, _depth: int) -> None:
+        """Write bytes."""
+        self.work -= 12
+        told = leaves.blob(value, self.hash)
+        length = told["$bytes"]
+        if "sha256" in told and type(length) is int:
+            self.hash -= length
+        self.tell(told)

@@ -1,0 +1,399 @@
+"""TaskIQ's hooks turned into reports. Nothing here ever raises into TaskIQ."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from uuid import uuid4
+
+from taskiq import NoResultError, TaskiqMiddleware
+
+from aiotrack.by_hand import describe, leave
+from aiotrack.current import CURRENT, INHERITED, Run
+from aiotrack.encode import Encoder, encode_task_id
+from aiotrack.model import TaskStatus
+from aiotrack.report import Origin, Report, Witness, guess_module
+
+if TYPE_CHECKING:
+    import re
+
+    from taskiq import TaskiqMessage, TaskiqResult
+
+    from aiotrack.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CREATED_AT = "aiotrack_created_at"
+METADATA = "aiotrack_metadata"
+PARENT = "aiotrack_parent"
+SCHEDULE = "aiotrack_schedule_id"
+CONFIG = "aiotrack_config_id"
+RERUN_OF = "aiotrack_rerun_of"
+REQUEUES = "X-Taskiq-requeue"
+"""Set by TaskIQ's ``Context.requeue``."""
+RETRIES = "_retries"
+"""Set by TaskIQ's retry middlewares: retries that were sent so far."""
+
+
+def guarded(hook: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T | None]]:
+    """Log whatever a hook raises, once for each kind of fault, and let the task go on."""
+
+    @functools.wraps(hook)
+    async def safe(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return await hook(*args, **kwargs)
+        except Exception as error:
+            _complain(hook.__name__, error)
+            return None
+
+    return safe
+
+
+_complained: set[tuple[str, type[BaseException]]] = set()
+
+
+def _complain(where: str, error: BaseException) -> None:
+    kind = (where, type(error))
+    if kind not in _complained:
+        _complained.add(kind)
+        log.error("aiotrack's %s failed; the task goes on", where, exc_info=error)
+
+
+class TrackerMiddleware(TaskiqMiddleware):
+    """Records every execution of a broker's tasks.
+
+    Works with any TaskIQ broker and in any place among the middlewares; first is best: it sees a
+    message before others change it, and its end after others are done.
+
+    Args:
+        tracker: Where to record; started and stopped with the broker.
+        module: Business scope of all tasks, or a function of the task's name; a label ``module``
+            comes before it. Default: the first part of the task's name.
+        record_args: Store arguments; a task's label ``record_args=False`` says otherwise.
+        record_result: Store results; likewise ``record_result=False``.
+        redact: Key names or patterns whose values are never stored, besides the usual secrets.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        *,
+        module: str | Callable[[str], str] | None = None,
+        record_args: bool = True,
+        record_result: bool = True,
+        redact: Iterable[str | re.Pattern[str]] = (),
+    ) -> None:
+        super().__init__()
+        self.tracker = tracker
+        self._module = module
+        self._record_args = record_args
+        self._record_result = record_result
+        self._encoder: Encoder = tracker.make_encoder(redact)
+        self._parameters: dict[str, tuple[str, ...]] = {}
+
+    @guarded
+    async def startup(self) -> None:
+        """Start the tracker; a database that is away is reported and tried again."""
+        await self.tracker.startup(wait=False)
+
+    @guarded
+    async def shutdown(self) -> None:
+        """Write what is left."""
+        await self.tracker.shutdown()
+
+    async def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
+        """Stamp what the worker cannot know into the message's labels."""
+        try:
+            run = CURRENT.get()
+            if run is not None and run.message_id == message.task_id and not run.is_over:
+                run.resent = True  # a retry, sent from inside on_error
+                return message
+            if _is_tracked(message.labels):
+                if not self.tracker.is_ready():
+                    await self.tracker.ready()
+                self._stamp(message, run)
+        except Exception as error:
+            _complain("pre_send", error)
+        return message
+
+    async def post_send(self, message: TaskiqMessage) -> None:
+        """Report PENDING: only now it is sure that the message was sent."""
+        try:
+            labels = message.labels
+            if not _is_tracked(labels) or _number(labels.get(RETRIES)) > 0:
+                return
+            origin = self._origin(message, self._created_at(labels))
+            report = Report(origin, Witness.SENT, TaskStatus.PENDING)
+            inherited = INHERITED.get()
+            durability = inherited.durability if inherited is not None else None
+            if (durability or self.tracker.settings.durability) == "async":
+                self.tracker.recorder().add(report)
+            else:
+                await self.tracker.recorder().commit(report, at_once=CURRENT.get() is None)
+        except Exception as error:
+            _complain("post_send", error)
+
+    async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
+        """Report STARTED without waiting, and make the run known to its own code."""
+        try:
+            if _is_tracked(message.labels):
+                if not self.tracker.is_ready():
+                    await self.tracker.ready()
+                self._begin(message)
+        except Exception as error:
+            _complain("pre_execute", error)
+        return message
+
+    def on_error(
+        self, message: TaskiqMessage, result: TaskiqResult[Any], exception: BaseException
+    ) -> None:
+        """Remember the exception: retry middlewares replace it in the result."""
+        try:
+            run = self._run_of(message)
+            if run is not None:
+                run.exception = exception
+        except Exception as error:
+            _complain("on_error", error)
+
+    async def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        """Report the outcome, and wait for its commit: the message is acknowledged after it."""
+        run = self._run_of(message)
+        if run is None:
+            return
+        try:
+            recorder = self.tracker.recorder()
+            try:
+                await recorder.commit(self._outcome(run, message, result))
+            finally:
+                recorder.leave()
+        except Exception as error:
+            _complain("post_execute", error)
+        finally:
+            leave(run)
+
+    def _run_of(self, message: TaskiqMessage) -> Run | None:
+        """Find this message's run in the context: in-place brokers nest runs in one task."""
+        run = CURRENT.get()
+        while run is not None:
+            if run.tracker is self.tracker and run.message_id == message.task_id:
+                return None if run.is_over else run
+            old = None if run.token is None else run.token.old_value
+            run = old if isinstance(old, Run) else None
+        return None
+
+    def _stamp(self, message: TaskiqMessage, run: Run | None) -> None:
+        labels = message.labels
+        inherited = INHERITED.get()
+        if CREATED_AT not in labels:
+            labels[CREATED_AT] = str(self.tracker.clock.now())
+        if inherited is not None:
+            if inherited.created_by is not None:
+                labels.setdefault("created_by", inherited.created_by)
+            if inherited.module is not None:
+                labels.setdefault("module", inherited.module)
+            if inherited.metadata:
+                own = _metadata(labels)
+                merged = {**inherited.metadata, **own}
+                labels[METADATA] = self._encoder.encode_kwargs(merged).text
+        if "module" not in labels and self._module is not None:
+            labels["module"] = self._scope(message.task_name)
+        if PARENT not in labels:
+            if inherited is not None and inherited.parent is not None:
+                labels[PARENT] = inherited.parent
+            elif run is not None:
+                labels[PARENT] = run.task_id
+
+    def _scope(self, task_name: str) -> str:
+        if callable(self._module):
+            return str(self._module(task_name))
+        return self._module or guess_module(task_name)
+
+    def _created_at(self, labels: Mapping[str, Any]) -> int:
+        return _number(labels.get(CREATED_AT)) or self.tracker.clock.now()
+
+    def _origin(self, message: TaskiqMessage, created_at: int) -> Origin:
+        labels = message.labels
+        module = labels.get("module")
+        text = self._encoder.text
+        origin = Origin(
+            task_id=encode_task_id(message.task_id),
+            task_name=text(message.task_name),
+            module=self._scope(message.task_name) if module is None else text(str(module)),
+            created_at=created_at,
+        )
+        if len(labels) > 1:
+            _fill(origin, labels, self._encoder)
+        if not self._record_args or _is_false(labels.get("record_args")):
+            origin.exact = not message.args and not message.kwargs
+        else:
+            args = self._encoder.encode_args(message.args, self._names(message))
+            kwargs = self._encoder.encode_kwargs(message.kwargs)
+            origin.args, origin.kwargs = args.text, kwargs.text
+            origin.exact = args.exact and kwargs.exact
+        return origin
+
+    def _names(self, message: TaskiqMessage) -> tuple[str, ...]:
+        """Give the names of a task's parameters: a positional password is redacted by them."""
+        if not message.args:
+            return ()
+        names = self._parameters.get(message.task_name)
+        if names is None:
+            task = self.broker.find_task(message.task_name)
+            found = () if task is None else inspect.signature(task.original_func).parameters
+            names = self._parameters[message.task_name] = tuple(found)
+        return names
+
+    def _begin(self, message: TaskiqMessage) -> None:
+        labels = message.labels
+        now = self.tracker.clock.now()
+        created_at = _number(labels.get(CREATED_AT))
+        if not created_at:
+            created_at = now
+            labels[CREATED_AT] = str(now)  # so that a retry of this message keeps it
+        recorder = self.tracker.recorder()
+        run = Run(
+            tracker=self.tracker,
+            origin=self._origin(message, created_at),
+            message_id=message.task_id,
+            run_id=uuid4().hex,
+            attempt=_number(labels.get(RETRIES)) + 1,
+            requeues=_number(labels.get(REQUEUES)),
+            worker=self.tracker.worker_id,
+            started_at=max(now, created_at),
+        )
+        run.token = CURRENT.set(run)
+        recorder.enter()
+        recorder.add(self.tracker.report_of(run, Witness.STARTED, TaskStatus.STARTED))
+        task = asyncio.current_task()
+        if task is not None:
+            run.watch = (task, functools.partial(self._after, run, message))
+            task.add_done_callback(run.watch[1])
+
+    def _outcome(self, run: Run, message: TaskiqMessage, result: TaskiqResult[Any]) -> Report:
+        duration = run.elapsed()
+        error: BaseException | None = run.exception or result.error
+        ended = isinstance(result.error, NoResultError)
+        retried = run.resent or (ended and not isinstance(error, NoResultError))
+        if error is None:
+            report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
+            if self._record_result and not _is_false(message.labels.get("record_result")):
+                value = result.return_value
+                report.result = None if value is None else self._encoder.encode(value).text
+            return report
+        if retried and not isinstance(error, NoResultError):
+            report = self.tracker.report_of(run, Witness.HANDED_BACK, TaskStatus.RETRY, duration)
+        elif isinstance(error, NoResultError):
+            return self._without_result(run, message, duration)
+        else:
+            report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
+        describe(report, error, self._encoder)
+        report.error_class = _class_of(error, message, duration)
+        return report
+
+    def _without_result(self, run: Run, message: TaskiqMessage, duration: float) -> Report:
+        """Tell a requeue from a task that simply wants no result kept."""
+        if _number(message.labels.get(REQUEUES)) > run.requeues:
+            return self.tracker.report_of(run, Witness.HANDED_BACK, TaskStatus.PENDING, duration)
+        return self.tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
+
+    def _after(self, run: Run, message: TaskiqMessage, task: asyncio.Task[Any]) -> None:
+        """Close a run whose ``post_execute`` never came: its callback died outside the body."""
+        if run.is_over:
+            return
+        try:
+            run.is_over = True
+            died = asyncio.CancelledError() if task.cancelled() else task.exception()
+            duration = run.elapsed()
+            report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
+            error = run.exception or died
+            if error is None:
+                report.error = "the run ended without an outcome: a hook of TaskIQ was not called"
+            else:
+                describe(report, error, self._encoder)
+                report.error_class = _class_of(error, message, duration)
+            recorder = self.tracker.recorder()
+            recorder.add(report)
+            recorder.leave()
+            if died is not None and not task.cancelled():
+                log.error(
+                    "task %s ended outside its body and was not acknowledged",
+                    run.task_id,
+                    exc_info=died,
+                )
+        except Exception as error:
+            _complain("end of a run", error)
+
+
+def _class_of(error: BaseException, message: TaskiqMessage, duration: float) -> str | None:
+    """Give the error's class as far as the run alone can tell."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    if isinstance(error, TimeoutError):
+        try:
+            limit = float(message.labels.get("timeout", "inf"))
+        except (TypeError, ValueError):
+            return None
+        return "timeout" if duration >= limit else None
+    return None
+
+
+def _fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:
+    """Take birth facts from labels; a label of a wrong kind is left out, never an error."""
+    for name, label in (
+        ("created_by", "created_by"),
+        ("parent_task_id", PARENT),
+        ("rerun_of", RERUN_OF),
+        ("schedule_id", SCHEDULE),
+    ):
+        value = labels.get(label)
+        if value is not None and value != "None":  # what TaskIQ makes of a label that is None
+            setattr(origin, name, encoder.text(str(value)))
+    if origin.schedule_id is None and labels.get("schedule_id") is not None:
+        origin.schedule_id = encoder.text(str(labels["schedule_id"]))
+    queue = labels.get("queue", labels.get("queue_name"))
+    if queue is not None:
+        origin.queue = encoder.text(str(queue))
+    if "priority" in labels:
+        origin.priority = _number(labels["priority"], default=None)
+    if CONFIG in labels:
+        origin.config_id = _number(labels[CONFIG], default=None)
+    if METADATA in labels:
+        origin.metadata = encoder.encode_kwargs(_metadata(labels)).text
+
+
+def _metadata(labels: Mapping[str, Any]) -> dict[str, Any]:
+    value = labels.get(METADATA)
+    if isinstance(value, Mapping):
+        return dict(value)
+    try:
+        found = json.loads(value) if isinstance(value, str) else None
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _is_tracked(labels: Mapping[str, Any]) -> bool:
+    return "track" not in labels or not _is_false(labels["track"])
+
+
+def _is_false(value: object) -> bool:
+    return value is False or (isinstance(value, str) and value.lower() == "false")
+
+
+def _number(value: Any, default: Any = 0) -> Any:
+    """Read a label as a whole number that a database can hold."""
+    if value is None:
+        return default
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        return default
+    return number if -(2**31) <= number < 2**62 else default

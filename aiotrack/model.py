@@ -1,0 +1,189 @@
+"""What people read: statuses, executions, attempts, pages, counts. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from aiotrack.errors import InvalidStatus
+
+T = TypeVar("T")
+
+
+class TaskStatus(StrEnum):
+    """The six words that an execution can be in."""
+
+    PENDING = "PENDING"
+    STARTED = "STARTED"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    RETRY = "RETRY"
+    REVOKED = "REVOKED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more is expected: SUCCESS, FAILURE or REVOKED."""
+        return self in FINAL
+
+    @classmethod
+    def parse(cls, word: object, mapping: Mapping[str, str] | None = None) -> TaskStatus:
+        """Read a status in our words or in those of other tools, in any case.
+
+        Args:
+            word: ``created``, ``queued``, ``in_progress``, ``completed``, ``timed_out``, ...
+            mapping: The caller's own words (any case) to any word we know; it is asked first.
+
+        Raises:
+            InvalidStatus: Nobody knows the word.
+        """
+        if isinstance(word, cls):
+            return word
+        text = word.strip().lower() if isinstance(word, str) else ""
+        own = {key.lower(): value for key, value in mapping.items()} if mapping else {}
+        found = _WORDS.get(str(own.get(text, text)).strip().lower())
+        if found is None:
+            raise InvalidStatus(word, (*sorted(own), *_WORDS))
+        return found
+
+
+FINAL = frozenset({TaskStatus.SUCCESS, TaskStatus.FAILURE, TaskStatus.REVOKED})
+
+_VOCABULARY = {
+    TaskStatus.PENDING: "pending created queued scheduled assigned",
+    TaskStatus.STARTED: "started running in_progress processing",
+    TaskStatus.SUCCESS: "success succeeded completed done",
+    TaskStatus.FAILURE: "failure failed error timeout timed_out",
+    TaskStatus.RETRY: "retry retrying",
+    TaskStatus.REVOKED: "revoked cancelled canceled aborted",
+}
+_WORDS = {word: status for status, words in _VOCABULARY.items() for word in words.split()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One execution of a task, as it is known now.
+
+    Times are aware and UTC, on the database's clock. ``duration`` and ``wait`` are seconds.
+    ``attempt`` counts from 1; in RETRY it is the attempt that is waited for, and ``error`` is the
+    last attempt's. ``presumed`` says that the verdict is a sweep's and yields to the worker's word.
+    """
+
+    id: int
+    task_id: str
+    task_name: str
+    module: str
+    status: TaskStatus
+    attempt: int = 1
+    queue: str | None = None
+    priority: int | None = None
+    worker: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration: float | None = None
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    result: Any = None
+    error: str | None = None
+    error_type: str | None = None
+    error_class: str | None = None
+    traceback: str | None = None
+    created_by: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    schedule_id: str | None = None
+    config_id: int | None = None
+    parent_task_id: str | None = None
+    rerun_of: str | None = None
+    presumed: bool = False
+    runs: int = 0
+    duplicates: int = 0
+    cancel_reason: str | None = None
+    cancelled_by: str | None = None
+    trace_id: str | None = None
+
+    @property
+    def wait(self) -> float | None:
+        """Seconds between created and started; None before the start."""
+        if self.started_at is None:
+            return None
+        return max(0.0, (self.started_at - self.created_at).total_seconds())
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the status is final."""
+        return self.status.is_final
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a worker runs it now."""
+        return self.status is TaskStatus.STARTED
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it ended well."""
+        return self.status is TaskStatus.SUCCESS
+
+
+class Cause(StrEnum):
+    """Why a run began."""
+
+    FIRST = "first"
+    RETRY = "retry"
+    REDELIVERY = "redelivery"
+    REQUEUE = "requeue"
+    RERUN = "rerun"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One run of an execution, with its own error. Times and units as in `Execution`."""
+
+    attempt: int
+    cause: Cause
+    worker: str | None = None
+    status: TaskStatus
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration: float | None = None
+    error: str | None = None
+    error_type: str | None = None
+    error_class: str | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some rows in order, and the cursor of what follows (None at the end)."""
+
+    items: list[T]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many executions are in which status."""
+
+    total: int = 0
+    pending: int = 0
+    started: int = 0
+    success: int = 0
+    failure: int = 0
+    retry: int = 0
+    revoked: int = 0
+
+    @property
+    def failure_rate(self) -> float:
+        """Share of failures among those that succeeded or failed, 0.0 to 1.0."""
+        ended = self.success + self.failure
+        return self.failure / ended if ended else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats(Counts):
+    """Counts of what a filter matches, whole and by module and task name."""
+
+    by_module: Mapping[str, Counts] = field(default_factory=dict)
+    by_task_name: Mapping[str, Counts] = field(default_factory=dict)

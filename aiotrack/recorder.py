@@ -1,0 +1,275 @@
+"""Group commit: reports gather while a group is being written, and go together in the next.
+
+A hook that must be durable waits for the group that holds its report, but never longer than the
+budget. A group starts at once when every run in flight waits for it (more waiting would gain
+nothing), else after a short gather (2 to 5 rows a commit without it, 6 to 20 with it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+
+from aiotrack.errors import StoreError
+from aiotrack.report import Report, combine
+
+log = logging.getLogger(__name__)
+
+GATHER = 0.003
+"""Seconds that a waiting report gathers others while runs are still busy (measured: 2 to 4 ms)."""
+
+LINGER = 0.05
+"""Seconds that a report nobody waits for (STARTED, progress) may lie; a quick task's end passes
+it, so that the task costs one row write."""
+
+GROUP = 500
+"""Reports in one write at most."""
+
+BACKOFF_FIRST, BACKOFF_LAST = 0.05, 2.0
+"""Seconds between tries while the database is away: doubled from the first to the last."""
+
+Key = tuple[str, str, int]
+
+
+class _Waiting:
+    """The hooks that wait for one group, and the timer that lets them go."""
+
+    __slots__ = ("futures", "timer")
+
+    def __init__(self) -> None:
+        self.futures: list[asyncio.Future[bool]] = []
+        self.timer: asyncio.TimerHandle | None = None
+
+    def release(self, committed: bool) -> None:  # noqa: FBT001 - called by a timer
+        if self.timer is not None:
+            self.timer.cancel()
+        for future in self.futures:
+            if not future.done():
+                future.set_result(committed)
+
+
+class Recorder:
+    """The buffer and the writer of one event loop.
+
+    Args:
+        write: Commits reports; raises `StoreError` when they must be written again.
+        budget: Seconds that `commit` waits at most.
+        max_backlog: Reports kept while the database is away.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Report]], Awaitable[None]],
+        *,
+        budget: float = 1.0,
+        max_backlog: int = 50_000,
+    ) -> None:
+        self._write = write
+        self._budget = budget
+        self._max_backlog = max_backlog
+        self._buffer: dict[Key, Report] = {}
+        self._writing: dict[Key, Report] = {}
+        self._waiting = _Waiting()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._failing_since: float | None = None
+        self._live = 0
+        self.counters: Counter[str] = Counter()
+        """``reports``, ``flushed``, ``groups``, ``failures``, ``late``, ``dropped_<witness>``."""
+
+    @property
+    def backlog(self) -> int:
+        """Reports that are not committed yet."""
+        return len(self._buffer) + len(self._writing)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the database has been away for longer than the budget: nobody waits for it."""
+        since = self._failing_since
+        return since is not None and self._loop.time() - since >= self._budget
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether runs are in flight."""
+        return self._live > 0
+
+    def enter(self) -> None:
+        """Count a run that begins: a group need not start while it may still join."""
+        self._live += 1
+
+    def leave(self) -> None:
+        """Count a run that is over."""
+        self._live -= 1
+        if self._waiting.futures and len(self._waiting.futures) >= self._live:
+            self._go()
+
+    def add(self, report: Report) -> None:
+        """Take a report that nobody waits for."""
+        self._put(report)
+        self._schedule(LINGER)
+
+    async def commit(self, report: Report, *, at_once: bool = False) -> bool:
+        """Take a report and wait until it is committed.
+
+        Args:
+            report: What to record.
+            at_once: Do not gather: the caller is no run in flight.
+
+        Returns:
+            False when the budget was over first: the report is kept and written later.
+        """
+        self._put(report)
+        if self.is_stalled:
+            self.counters["late"] += 1
+            self._go()
+            return False
+        waiter = self._wait()
+        if at_once or (not self._writing and len(self._waiting.futures) >= self._live):
+            self._go()
+        else:
+            self._schedule(GATHER)
+        return await waiter
+
+    async def flush(self, timeout: float | None = None) -> bool:
+        """Write all that was taken until now; False when *timeout* (seconds) was over first."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._buffer or self._writing:
+                    future: asyncio.Future[bool] = self._loop.create_future()
+                    self._waiting.futures.append(future)
+                    self._go()
+                    await future
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self, timeout: float = 4.0) -> list[Report]:
+        """Write what is left for at most *timeout* seconds, and stop.
+
+        Returns:
+            The reports that could not be written.
+        """
+        await self.flush(timeout)
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waiting.release(False)
+        return self.drain()
+
+    def drain(self) -> list[Report]:
+        """Hand over what is not committed, to a recorder of another loop."""
+        left = [*self._writing.values(), *self._buffer.values()]
+        self._writing, self._buffer = {}, {}
+        return left
+
+    def _wait(self) -> asyncio.Future[bool]:
+        waiting = self._waiting
+        future: asyncio.Future[bool] = self._loop.create_future()
+        waiting.futures.append(future)
+        if waiting.timer is None:
+            waiting.timer = self._loop.call_later(self._budget, self._give_up, waiting)
+        return future
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        """Let the hooks go on: their budget is over. The reports stay."""
+        self.counters["late"] += len(waiting.futures)
+        if waiting is self._waiting:
+            self._waiting = _Waiting()
+        waiting.release(False)
+
+    def _put(self, report: Report) -> None:
+        origin = report.origin
+        key = (origin.task_id, report.run_id, origin.created_at)
+        known = self._buffer.get(key)
+        self._buffer[key] = report if known is None else combine(known, report)
+        self.counters["reports"] += 1
+        if len(self._buffer) > self._max_backlog:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Let a twentieth go, the least important first: starts before final reports."""
+        if self.counters["dropped"] == 0:
+            log.error("the backlog of %d reports is full: reports are lost", self._max_backlog)
+        order = sorted(self._buffer, key=lambda key: self._buffer[key].witness)
+        for key in order[: self._max_backlog // 20]:
+            witness = self._buffer.pop(key).witness
+            self.counters["dropped"] += 1
+            self.counters[f"dropped_{witness.name.lower()}"] += 1
+
+    def _go(self) -> None:
+        self._wake.set()
+        if self._task is None:
+            context = contextvars.Context()  # the writer belongs to no run
+            self._task = self._loop.create_task(
+                self._work(), name="aiotrack-recorder", context=context
+            )
+
+    def _schedule(self, delay: float) -> None:
+        """Start a group in *delay* seconds, or sooner if one was to start sooner."""
+        at = self._loop.time() + delay
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._buffer:
+            self._go()
+
+    async def _work(self) -> None:
+        """Write one group after the other, for as long as the loop runs."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            waiting, self._waiting = self._waiting, _Waiting()
+            self._writing = self._take()
+            backoff = BACKOFF_FIRST
+            while self._writing and not await self._try():
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, BACKOFF_LAST)
+            waiting.release(True)
+            if len(self._buffer) >= GROUP:
+                self._wake.set()
+
+    def _take(self) -> dict[Key, Report]:
+        """Take the next group out of the buffer."""
+        if len(self._buffer) <= GROUP:
+            group, self._buffer = self._buffer, {}
+            return group
+        group = dict(islice(self._buffer.items(), GROUP))
+        for key in group:
+            del self._buffer[key]
+        return group
+
+    async def _try(self) -> bool:
+        """Write the group once; False when it has to be written again."""
+        group = self._writing
+        try:
+            await self._write(list(group.values()))
+        except StoreError as error:
+            self.counters["failures"] += 1
+            if self._failing_since is None:
+                self._failing_since = self._loop.time()
+                log.error("executions are not being recorded for now: %s", error)  # noqa: TRY400
+            return False
+        if self._failing_since is not None:
+            away = self._loop.time() - self._failing_since
+            self._failing_since = None
+            log.warning("recording goes on after %.1f s, %d reports wait", away, self.backlog)
+        self.counters["groups"] += 1
+        self.counters["flushed"] += len(group)
+        self._writing = {}
+        return True

@@ -1,0 +1,195 @@
+"""Records as users write and read them by hand: `register`, `update`, `get`, `list`, `stats`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Unpack
+
+from aiotrack import by_hand
+from aiotrack.clock import to_micros
+from aiotrack.core import Core, Lifecycle
+from aiotrack.encode import encode_task_id
+from aiotrack.errors import ExecutionNotFound
+from aiotrack.model import Attempt, Execution, Page, Stats, TaskStatus
+
+if TYPE_CHECKING:
+    import builtins
+
+    from aiotrack.repository.filters import Narrowing
+
+UNSET: Any = object()
+"""An argument that was not given, where None means something."""
+
+
+class Records(Lifecycle):
+    """Executions by id and by filter; see `Tracker`."""
+
+    async def register(
+        self,
+        task_id: str | int,
+        task_name: str,
+        *,
+        module: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        created_by: str | int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        status: TaskStatus | str = TaskStatus.PENDING,
+        created_at: datetime | None = None,
+        started_at: datetime | None = None,
+        finished_at: datetime | None = None,
+        result: Any = UNSET,
+        error: str | None = None,
+    ) -> Execution:
+        """Record work that no broker carries, or add facts to a record. Harmless when repeated.
+
+        Args:
+            task_id: Any text; an int is kept as text.
+            task_name: What is done.
+            module: Business scope; default: the first part of *task_name*.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            created_by: Who asked for it; it comes before what a message said.
+            metadata: Key-value pairs.
+            status: In any vocabulary that `TaskStatus.parse` knows.
+            created_at: Aware; default: now. Given times let rows of an old table be moved.
+            started_at: Aware; default: now, when *status* says that it started.
+            finished_at: Aware; default: now, when *status* is final.
+            result: What it gave.
+            error: What went wrong.
+
+        Raises:
+            InvalidStatus: Nobody knows the status.
+            InvalidValue: A time without an offset.
+            StoreUnavailable: The database did not take it.
+        """
+        word = TaskStatus.parse(status)
+        origin = by_hand.origin_of(
+            self,
+            task_id,
+            task_name,
+            module=module,
+            args=args,
+            kwargs=kwargs or {},
+            created_by=created_by,
+            metadata=metadata or {},
+        )
+        if created_at is not None:
+            origin.created_at = to_micros(created_at, "created_at")
+        given = by_hand.Given(
+            started_at=None if started_at is None else to_micros(started_at, "started_at"),
+            finished_at=None if finished_at is None else to_micros(finished_at, "finished_at"),
+            result=None if result is UNSET else self.encoder.encode(result).text,
+            error=None if error is None else self.encoder.text(error),
+        )
+        reports = by_hand.register_reports(origin, word, self.clock.now(), given)
+        core = await self._flushed()
+        try:
+            await core.repository.modify(origin.task_id, by_hand.unless_known(reports))
+        except ExecutionNotFound:
+            await core.repository.apart(core.repository.write(reports))
+        return await core.reader.get(task_id)
+
+    async def update(
+        self,
+        task_id: str | int,
+        status: TaskStatus | str | None = None,
+        *,
+        result: Any = UNSET,
+        error: str | BaseException | None = None,
+        traceback: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Execution:
+        """Change a record by hand.
+
+        Metadata is merged key by key. After a true final status a status is ignored, metadata is
+        still merged, and the stored record is returned; a presumed verdict yields.
+
+        Args:
+            task_id: The execution.
+            status: In any vocabulary that `TaskStatus.parse` knows.
+            result: Any value; None is kept as a result.
+            error: Text or an exception.
+            traceback: Text.
+            metadata: Keys to set.
+
+        Raises:
+            ExecutionNotFound: Unknown *task_id*.
+            InvalidStatus: Nobody knows the status.
+            InvalidValue: A result, error or traceback without a status.
+        """
+        change = by_hand.Change(
+            status=None if status is None else TaskStatus.parse(status),
+            result=None if result is UNSET else self.encoder.encode(result).text,
+            error=error,
+            traceback=traceback,
+            metadata=metadata or {},
+        )
+        change.check()
+        core = await self._flushed()
+        await core.repository.modify(
+            encode_task_id(task_id), change.on(self.clock.now(), self.encoder)
+        )
+        return await core.reader.get(task_id)
+
+    async def get(self, task_id: str | int) -> Execution:
+        """Give the execution with *task_id*.
+
+        Raises:
+            ExecutionNotFound: There is none.
+            StoreUnavailable: The database did not answer.
+        """
+        return await (await self._flushed()).reader.get(task_id)
+
+    async def get_by_id(self, id: int) -> Execution:  # noqa: A002 - the column's name
+        """Give the execution with the number *id*.
+
+        Raises:
+            ExecutionNotFound: There is none.
+        """
+        return await (await self._flushed()).reader.get_by_id(id)
+
+    async def attempts(self, task_id: str | int) -> builtins.list[Attempt]:
+        """Give every run of an execution in order, each with its own error.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+        """
+        return await (await self._flushed()).reader.attempts(task_id)
+
+    async def list(
+        self,
+        *,
+        limit: int = 50,
+        after: str | None = None,
+        order: str = "-created_at",
+        **filters: Unpack[Narrowing],
+    ) -> Page[Execution]:
+        """Give a page of the executions that match every filter.
+
+        Args:
+            limit: Rows of the page, 1 to 500.
+            after: ``next`` of the page before, with the same order and filters.
+            order: ``created_at``, ``finished_at`` or ``duration``; ``-`` for descending.
+            **filters: ``module``, ``task_name``, ``status``, ``created_by``, ``since``, ``until``,
+                ``metadata``, ``worker``, ``error_class``, ``config_id``, ``schedule_id``,
+                ``text``; `aiotrack.repository.filters.Narrowing` says what each takes.
+
+        Raises:
+            InvalidQuery: A filter, cursor, limit or order that cannot be served.
+            QueryTimeout: No index serves it, and two seconds were over.
+        """
+        core = await self._flushed()
+        return await core.reader.list(limit=limit, after=after, order=order, **filters)
+
+    async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
+        """Count what the filters of `list` match; ``module="aiotrack"`` only when asked for."""
+        return await (await self._flushed()).reader.stats(**filters)
+
+    async def _flushed(self) -> Core:
+        """Commit what this process has told, so that it reads its own writes."""
+        core = self._core()
+        if core.recorder.backlog:
+            await core.recorder.flush(self.settings.commit_budget)
+        return core

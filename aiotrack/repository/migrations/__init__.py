@@ -1,0 +1,62 @@
+"""The schema's history (Alembic), callable from aiotrack and from a user's own Alembic.
+
+In a user's own migration::
+
+    from aiotrack.repository import migrations
+
+    def upgrade() -> None:
+        migrations.upgrade()        # to this release's schema, in the migration's own transaction
+
+    def downgrade() -> None:
+        migrations.downgrade()      # back to nothing
+
+Either way the table ``aiotrack_version`` says where the schema stands.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection
+
+__all__ = ["config", "downgrade", "upgrade"]
+
+
+def config(connection: Connection | None = None) -> Config:
+    """Give the Alembic configuration of aiotrack's migrations, bound to *connection*."""
+    from alembic.config import Config  # noqa: PLC0415 - 149 ms, only when the schema changes
+
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    made.attributes["connection"] = connection
+    return made
+
+
+def upgrade(connection: Connection | None = None, revision: str = "head") -> None:
+    """Bring the schema up to *revision*.
+
+    Args:
+        connection: An open connection; None takes the one of the Alembic migration that runs now.
+        revision: ``head`` or the number of a migration.
+    """
+    from alembic import command  # noqa: PLC0415
+
+    command.upgrade(config(_connection(connection)), revision)
+
+
+def downgrade(connection: Connection | None = None, revision: str = "base") -> None:
+    """Bring the schema down to *revision*; ``base`` drops every table of aiotrack."""
+    from alembic import command  # noqa: PLC0415
+
+    command.downgrade(config(_connection(connection)), revision)
+
+
+def _connection(given: Connection | None) -> Connection:
+    if given is not None:
+        return given
+    from alembic import op  # noqa: PLC0415
+
+    return op.get_bind()

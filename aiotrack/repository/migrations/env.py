@@ -1,0 +1,15 @@
+"""Runs aiotrack's migrations on the connection that the caller holds; the caller commits."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from aiotrack.repository.tables import VERSION_TABLE, Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    version_table=VERSION_TABLE,
+    transactional_ddl=False,
+)
+context.run_migrations()

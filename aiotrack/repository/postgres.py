@@ -1,0 +1,237 @@
+"""Writes to Postgres: one statement for plain reports, a transaction for all others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from json.encoder import encode_basestring_ascii as quote
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+
+from aiotrack.errors import ExecutionNotFound, StoreUnavailable
+from aiotrack.report import History, Report
+from aiotrack.repository import statements as sql
+from aiotrack.repository.batch import Batch, PoisonError
+from aiotrack.repository.fold import Row, fold, history_of, placeholder
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+log = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT = 2.0
+"""Seconds for one statement of a write; a server that accepts and never answers costs no more."""
+
+CONFLICT_TRIES = 20
+"""Quick tries after a deadlock or serialization failure, about 10 ms apart."""
+
+_POISON_CLASSES = ("22", "23", "54", "21")
+"""SQLSTATE classes that blame the data: exception, integrity, limit, cardinality."""
+
+_CONFLICTS = {"40P01", "40001"}
+
+
+class PostgresWriter:
+    """Writes groups of reports over one connection that it keeps."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._held: Any = None
+        self._lock = asyncio.Lock()
+
+    async def write(self, reports: Sequence[Report]) -> None:
+        """Commit all *reports*, each exactly as if it had come alone.
+
+        Raises:
+            PoisonError: The database blames the data; nothing of the failing statement is stored.
+            StoreUnavailable: The database did not take them; they may be written again.
+        """
+        batch = Batch.of(reports)
+        async with self._connection() as connection:
+            for attempt in range(CONFLICT_TRIES):
+                try:
+                    return await self._write(connection, batch)
+                except asyncpg.PostgresError as error:
+                    if error.sqlstate not in _CONFLICTS or attempt == CONFLICT_TRIES - 1:
+                        raise
+                    await asyncio.sleep(random.uniform(0.005, 0.015))
+
+    async def modify(self, task_id: str, change: Callable[[History], Iterable[Report]]) -> None:
+        """Lock the row of *task_id* and add the reports that *change* makes from its history.
+
+        Raises:
+            ExecutionNotFound: There is no such row.
+        """
+        async with self._connection() as connection, connection.transaction():
+            found = await connection.fetch(sql.POSTGRES_LOCK, [task_id], timeout=COMMAND_TIMEOUT)
+            if not found:
+                raise ExecutionNotFound(task_id)
+            attempts = await connection.fetch(
+                sql.POSTGRES_ATTEMPTS, [task_id], timeout=COMMAND_TIMEOUT
+            )
+            history = history_of(found[0], attempts)
+            folded = fold(found[0], attempts, change(history))
+            if folded is not None:
+                await _store(connection, [folded])
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        held, self._held = self._held, None
+        if held is not None:
+            with contextlib.suppress(SQLAlchemyError, OSError, asyncpg.PostgresError):
+                await asyncio.to_thread(lambda: None)
+                held.close()
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        async with self._lock:
+            try:
+                if self._held is None:
+                    self._held = await self._engine.raw_connection()
+                yield self._held.driver_connection
+            except asyncpg.PostgresError as error:
+                await self._after_error(error)
+            except (SQLAlchemyError, OSError, TimeoutError, asyncpg.InterfaceError) as error:
+                self._drop()
+                raise StoreUnavailable(f"the database did not take a write: {error!r}") from error
+            except asyncio.CancelledError:
+                self._drop()
+                raise
+
+    async def _after_error(self, error: asyncpg.PostgresError) -> None:
+        state = error.sqlstate or ""
+        if state[:2] in _POISON_CLASSES:
+            raise PoisonError(str(error)) from error
+        self._drop()
+        raise StoreUnavailable(f"the database refused a write: {error!r}") from error
+
+    def _drop(self) -> None:
+        """Forget a connection that may be in an unknown state."""
+        held, self._held = self._held, None
+        if held is not None:
+            with contextlib.suppress(Exception):
+                held.driver_connection.terminate()
+            with contextlib.suppress(Exception):
+                held.invalidate()
+
+    async def _write(self, connection: Any, batch: Batch) -> None:
+        slow = dict(batch.slow)
+        if batch.sends:
+            text = "[" + ",".join(map(render, batch.sends)) + "]"
+            rows = await connection.fetch(sql.POSTGRES_SEND, text, timeout=COMMAND_TIMEOUT)
+            batch.sort_sends({row[0]: row[1] for row in rows}, slow)
+        if batch.runs:
+            text = "[" + ",".join(map(render, batch.runs)) + "]"
+            rows = await connection.fetch(sql.POSTGRES_RUN, text, timeout=COMMAND_TIMEOUT)
+            if len(rows) != len(batch.runs):
+                batch.sort_runs({row[0] for row in rows}, slow)
+        if slow:
+            await self._fold(connection, slow)
+
+    async def _fold(self, connection: Any, slow: Mapping[str, list[Report]]) -> None:
+        ids = sorted(slow)
+        holders = [placeholder(slow[task_id][0]) for task_id in ids]
+        async with connection.transaction():
+            await connection.execute(
+                sql.POSTGRES_ENSURE,
+                render_rows(holders, sql.EXECUTION_COLUMNS),
+                timeout=COMMAND_TIMEOUT,
+            )
+            rows = await connection.fetch(sql.POSTGRES_LOCK, ids, timeout=COMMAND_TIMEOUT)
+            attempts: dict[str, list[Any]] = {task_id: [] for task_id in ids}
+            for item in await connection.fetch(
+                sql.POSTGRES_ATTEMPTS, ids, timeout=COMMAND_TIMEOUT
+            ):
+                attempts[item["task_id"]].append(item)
+            folded = [
+                result
+                for row in rows
+                if (result := fold(row, attempts[row["task_id"]], slow[row["task_id"]]))
+            ]
+            await _store(connection, folded)
+
+
+async def _store(connection: Any, folded: Sequence[tuple[Row, list[Row]]]) -> None:
+    if folded:
+        text = render_rows([row for row, _ in folded], sql.EXECUTION_COLUMNS)
+        await connection.execute(sql.POSTGRES_UPDATE, text, timeout=COMMAND_TIMEOUT)
+    attempts = [item for _, items in folded for item in items]
+    if attempts:
+        text = render_rows(attempts, sql.ATTEMPT_COLUMNS)
+        await connection.execute(sql.POSTGRES_ATTEMPT, text, timeout=COMMAND_TIMEOUT)
+
+
+_OPTIONAL_ORIGIN = (
+    "queue",
+    "created_by",
+    "parent_task_id",
+    "schedule_id",
+    "rerun_of",
+    "trace_id",
+)
+_OPTIONAL_RUN = (
+    "error",
+    "error_type",
+    "error_class",
+    "traceback",
+    "cancel_reason",
+    "cancelled_by",
+)
+
+
+def render(report: Report) -> str:
+    """Give the JSON object of a plain report; what is None is left out."""
+    origin = report.origin
+    text = (
+        f'{{"task_id":{quote(origin.task_id)},"task_name":{quote(origin.task_name)},'
+        f'"module":{quote(origin.module)},"created_at":{origin.created_at},'
+        f'"args":{origin.args},"kwargs":{origin.kwargs},"metadata":{origin.metadata},'
+        f'"exact":{"true" if origin.exact else "false"},"run_id":{quote(report.run_id)},'
+        f'"witness":{report.witness:d},"status":"{report.status.value}","attempt":1,'
+        f'"presumed":false,"runs":{1 if report.run_id else 0},"duplicates":0,"plain":true'
+    )
+    if report.started_at is not None:
+        text += f',"worker":{quote(report.worker or "")},"started_at":{report.started_at}'
+    if report.finished_at is not None:
+        text += f',"finished_at":{report.finished_at},"duration":{report.duration or 0.0!r}'
+    if report.result is not None:
+        text += f',"result":{report.result}'
+    if origin.priority is not None:
+        text += f',"priority":{origin.priority}'
+    if origin.config_id is not None:
+        text += f',"config_id":{origin.config_id}'
+    for name in _OPTIONAL_ORIGIN:
+        value = getattr(origin, name)
+        if value is not None:
+            text += f',"{name}":{quote(value)}'
+    if report.status != "SUCCESS":
+        for name in _OPTIONAL_RUN:
+            value = getattr(report, name)
+            if value is not None:
+                text += f',"{name}":{quote(value)}'
+    return text + "}"
+
+
+def render_rows(rows: Iterable[Row], columns: Mapping[str, str]) -> str:
+    """Give the JSON array of rows whose JSON columns are text already."""
+    return "[" + ",".join(_render_row(row, columns) for row in rows) + "]"
+
+
+def _render_row(row: Row, columns: Mapping[str, str]) -> str:
+    parts = []
+    for name, kind in columns.items():
+        value = row[name]
+        if value is None:
+            continue
+        if kind == sql.TEXT:
+            parts.append(f'"{name}":{quote(value)}')
+        elif kind == sql.BOOL:
+            parts.append(f'"{name}":{"true" if value else "false"}')
+        else:
+            parts.append(f'"{name}":{value}')
+    return "{" + ",".join(parts) + "}"

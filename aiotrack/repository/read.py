@@ -1,0 +1,305 @@
+"""Reads: one execution, its attempts, lists by keyset, counts. No ORM identity map in between."""
+
+from __future__ import annotations
+
+import builtins
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+
+from sqlalchemy import ColumnElement, RowMapping, Select, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiotrack.clock import to_datetime, to_micros
+from aiotrack.encode import encode_task_id
+from aiotrack.errors import ExecutionNotFound, InvalidQuery
+from aiotrack.model import Attempt, Cause, Counts, Execution, Page, Stats, TaskStatus
+from aiotrack.report import UNTIMED
+from aiotrack.repository.cursor import Order, Position, is_int, read_cursor, write_cursor
+from aiotrack.repository.filters import Filters, Narrowing
+from aiotrack.repository.limited import Fetch, limited
+from aiotrack.repository.tables import AttemptRow, ExecutionRow
+
+if TYPE_CHECKING:
+    from aiotrack.repository.store import Repository
+
+T = TypeVar("T")
+
+Row = Mapping[Any, Any]
+
+MAX_LIMIT: Final = 500
+"""Rows of one page."""
+
+OWN_MODULE: Final = "aiotrack"
+"""The module of our own sweeps, which stats leave out unless asked."""
+
+_table = ExecutionRow.__table__
+_attempts = AttemptRow.__table__
+
+_RUN_FIELDS: Final = tuple(field.name for field in fields(Attempt) if field.name != "cause")
+_SHOWN: Final = [_table.c[field.name] for field in fields(Execution)]
+_OWN_RUN: Final = [
+    *(_table.c[name] for name in _RUN_FIELDS),
+    *(_table.c[name] for name in ("run_id", "plain", "rerun_of")),
+]
+_RUNS: Final = [_attempts.c[name] for name in (*_RUN_FIELDS, "run_id", "requeues")]
+
+_ESCAPE: Final = re.compile("%(?:u([0-9A-F]{4})|([0-9A-F]{2}))")
+
+
+class Reader:
+    """Answers questions about the executions of a repository.
+
+    Every read runs in a task of its own, so that a caller who gives up never breaks a connection.
+    All of them raise `StoreUnavailable` when the database does not answer.
+    """
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def get(self, task_id: str | int) -> Execution:
+        """Give the execution with this task_id, by one SELECT.
+
+        Raises:
+            ExecutionNotFound: There is none.
+        """
+        return await self._one(_table.c.task_id == encode_task_id(task_id), task_id)
+
+    async def get_by_id(self, id: int) -> Execution:  # noqa: A002 - so it is called in the contract
+        """Give the execution with this id, by one SELECT.
+
+        Raises:
+            ExecutionNotFound: There is none.
+            InvalidQuery: It is no whole number.
+        """
+        if isinstance(id, bool) or not issubclass(type(id), int):
+            raise InvalidQuery(f"id must be a whole number, not {type(id).__name__}")
+        if not is_int(id):
+            raise ExecutionNotFound(id)
+        return await self._one(_table.c.id == id, id)
+
+    async def attempts(self, task_id: str | int) -> builtins.list[Attempt]:
+        """Give the runs of an execution in the order in which they began, by at most two SELECTs.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+        """
+        key = encode_task_id(task_id)
+
+        async def work(
+            connection: AsyncConnection,
+        ) -> tuple[RowMapping | None, Sequence[RowMapping]]:
+            row = await _first(connection, select(*_OWN_RUN).where(_table.c.task_id == key))
+            if row is None or row["plain"]:
+                return row, []
+            found = await connection.execute(select(*_RUNS).where(_attempts.c.task_id == key))
+            return row, found.mappings().all()
+
+        row, runs = await self._read(work)
+        if row is None:
+            raise ExecutionNotFound(task_id)
+        items: Sequence[Row] = [{**row, "requeues": 0}] if row["plain"] else runs
+        return to_attempts(items, is_rerun=row["rerun_of"] is not None)
+
+    async def list(
+        self,
+        *,
+        limit: int = 50,
+        after: str | None = None,
+        order: str = "-created_at",
+        **filters: Unpack[Narrowing],
+    ) -> Page[Execution]:
+        """Give a page of the executions that match all *filters*; see `Narrowing`.
+
+        Rows with equal values go by id, in the same direction; those that have no ``finished_at``
+        or ``duration`` yet come last in both directions. No row is lost or repeated from page to
+        page as long as it keeps its place.
+
+        Args:
+            limit: Rows of the page, 1 to 500.
+            after: ``Page.next`` of the page before, with the same order and filters.
+            order: ``created_at``, ``finished_at`` or ``duration``, with ``-`` for descending.
+            **filters: What to match.
+
+        Raises:
+            InvalidQuery: A filter, cursor, limit or order that cannot be served.
+            InvalidStatus: A status that nobody knows.
+            InvalidValue: A time without an offset.
+            QueryTimeout: No index serves it, and two seconds were over.
+        """
+        if not is_int(limit) or not 1 <= limit <= MAX_LIMIT:
+            raise InvalidQuery(f"limit must be a whole number from 1 to {MAX_LIMIT}")
+        sort = Order.parse(order)
+        narrowed = Filters.of(**filters)
+        digest = narrowed.digest()
+        start = None if after is None else read_cursor(after, sort, digest)
+        query = select(*_SHOWN).where(*narrowed.conditions(self._repository.dialect))
+
+        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+            async with limited(connection) as fetch:
+                return await _rows(fetch, query, sort, start, limit + 1)
+
+        items = [to_execution(row) for row in await self._read(work)]
+        if len(items) <= limit:
+            return Page(items)
+        return Page(items[:limit], write_cursor(_position(items[limit - 1], sort), sort, digest))
+
+    async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
+        """Count the executions that match all *filters*; see `Narrowing`.
+
+        Those of aiotrack's own module are left out unless ``module`` is given.
+
+        Raises:
+            InvalidQuery: A filter that cannot be served.
+            InvalidStatus: A status that nobody knows.
+            InvalidValue: A time without an offset.
+            QueryTimeout: No index serves it, and two seconds were over.
+        """
+        conditions = Filters.of(**filters).conditions(self._repository.dialect)
+        if filters.get("module") is None:
+            conditions.append(_table.c.module != OWN_MODULE)
+        groups = (_table.c.module, _table.c.task_name, _table.c.status)
+        query = select(*groups, func.count().label("rows")).where(*conditions).group_by(*groups)
+
+        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+            async with limited(connection) as fetch:
+                return await fetch(query)
+
+        return to_stats(await self._read(work))
+
+    async def _one(self, condition: ColumnElement[bool], key: str | int) -> Execution:
+        query = select(*_SHOWN).where(condition)
+        row = await self._read(lambda connection: _first(connection, query))
+        if row is None:
+            raise ExecutionNotFound(key)
+        return to_execution(row)
+
+    async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        repository = self._repository
+
+        async def run() -> T:
+            async with repository.connection() as connection:
+                return await work(connection)
+
+        if not repository.is_ready:
+            await repository.connect()
+        answer: T = await repository.apart(run())
+        return answer
+
+
+async def _first(connection: AsyncConnection, query: Select[Any]) -> RowMapping | None:
+    row: RowMapping | None = (await connection.execute(query)).mappings().first()
+    return row
+
+
+def _position(last: Execution, order: Order) -> Position:
+    value = getattr(last, order.column)
+    return Position(to_micros(value) if isinstance(value, datetime) else value, last.id)
+
+
+def _value(position: Position, order: Order) -> Any:
+    return position.value if order.column == "duration" else to_datetime(int(position.value or 0))
+
+
+async def _rows(
+    fetch: Fetch, query: Select[Any], order: Order, start: Position | None, wanted: int
+) -> builtins.list[RowMapping]:
+    """Give the rows with a value, then those without, each by a statement an index can serve."""
+    column, row_id = _table.c[order.column], _table.c.id
+    rows: builtins.list[RowMapping] = []
+    if start is None or start.value is not None:
+        known = query.where(column.is_not(None)) if order.is_nullable else query
+        if start is not None:
+            here, there = tuple_(column, row_id), (_value(start, order), start.id)
+            known = known.where(here < there if order.descending else here > there)
+        rows += await fetch(_sorted(known, order, column, row_id).limit(wanted))
+        start = None
+    if order.is_nullable and len(rows) < wanted:
+        unknown = query.where(column.is_(None))
+        if start is not None:
+            unknown = unknown.where(row_id < start.id if order.descending else row_id > start.id)
+        rows += await fetch(_sorted(unknown, order, row_id).limit(wanted - len(rows)))
+    return rows
+
+
+def _sorted(query: Select[Any], order: Order, *columns: ColumnElement[Any]) -> Select[Any]:
+    return query.order_by(*(c.desc() if order.descending else c.asc() for c in columns))
+
+
+def to_execution(row: Row) -> Execution:
+    """Turn a row into what people read."""
+    values = dict(row)
+    args, kwargs, metadata = values["args"], values["kwargs"], values["metadata"]
+    values.update(
+        task_id=decode_task_id(values["task_id"]),
+        status=TaskStatus(values["status"]),
+        worker=values["worker"] or None,
+        args=args if isinstance(args, list) else [] if args is None else [args],
+        kwargs=_as_dict(kwargs),
+        metadata=_as_dict(metadata),
+    )
+    return Execution(**values)
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    return {} if value is None else {"$value": value}
+
+
+def decode_task_id(stored: str) -> str:
+    """Undo `encode_task_id`; what it shortened stays short."""
+    if "%" not in stored:
+        return stored
+    return _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), stored)
+
+
+def _began(run: Row) -> tuple[int, int, str]:
+    started = run["started_at"]
+    return (UNTIMED if started is None else to_micros(started), run["attempt"], run["run_id"])
+
+
+def to_attempts(items: Sequence[Row], *, is_rerun: bool = False) -> builtins.list[Attempt]:
+    """Turn the items of an execution into its runs, in the order in which they began."""
+    runs = [item for item in items if item["run_id"] and not item["run_id"].startswith("!")]
+    runs.sort(key=_began)
+    found: builtins.list[Attempt] = []
+    attempt, requeues = 1, 0
+    for run in runs:
+        if run["attempt"] > attempt:
+            cause = Cause.RETRY
+        elif run["requeues"] > requeues:
+            cause = Cause.REQUEUE
+        elif found:
+            cause = Cause.REDELIVERY
+        else:
+            cause = Cause.RERUN if is_rerun else Cause.FIRST
+        attempt, requeues = max(attempt, run["attempt"]), max(requeues, run["requeues"])
+        values = {name: run[name] for name in _RUN_FIELDS}
+        values.update(status=TaskStatus(run["status"]), worker=run["worker"] or None)
+        found.append(Attempt(cause=cause, **values))
+    return found
+
+
+def to_stats(rows: Sequence[Row]) -> Stats:
+    """Add up the counts of each module, task name and status."""
+    whole: Counter[str] = Counter()
+    modules: dict[str, Counter[str]] = {}
+    names: dict[str, Counter[str]] = {}
+    for row in rows:
+        status, count = row["status"].lower(), row["rows"]
+        for counter in (
+            whole,
+            modules.setdefault(row["module"], Counter()),
+            names.setdefault(row["task_name"], Counter()),
+        ):
+            counter[status] += count
+            counter["total"] += count
+    return Stats(
+        **whole,
+        by_module={name: Counts(**counter) for name, counter in sorted(modules.items())},
+        by_task_name={name: Counts(**counter) for name, counter in sorted(names.items())},
+    )

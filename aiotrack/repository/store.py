@@ -1,0 +1,256 @@
+"""The repository: one database, reached lazily, checked once, written by group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from aiotrack.clock import Clock
+from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError, StoreUnavailable
+from aiotrack.report import History, Report
+from aiotrack.repository import migrations
+from aiotrack.repository.batch import PoisonError
+from aiotrack.repository.dialects import make_engine, parse_url, sqlite_path
+from aiotrack.repository.poison import without_values
+from aiotrack.repository.sqlite import SqliteWriter, file_lock
+from aiotrack.repository.tables import HEAD, VERSION_TABLE
+
+if TYPE_CHECKING:
+    from aiotrack.repository.postgres import PostgresWriter
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SCHEMA_LOCK = 0x61696F747261636B
+"""Advisory lock of whoever makes the schema: the letters 'aiotrack'."""
+
+FAULTS = (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What an unreachable database raises: drivers let raw socket errors through."""
+
+
+class Repository:
+    """Executions in one database.
+
+    Args:
+        database: A URL, or an engine that stays its owner's.
+        clock: Learns the database's time at the first connection.
+        pgbouncer: No prepared statements (transaction pooling).
+    """
+
+    def __init__(
+        self, database: str | AsyncEngine, *, clock: Clock, pgbouncer: bool = False
+    ) -> None:
+        self._clock = clock
+        self._owned = not isinstance(database, AsyncEngine)
+        self._temporary = None
+        url = database.url if isinstance(database, AsyncEngine) else parse_url(database)
+        self._sqlite = url.get_backend_name() == "sqlite"
+        self._path = None
+        if self._sqlite:
+            self._path, gone = sqlite_path(url)
+            self._temporary = self._path if gone else None
+            url = url.set(database=str(self._path))
+        if isinstance(database, AsyncEngine) and self._temporary is None:
+            self.engine = database
+        else:
+            self.engine = make_engine(url, pgbouncer=pgbouncer)
+        self._writer = self._make_writer()
+        self._ready = False
+        self._connecting = asyncio.Lock()
+        self._apart: set[asyncio.Task[Any]] = set()
+
+    def _make_writer(self) -> SqliteWriter | PostgresWriter:
+        if self._path is not None:
+            return SqliteWriter(self._path)
+        from aiotrack.repository.postgres import PostgresWriter  # noqa: PLC0415
+
+        return PostgresWriter(self.engine)
+
+    @property
+    def dialect(self) -> str:
+        """``postgresql`` or ``sqlite``."""
+        return "sqlite" if self._sqlite else "postgresql"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the schema was seen to fit."""
+        return self._ready
+
+    async def connect(self) -> None:
+        """Reach the database, make the schema if there is none, and learn its time.
+
+        Raises:
+            StoreUnavailable: It cannot be reached.
+            SchemaOutdated: It needs `upgrade`.
+            SchemaTooNew: A newer release made it.
+        """
+        async with self._connecting:
+            if not self._ready:
+                await self.apart(self._check())
+                self._ready = True
+
+    async def upgrade(self, revision: str = "head") -> str:
+        """Bring the schema to *revision* and give the version it is at then."""
+        async with self._connecting:
+            return await self.apart(self._migrate(revision, only_empty=False))
+
+    async def version(self) -> str | None:
+        """Give the schema's version, None when there is no schema."""
+        async with self.connection() as connection:
+            return await connection.run_sync(_version)
+
+    async def write(self, reports: Sequence[Report]) -> None:
+        """Commit *reports*, in any order and any number of times with the same outcome.
+
+        A value that the database refuses costs only itself: its report is stored without values
+        and says so; its neighbours are stored whole.
+
+        Raises:
+            StoreUnavailable: Some may not be stored; write them again.
+        """
+        if not self._ready:
+            await self.connect()
+        try:
+            await self._writer.write(reports)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # the data's fault, or ours: neither may stop its neighbours
+            if len(reports) > 1:
+                for report in reports:
+                    await self.write([report])
+            else:
+                await self._write_stub(reports[0], error)
+
+    async def _write_stub(self, report: Report, error: Exception) -> None:
+        name = report.origin.task_id
+        log.error("a value of task %s cannot be stored; its record is kept without: %s", name, error)
+        try:
+            await self._writer.write([without_values(report, str(error))])
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("the record of task %s cannot be stored at all", name)
+
+    async def modify(self, task_id: str, change: Callable[[History], Iterable[Report]]) -> None:
+        """Lock an execution and add the reports that *change* makes from its history.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+            StoreUnavailable: The database did not take it.
+        """
+        if not self._ready:
+            await self.connect()
+        try:
+            await self.apart(self._writer.modify(task_id, change))
+        except PoisonError as error:
+            raise StoreError(f"the database refuses a value: {error}") from error
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection for reading; its transaction ends with the block.
+
+        Raises:
+            StoreUnavailable: The database did not answer.
+        """
+        try:
+            async with self.engine.connect() as connection:
+                yield connection
+        except StoreError:
+            raise
+        except FAULTS as error:
+            raise _explain(error, self.engine) from error
+
+    async def apart(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run *work* in a task of its own: a caller's cancellation never reaches a connection."""
+        task = asyncio.ensure_future(work)
+        self._apart.add(task)
+        task.add_done_callback(self._apart.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for what runs, and let the database go."""
+        if self._apart:
+            await asyncio.wait(self._apart, timeout=2.0)
+        await self._writer.close()
+        if self._owned or self._temporary is not None:
+            await self.engine.dispose()
+        if self._temporary is not None:
+            for suffix in ("", "-wal", "-shm", "-lock"):
+                self._temporary.with_name(self._temporary.name + suffix).unlink(missing_ok=True)
+
+    async def _check(self) -> None:
+        async with self.connection() as connection:
+            found = await connection.run_sync(_version)
+        if found is None:
+            found = await self._migrate("head", only_empty=True)
+        if found < HEAD:
+            raise SchemaOutdated(found, HEAD)
+        if found > HEAD:
+            raise SchemaTooNew(found, HEAD)
+        await self._learn_time()
+
+    async def _migrate(self, revision: str, *, only_empty: bool) -> str:
+        """Run migrations, one process at a time."""
+        guard = file_lock(self._path) if self._path is not None else contextlib.nullcontext()
+        async with self.connection() as connection:
+            with guard:
+                if not self._sqlite:
+                    await connection.execute(text(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
+                found = await connection.run_sync(_version)
+                if found is None or not only_empty:
+                    await connection.run_sync(lambda sync: migrations.upgrade(sync, revision))
+                    await connection.commit()
+                    found = await connection.run_sync(_version)
+        return found or ""
+
+    async def _learn_time(self) -> None:
+        if self._sqlite:  # the file is on this host: its clock is the database's
+            self._clock.learn(time.time_ns() // 1000, 0.0)
+            return
+        async with self.connection() as connection:
+            begun = time.monotonic()
+            row = await connection.execute(
+                text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+            )
+            self._clock.learn(int(row.scalar_one()), time.monotonic() - begun)
+
+
+def _version(connection: Connection) -> str | None:
+    """Read the schema's version without loading Alembic."""
+    if connection.dialect.name == "sqlite":
+        query = text("SELECT 1 FROM sqlite_master WHERE name = :name")
+        known = connection.execute(query, {"name": VERSION_TABLE}).first() is not None
+    else:
+        row = connection.execute(text("SELECT to_regclass(:name)"), {"name": VERSION_TABLE})
+        known = row.scalar() is not None
+    if not known:
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()
+    return None if found is None else str(found[0])
+
+
+def _explain(error: BaseException, engine: AsyncEngine) -> StoreUnavailable:
+    """Say which database failed and what to try, without its password."""
+    where = engine.url.render_as_string(hide_password=True)
+    cause = getattr(error, "orig", None) or error
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    advice = ""
+    if state == "3D000":
+        advice = f": create it first (createdb {engine.url.database})"
+    elif state in {"28P01", "28000"}:
+        advice = ": check user and password in the URL"
+    elif isinstance(error, (OSError, TimeoutError)) and not isinstance(error, DBAPIError):
+        advice = ": is the server running, and are host and port right?"
+    elif isinstance(error, InvalidRequestError):
+        advice = ": check the URL's driver"
+    return StoreUnavailable(f"cannot use the database {where}: {cause}{advice}")

@@ -1,0 +1,162 @@
+"""The tables, as typed declarative models that users may join to their own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy import JSON as GenericJSON
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from aiotrack.clock import to_datetime, to_micros
+
+VERSION_TABLE = "aiotrack_version"
+HEAD = "0001"
+"""The newest migration; a test holds it equal to the newest file."""
+
+JSON = GenericJSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+BIG = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC: ``timestamptz`` on Postgres, whole microseconds on SQLite.
+
+    SQLite has no type for times; integers keep order, exactness and offset where text loses one.
+    """
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the column's type."""
+        kind: TypeEngine[Any] = (
+            BigInteger() if dialect.name == "sqlite" else DateTime(timezone=True)
+        )
+        return dialect.type_descriptor(kind)
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Refuse times without an offset."""
+        if value is None:
+            return None
+        micros = to_micros(value)
+        return micros if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Give an aware UTC time back."""
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            return to_datetime(int(value))
+        moment: datetime = value
+        return moment.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of aiotrack's models; its metadata holds only aiotrack's tables."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class ExecutionRow(Base):
+    """One execution. Columns after ``trace_id`` are the recorder's own bookkeeping."""
+
+    __tablename__ = "aiotrack_executions"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True, autoincrement=True)
+    task_id: Mapped[str] = mapped_column(String(255), unique=True)
+    task_name: Mapped[str] = mapped_column(Text)
+    module: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int] = mapped_column(Integer)
+    queue: Mapped[str | None] = mapped_column(Text)
+    priority: Mapped[int | None] = mapped_column(Integer)
+    worker: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    duration: Mapped[float | None] = mapped_column(Float(53))
+    args: Mapped[list[Any]] = mapped_column(JSON)
+    kwargs: Mapped[dict[str, Any]] = mapped_column(JSON)
+    result: Mapped[Any] = mapped_column(JSON, nullable=True)
+    error: Mapped[str | None] = mapped_column(Text)
+    error_type: Mapped[str | None] = mapped_column(Text)
+    error_class: Mapped[str | None] = mapped_column(Text)
+    traceback: Mapped[str | None] = mapped_column(Text)
+    created_by: Mapped[str | None] = mapped_column(Text)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
+    schedule_id: Mapped[str | None] = mapped_column(Text)
+    config_id: Mapped[int | None] = mapped_column(BIG)
+    parent_task_id: Mapped[str | None] = mapped_column(Text)
+    rerun_of: Mapped[str | None] = mapped_column(Text)
+    presumed: Mapped[bool]
+    runs: Mapped[int] = mapped_column(Integer)
+    duplicates: Mapped[int] = mapped_column(Integer)
+    cancel_reason: Mapped[str | None] = mapped_column(Text)
+    cancelled_by: Mapped[str | None] = mapped_column(Text)
+    trace_id: Mapped[str | None] = mapped_column(Text)
+
+    run_id: Mapped[str] = mapped_column(Text)
+    witness: Mapped[int] = mapped_column(SmallInteger)
+    exact: Mapped[bool]
+    plain: Mapped[bool]
+    """One message, at most one run, first attempt, no patch: this row alone tells it all."""
+    stamps: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """Who told each birth fact (``facts``) and when each metadata key was written (``patch``)."""
+
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        Index(None, "task_name", "created_at", "id"),
+        Index(
+            "ix_aiotrack_executions_unfinished",
+            "created_at",
+            postgresql_where=text("status IN ('PENDING', 'STARTED', 'RETRY')"),
+            sqlite_where=text("status IN ('PENDING', 'STARTED', 'RETRY')"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class AttemptRow(Base):
+    """One run (or cancel) of an execution that has more to tell than its own row can hold."""
+
+    __tablename__ = "aiotrack_attempts"
+
+    task_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    run_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    witness: Mapped[int] = mapped_column(SmallInteger)
+    status: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int] = mapped_column(Integer)
+    requeues: Mapped[int] = mapped_column(Integer)
+    set_aside: Mapped[bool]
+    worker: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    duration: Mapped[float | None] = mapped_column(Float(53))
+    result: Mapped[Any] = mapped_column(JSON, nullable=True)
+    error: Mapped[str | None] = mapped_column(Text)
+    error_type: Mapped[str | None] = mapped_column(Text)
+    error_class: Mapped[str | None] = mapped_column(Text)
+    traceback: Mapped[str | None] = mapped_column(Text)
+    cancel_reason: Mapped[str | None] = mapped_column(Text)
+    cancelled_by: Mapped[str | None] = mapped_column(Text)

@@ -1,0 +1,109 @@
+"""Settings: keyword > environment (``AIOTRACK_...``) > default, validated before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from aiotrack.errors import InvalidSetting
+
+PREFIX = "AIOTRACK_"
+
+DEFAULT_DATABASE = "sqlite+aiosqlite:///aiotrack.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What can be set. Every field is also an environment variable: ``AIOTRACK_`` + upper case.
+
+    Attributes:
+        database_url: An SQLAlchemy URL; None means `DEFAULT_DATABASE`.
+        redis_url: ``redis://...``; None means no Redis.
+        namespace: Prefix of every Redis key: projects with different ones share nothing.
+        durability: ``commit`` waits until a report is committed, ``async`` does not wait.
+        commit_budget: Seconds that a hook waits for a commit before it lets the task go on.
+        max_value_bytes: Size of one stored value (arguments, result); more is cut and marked.
+        max_backlog: Reports kept in memory while the database is away.
+        pgbouncer: The database is behind pgbouncer in transaction mode: no prepared statements.
+    """
+
+    database_url: str | None = None
+    redis_url: str | None = None
+    namespace: str = "aiotrack"
+    durability: str = "commit"
+    commit_budget: float = 1.0
+    max_value_bytes: int = 65_536
+    max_backlog: int = 50_000
+    pgbouncer: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @classmethod
+    def load(
+        cls,
+        overrides: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Settings:
+        """Read the environment, and let *overrides* win.
+
+        Raises:
+            InvalidSetting: A value does not fit; the message names the variable.
+        """
+        env = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for spec in fields(cls):
+            text = env.get(PREFIX + spec.name.upper())
+            if text is not None and text.strip():
+                values[spec.name] = _parse(spec.name, text.strip())
+        for key, value in (overrides or {}).items():
+            if key not in {spec.name for spec in fields(cls)}:
+                known = ", ".join(spec.name for spec in fields(cls))
+                raise InvalidSetting(key, f"unknown setting; known are {known}")
+            values[key] = value
+        return cls(**values)
+
+
+def _boolean(text: str) -> bool:
+    word = text.lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("must be true or false")
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "commit_budget": float,
+    "max_value_bytes": int,
+    "max_backlog": int,
+    "pgbouncer": _boolean,
+}
+
+
+def _parse(name: str, text: str) -> Any:
+    try:
+        return _PARSERS.get(name, str)(text)
+    except ValueError as error:
+        raise InvalidSetting(PREFIX + name.upper(), f"{text!r} does not fit: {error}") from None
+
+
+def _check(settings: Settings) -> None:
+    """Refuse values outside their range, by name."""
+    if settings.durability not in {"commit", "async"}:
+        raise InvalidSetting("durability", f"{settings.durability!r} is not 'commit' or 'async'")
+    if not settings.namespace or any(letter in settings.namespace for letter in "{} \n"):
+        raise InvalidSetting("namespace", "must be a word without spaces or braces")
+    ranges = {
+        "commit_budget": (0.0, 60.0),
+        "max_value_bytes": (256, 16 * 1024 * 1024),
+        "max_backlog": (100, 10_000_000),
+    }
+    for key, (low, high) in ranges.items():
+        value = getattr(settings, key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidSetting(key, f"{value!r} is not a number")
+        if not low <= value <= high:
+            raise InvalidSetting(key, f"{value} is outside {low:g} to {high:g}")

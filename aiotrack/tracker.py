@@ -1,0 +1,240 @@
+"""The tracker: everything that users call, in one object."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
+
+from aiotrack import by_hand
+from aiotrack.current import CURRENT, Run
+from aiotrack.model import TaskStatus
+from aiotrack.progress import YIELD_EVERY, Progress, progress_values
+from aiotrack.records import Records
+from aiotrack.recorder import Recorder
+from aiotrack.report import Report, Witness
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+class Tracker(Records):
+    """Records executions in a database, and reads them back.
+
+    Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
+    the first use; each event loop gets connections of its own.
+
+    Args:
+        database: An SQLAlchemy URL or engine. Default: ``AIOTRACK_DATABASE_URL``, else the file
+            ``aiotrack.db`` in the working directory.
+        redis: ``redis://...`` or a client. Default: ``AIOTRACK_REDIS_URL``, else none.
+        settings: `Settings`, or a mapping of some of them; they win over the environment.
+
+    Raises:
+        InvalidSetting: A value cannot be used; the message names it.
+    """
+
+    def report_of(
+        self, run: Run, witness: Witness, status: TaskStatus, duration: float | None = None
+    ) -> Report:
+        """Make a report of a run, with the progress that it has not told yet."""
+        finished = None
+        if duration is not None:
+            finished = max(run.started_at, self.clock.now())
+        report = Report(
+            run.origin,
+            witness,
+            status,
+            run.run_id,
+            run.attempt,
+            run.requeues,
+            False,  # noqa: FBT003 - positional: this is the hot path
+            run.worker,
+            run.started_at,
+            finished,
+            duration,
+        )
+        if run.progress is not None:
+            report.patch = run.progress.take(self._stamp(run), self.encoder)
+        return report
+
+    def _stamp(self, run: Run) -> tuple[int, int, int]:
+        return (run.attempt, run.started_at, self.clock.now())
+
+    async def progress(
+        self,
+        percent: float | None = None,
+        message: str | None = None,
+        step: str | None = None,
+        *,
+        current: float | None = None,
+        total: float | None = None,
+        task_id: str | int | None = None,
+        **extra: Any,
+    ) -> None:
+        """Tell how far the work is.
+
+        Inside a run no id is needed. Calls are coalesced, the last one is never lost, and a loop of
+        them lets other tasks run every 10 ms. Outside a run, without *task_id*, nothing happens.
+
+        Args:
+            percent: 0 to 100; rounded down and clamped, nonsense is ignored and counted.
+            message: What is being done.
+            step: The name of the step.
+            current: How much is done, of *total*; gives the percentage.
+            total: How much there is.
+            task_id: Another execution than the one that runs here.
+            **extra: More metadata.
+
+        Raises:
+            TypeError: Both *percent* and *total* are given.
+            ExecutionNotFound: *task_id* is given and unknown.
+        """
+        values = progress_values(percent, message, step, current, total, extra, self._nonsense)
+        if task_id is not None:
+            await self.update(task_id, metadata=values)
+            return
+        run = CURRENT.get()
+        if run is None or run.is_over:
+            log.debug("progress outside a run is not recorded")
+            return
+        progress = run.progress or self._progress_of(run, asyncio.get_running_loop())
+        progress.put(values)
+        now = time.monotonic()
+        if now - progress.yielded_at >= YIELD_EVERY:
+            await asyncio.sleep(0)
+            progress.yielded_at = time.monotonic()
+
+    def progress_sync(
+        self,
+        percent: float | None = None,
+        message: str | None = None,
+        step: str | None = None,
+        *,
+        current: float | None = None,
+        total: float | None = None,
+        **extra: Any,
+    ) -> None:
+        """Tell how far the work is, from a task that runs in a thread. As `progress`."""
+        values = progress_values(percent, message, step, current, total, extra, self._nonsense)
+        run = CURRENT.get()
+        loop = self._loop
+        if run is None or run.is_over or loop is None or loop.is_closed():
+            log.debug("progress outside a run is not recorded")
+            return
+        (run.progress or self._progress_of(run, loop)).put(values, from_thread=True)
+
+    def _progress_of(self, run: Run, loop: asyncio.AbstractEventLoop) -> Progress:
+        def hand_over() -> None:
+            if not run.is_over:
+                report = self.report_of(run, Witness.STARTED, TaskStatus.STARTED)
+                if report.patch is not None:
+                    self.recorder().add(report)
+
+        run.progress = Progress(loop, hand_over)
+        return run.progress
+
+    def _nonsense(self) -> None:
+        log.debug("a percentage that is no number is ignored")
+        with contextlib.suppress(RuntimeError):
+            self.recorder().counters["nonsense"] += 1
+
+    @contextlib.asynccontextmanager
+    async def track(
+        self,
+        name: str,
+        *,
+        module: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        created_by: str | int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        task_id: str | int | None = None,
+    ) -> AsyncIterator[Run]:
+        """Record a block of asyncio work that no broker carries.
+
+        Start, end, error and progress are recorded; exceptions pass through. The value given has
+        the ``task_id``.
+
+        Args:
+            name: Stored as the task's name.
+            module: Business scope; default: the first part of *name*.
+            args: Stored as positional arguments.
+            kwargs: Stored as keyword arguments.
+            created_by: Who asked for it.
+            metadata: Key-value pairs of the record.
+            task_id: Default: a new one.
+        """
+        if not self.is_ready():
+            await self.ready()
+        run = by_hand.begin(
+            self,
+            name,
+            module=module,
+            args=args,
+            kwargs=kwargs or {},
+            created_by=created_by,
+            metadata=metadata or {},
+            task_id=task_id,
+        )
+        recorder = self.recorder()
+        recorder.enter()
+        recorder.add(self.report_of(run, Witness.STARTED, TaskStatus.STARTED))
+        run.token = CURRENT.set(run)
+        error: BaseException | None = None
+        try:
+            yield run
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            report = by_hand.end(self, run, error)
+            by_hand.leave(run)
+            await asyncio.shield(asyncio.ensure_future(_committed(recorder, report)))
+
+    def tracked(
+        self, name: str | None = None, *, module: str | None = None
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Record every call of an async or sync function; exceptions pass through.
+
+        Args:
+            name: Stored as the task's name; default: the function's module and name.
+            module: Business scope; default: the first part of the name.
+        """
+
+        def decorate(function: Callable[P, T]) -> Callable[P, T]:
+            title = name or f"{function.__module__}:{function.__qualname__}"
+            if inspect.iscoroutinefunction(function):
+
+                @wraps(function)
+                async def around(*args: P.args, **kwargs: P.kwargs) -> Any:
+                    async with self.track(title, module=module, args=args, kwargs=kwargs) as run:
+                        run.result = value = await function(*args, **kwargs)
+                        return value
+
+                return cast("Callable[P, T]", around)
+
+            @wraps(function)
+            def around_sync(*args: P.args, **kwargs: P.kwargs) -> T:
+                with by_hand.track_sync(self, title, module, args, kwargs) as run:
+                    run.result = value = function(*args, **kwargs)
+                    return value
+
+            return around_sync
+
+        return decorate
+
+    # ── records ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def _committed(recorder: Recorder, report: Report) -> None:
+    try:
+        await recorder.commit(report)
+    finally:
+        recorder.leave()
