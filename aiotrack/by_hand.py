@@ -206,9 +206,7 @@ class Change:
             reports = []
             if self.metadata:
                 patch = patch_of(dict(self.metadata), stamp, encoder)
-                reports.append(
-                    Report(shown.origin, Witness.SENT, TaskStatus.PENDING, patch=patch)
-                )
+                reports.append(Report(shown.origin, Witness.SENT, TaskStatus.PENDING, patch=patch))
             settled = shown.status.is_final and shown.witness is not Witness.PRESUMED
             if self.status is not None and not settled:
                 run = self._run(history, shown, now, encoder)
@@ -217,9 +215,7 @@ class Change:
 
         return change
 
-    def _run(
-        self, history: History, shown: Report, now: int, encoder: Encoder
-    ) -> Report | None:
+    def _run(self, history: History, shown: Report, now: int, encoder: Encoder) -> Report | None:
         """Give the report that makes the record show the status; None where it is late."""
         status = self.status
         if status is None or status is TaskStatus.PENDING or status is shown.status:
@@ -259,4 +255,3 @@ def _free_name(history: History, attempt: int) -> str:
         number += 1
         name = f"manual:{attempt}:{number}"
     return name
-

@@ -35,12 +35,13 @@ log = logging.getLogger(__name__)
 READY_BUDGET = 1.0
 """Seconds that the first send or run of a process waits for the database."""
 
+
 class Core:
     """What belongs to one event loop: connections, buffer, writer."""
 
     def __init__(self, tracker: Lifecycle) -> None:
-        from aiotrack.repository import Repository  # noqa: PLC0415 - 150 ms, on use
-        from aiotrack.repository.read import Reader  # noqa: PLC0415
+        from aiotrack.repository import Repository
+        from aiotrack.repository.read import Reader
 
         settings = tracker.settings
         self.repository: Repository = Repository(
@@ -73,6 +74,7 @@ class Lifecycle:
             weakref.WeakKeyDictionary()
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._last: tuple[asyncio.AbstractEventLoop, Core] | None = None
         _EVERY.add(self)
 
     async def __aenter__(self) -> Self:
@@ -105,7 +107,7 @@ class Lifecycle:
             if wait:
                 await self._discard(core)
                 raise
-            log.error("executions are not being recorded for now: %s", error)  # noqa: TRY400
+            log.error("executions are not being recorded for now: %s", error)
 
     async def shutdown(self) -> None:
         """Write what is left, and close this loop's connections. Harmless when repeated."""
@@ -119,6 +121,7 @@ class Lifecycle:
 
     async def _discard(self, core: Core) -> None:
         self._cores.pop(asyncio.get_running_loop(), None)
+        self._last = None
         left = await core.recorder.close()
         if left:
             log.error("%d reports were not written: the database is away", len(left))
@@ -181,6 +184,9 @@ class Lifecycle:
         return self._core_of(asyncio.get_running_loop())
 
     def _core_of(self, loop: asyncio.AbstractEventLoop) -> Core:
+        last = self._last
+        if last is not None and last[0] is loop:
+            return last[1]
         core = self._cores.get(loop)
         if core is None:
             core = self._cores[loop] = Core(self)
@@ -188,6 +194,7 @@ class Lifecycle:
             for other in [other for other in self._cores if other.is_closed()]:
                 for report in self._cores.pop(other).recorder.drain():
                     core.recorder.add(report)
+        self._last = (loop, core)
         return core
 
     def make_encoder(self, redact: Iterable[str | re.Pattern[str]]) -> Encoder:
@@ -201,6 +208,7 @@ _EVERY: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
 def _after_fork() -> None:
     """Let a child make its own connections, and a name of its own."""
     for tracker in _EVERY:
+        tracker._last = None  # noqa: SLF001 - ours
         tracker._cores = weakref.WeakKeyDictionary()  # noqa: SLF001 - ours
         tracker.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 

@@ -8,7 +8,7 @@
     ├── InvalidQuery (ValueError)            a filter, cursor, limit or order that cannot be served
     ├── InvalidStatus (ValueError)           a status word that nobody knows
     ├── InvalidValue (ValueError)            an argument outside its range, a time without an offset
-    ├── InvalidSetting (ValueError)          a setting, URL or environment variable that cannot be used
+    ├── InvalidSetting (ValueError)          a setting or URL that cannot be used
     ├── MissingExtra (ImportError)           an optional package is not installed
     └── StoreError
         ├── StoreUnavailable                 the database did not answer, or refused
@@ -67,7 +67,9 @@ class InvalidStatus(AioTrackError, ValueError):
 
     def __init__(self, word: object, known: tuple[str, ...]) -> None:
         self.word = word
-        super().__init__(f"unknown status {word!r}: use one of {', '.join(known)}, or pass a mapping")
+        super().__init__(
+            f"unknown status {word!r}: use one of {', '.join(known)}, or pass a mapping"
+        )
 
 
 class InvalidValue(AioTrackError, ValueError):

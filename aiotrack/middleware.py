@@ -5,45 +5,51 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import json
 import logging
+import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-from uuid import uuid4
 
 from taskiq import NoResultError, TaskiqMiddleware
 
 from aiotrack.by_hand import describe, leave
-from aiotrack.current import CURRENT, INHERITED, Run
+from aiotrack.current import CURRENT, INHERITED, Inherited, Run
 from aiotrack.encode import Encoder, encode_task_id
+from aiotrack.labels import (
+    CREATED_AT,
+    METADATA,
+    PARENT,
+    REQUEUES,
+    RETRIES,
+    SCHEDULE,
+    fill,
+    is_false,
+    is_tracked,
+    number,
+    read_metadata,
+)
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness, guess_module
 
 if TYPE_CHECKING:
     import re
 
-    from taskiq import TaskiqMessage, TaskiqResult
+    from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
 
     from aiotrack.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
+MAX_NAMES = 10_000
+"""Task names that are remembered; a client may send any."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CREATED_AT = "aiotrack_created_at"
-METADATA = "aiotrack_metadata"
-PARENT = "aiotrack_parent"
-SCHEDULE = "aiotrack_schedule_id"
-CONFIG = "aiotrack_config_id"
-RERUN_OF = "aiotrack_rerun_of"
-REQUEUES = "X-Taskiq-requeue"
-"""Set by TaskIQ's ``Context.requeue``."""
-RETRIES = "_retries"
-"""Set by TaskIQ's retry middlewares: retries that were sent so far."""
 
-
-def guarded(hook: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T | None]]:
+def guarded(
+    hook: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T | None]]:
     """Log whatever a hook raises, once for each kind of fault, and let the task go on."""
 
     @functools.wraps(hook)
@@ -98,6 +104,14 @@ class TrackerMiddleware(TaskiqMiddleware):
         self._record_result = record_result
         self._encoder: Encoder = tracker.make_encoder(redact)
         self._parameters: dict[str, tuple[str, ...]] = {}
+        self._names: dict[str, tuple[str, str]] = {}
+        self._queue: str | None = None
+
+    def set_broker(self, broker: AsyncBroker) -> None:
+        """Remember the broker, and the queue of messages that name none."""
+        super().set_broker(broker)
+        queue = getattr(broker, "queue_name", None)
+        self._queue = self._encoder.text(queue) if isinstance(queue, str) else None
 
     @guarded
     async def startup(self) -> None:
@@ -116,7 +130,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             if run is not None and run.message_id == message.task_id and not run.is_over:
                 run.resent = True  # a retry, sent from inside on_error
                 return message
-            if _is_tracked(message.labels):
+            if is_tracked(message.labels):
                 if not self.tracker.is_ready():
                     await self.tracker.ready()
                 self._stamp(message, run)
@@ -128,7 +142,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         """Report PENDING: only now it is sure that the message was sent."""
         try:
             labels = message.labels
-            if not _is_tracked(labels) or _number(labels.get(RETRIES)) > 0:
+            if not is_tracked(labels) or number(labels.get(RETRIES)) > 0:
                 return
             origin = self._origin(message, self._created_at(labels))
             report = Report(origin, Witness.SENT, TaskStatus.PENDING)
@@ -144,7 +158,7 @@ class TrackerMiddleware(TaskiqMiddleware):
     async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Report STARTED without waiting, and make the run known to its own code."""
         try:
-            if _is_tracked(message.labels):
+            if is_tracked(message.labels):
                 if not self.tracker.is_ready():
                     await self.tracker.ready()
                 self._begin(message)
@@ -153,7 +167,10 @@ class TrackerMiddleware(TaskiqMiddleware):
         return message
 
     def on_error(
-        self, message: TaskiqMessage, result: TaskiqResult[Any], exception: BaseException
+        self,
+        message: TaskiqMessage,
+        result: TaskiqResult[Any],  # noqa: ARG002 - TaskIQ's signature
+        exception: BaseException,
     ) -> None:
         """Remember the exception: retry middlewares replace it in the result."""
         try:
@@ -191,56 +208,69 @@ class TrackerMiddleware(TaskiqMiddleware):
 
     def _stamp(self, message: TaskiqMessage, run: Run | None) -> None:
         labels = message.labels
-        inherited = INHERITED.get()
         if CREATED_AT not in labels:
             labels[CREATED_AT] = str(self.tracker.clock.now())
+        inherited = INHERITED.get()
         if inherited is not None:
-            if inherited.created_by is not None:
-                labels.setdefault("created_by", inherited.created_by)
-            if inherited.module is not None:
-                labels.setdefault("module", inherited.module)
-            if inherited.metadata:
-                own = _metadata(labels)
-                merged = {**inherited.metadata, **own}
-                labels[METADATA] = self._encoder.encode_kwargs(merged).text
+            self._inherit(labels, inherited)
         if "module" not in labels and self._module is not None:
             labels["module"] = self._scope(message.task_name)
-        if PARENT not in labels:
-            if inherited is not None and inherited.parent is not None:
-                labels[PARENT] = inherited.parent
-            elif run is not None:
-                labels[PARENT] = run.task_id
+        if SCHEDULE not in labels and "schedule_id" in labels and RETRIES not in labels:
+            labels[SCHEDULE] = str(labels["schedule_id"])  # a delayed retry writes over it
+        if run is not None:
+            labels.setdefault(PARENT, run.task_id)
+
+    def _inherit(self, labels: dict[str, Any], inherited: Inherited) -> None:
+        """Put what `tracking` says into a message, as strings; its own labels win."""
+        if inherited.created_by is not None:
+            labels.setdefault("created_by", inherited.created_by)
+        if inherited.module is not None:
+            labels.setdefault("module", inherited.module)
+        if inherited.parent is not None:
+            labels.setdefault(PARENT, inherited.parent)
+        if inherited.metadata:
+            merged = {**inherited.metadata, **read_metadata(labels)}
+            labels[METADATA] = self._encoder.encode_kwargs(merged).text
 
     def _scope(self, task_name: str) -> str:
         if callable(self._module):
-            return str(self._module(task_name))
-        return self._module or guess_module(task_name)
+            return self._encoder.text(str(self._module(task_name)))
+        return self._encoder.text(self._module or guess_module(task_name))
 
     def _created_at(self, labels: Mapping[str, Any]) -> int:
-        return _number(labels.get(CREATED_AT)) or self.tracker.clock.now()
+        return number(labels.get(CREATED_AT)) or self.tracker.clock.now()
 
     def _origin(self, message: TaskiqMessage, created_at: int) -> Origin:
         labels = message.labels
         module = labels.get("module")
         text = self._encoder.text
+        name, scope = self._names.get(message.task_name) or self._name(message.task_name)
         origin = Origin(
             task_id=encode_task_id(message.task_id),
-            task_name=text(message.task_name),
-            module=self._scope(message.task_name) if module is None else text(str(module)),
+            task_name=name,
+            module=scope if module is None else text(str(module)),
             created_at=created_at,
+            queue=self._queue,
         )
         if len(labels) > 1:
-            _fill(origin, labels, self._encoder)
-        if not self._record_args or _is_false(labels.get("record_args")):
+            fill(origin, labels, self._encoder)
+        if not self._record_args or is_false(labels.get("record_args")):
             origin.exact = not message.args and not message.kwargs
         else:
-            args = self._encoder.encode_args(message.args, self._names(message))
+            args = self._encoder.encode_args(message.args, self._parameters_of(message))
             kwargs = self._encoder.encode_kwargs(message.kwargs)
             origin.args, origin.kwargs = args.text, kwargs.text
             origin.exact = args.exact and kwargs.exact
         return origin
 
-    def _names(self, message: TaskiqMessage) -> tuple[str, ...]:
+    def _name(self, task_name: str) -> tuple[str, str]:
+        """Give a task's name and scope as they are stored, and remember them."""
+        found = (self._encoder.text(task_name), self._scope(task_name))
+        if len(self._names) < MAX_NAMES:
+            self._names[task_name] = found
+        return found
+
+    def _parameters_of(self, message: TaskiqMessage) -> tuple[str, ...]:
         """Give the names of a task's parameters: a positional password is redacted by them."""
         if not message.args:
             return ()
@@ -254,7 +284,7 @@ class TrackerMiddleware(TaskiqMiddleware):
     def _begin(self, message: TaskiqMessage) -> None:
         labels = message.labels
         now = self.tracker.clock.now()
-        created_at = _number(labels.get(CREATED_AT))
+        created_at = number(labels.get(CREATED_AT))
         if not created_at:
             created_at = now
             labels[CREATED_AT] = str(now)  # so that a retry of this message keeps it
@@ -263,9 +293,9 @@ class TrackerMiddleware(TaskiqMiddleware):
             tracker=self.tracker,
             origin=self._origin(message, created_at),
             message_id=message.task_id,
-            run_id=uuid4().hex,
-            attempt=_number(labels.get(RETRIES)) + 1,
-            requeues=_number(labels.get(REQUEUES)),
+            run_id=os.urandom(16).hex(),
+            attempt=number(labels.get(RETRIES)) + 1,
+            requeues=number(labels.get(REQUEUES)),
             worker=self.tracker.worker_id,
             started_at=max(now, created_at),
         )
@@ -284,7 +314,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         retried = run.resent or (ended and not isinstance(error, NoResultError))
         if error is None:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
-            if self._record_result and not _is_false(message.labels.get("record_result")):
+            if self._record_result and not is_false(message.labels.get("record_result")):
                 value = result.return_value
                 report.result = None if value is None else self._encoder.encode(value).text
             return report
@@ -300,7 +330,7 @@ class TrackerMiddleware(TaskiqMiddleware):
 
     def _without_result(self, run: Run, message: TaskiqMessage, duration: float) -> Report:
         """Tell a requeue from a task that simply wants no result kept."""
-        if _number(message.labels.get(REQUEUES)) > run.requeues:
+        if number(message.labels.get(REQUEUES)) > run.requeues:
             return self.tracker.report_of(run, Witness.HANDED_BACK, TaskStatus.PENDING, duration)
         return self.tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
 
@@ -343,57 +373,3 @@ def _class_of(error: BaseException, message: TaskiqMessage, duration: float) -> 
             return None
         return "timeout" if duration >= limit else None
     return None
-
-
-def _fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:
-    """Take birth facts from labels; a label of a wrong kind is left out, never an error."""
-    for name, label in (
-        ("created_by", "created_by"),
-        ("parent_task_id", PARENT),
-        ("rerun_of", RERUN_OF),
-        ("schedule_id", SCHEDULE),
-    ):
-        value = labels.get(label)
-        if value is not None and value != "None":  # what TaskIQ makes of a label that is None
-            setattr(origin, name, encoder.text(str(value)))
-    if origin.schedule_id is None and labels.get("schedule_id") is not None:
-        origin.schedule_id = encoder.text(str(labels["schedule_id"]))
-    queue = labels.get("queue", labels.get("queue_name"))
-    if queue is not None:
-        origin.queue = encoder.text(str(queue))
-    if "priority" in labels:
-        origin.priority = _number(labels["priority"], default=None)
-    if CONFIG in labels:
-        origin.config_id = _number(labels[CONFIG], default=None)
-    if METADATA in labels:
-        origin.metadata = encoder.encode_kwargs(_metadata(labels)).text
-
-
-def _metadata(labels: Mapping[str, Any]) -> dict[str, Any]:
-    value = labels.get(METADATA)
-    if isinstance(value, Mapping):
-        return dict(value)
-    try:
-        found = json.loads(value) if isinstance(value, str) else None
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {}
-
-
-def _is_tracked(labels: Mapping[str, Any]) -> bool:
-    return "track" not in labels or not _is_false(labels["track"])
-
-
-def _is_false(value: object) -> bool:
-    return value is False or (isinstance(value, str) and value.lower() == "false")
-
-
-def _number(value: Any, default: Any = 0) -> Any:
-    """Read a label as a whole number that a database can hold."""
-    if value is None:
-        return default
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        return default
-    return number if -(2**31) <= number < 2**62 else default

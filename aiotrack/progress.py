@@ -80,7 +80,7 @@ def patch_of(
     patch = {}
     for key, value in values.items():
         stored = json.loads(encoder.encode_kwargs({key: value}).text)
-        for name, part in (stored.items() if len(stored) == 1 else [(encoder.text(key), stored)]):
+        for name, part in stored.items() if len(stored) == 1 else [(encoder.text(key), stored)]:
             patch[name] = (stamp, json.dumps(part, separators=(",", ":")))
     return patch
 
@@ -117,7 +117,9 @@ def progress_values(
     return values
 
 
-def _share(current: float | None, total: float | None, nonsense: Callable[[], None]) -> float | None:
+def _share(
+    current: float | None, total: float | None, nonsense: Callable[[], None]
+) -> float | None:
     if total is None:
         return None
     try:

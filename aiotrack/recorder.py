@@ -263,7 +263,7 @@ class Recorder:
             self.counters["failures"] += 1
             if self._failing_since is None:
                 self._failing_since = self._loop.time()
-                log.error("executions are not being recorded for now: %s", error)  # noqa: TRY400
+                log.error("executions are not being recorded for now: %s", error)
             return False
         if self._failing_since is not None:
             away = self._loop.time() - self._failing_since

@@ -20,7 +20,7 @@ Micros = int
 """A time as microseconds since 1970 UTC on the database's clock: exact, and cheap to compare."""
 
 Stamp = tuple[int, int, int]
-"""When a metadata key was written: attempt, start of the run, moment (microseconds). Greater wins."""
+"""When a metadata key was written: attempt, start of the run, moment. Greater wins."""
 
 BIRTH: Stamp = (0, 0, 0)
 """The stamp of metadata that came with the message."""
@@ -181,7 +181,15 @@ def rank(report: Report) -> Rank:
 
 def canonical(report: Report) -> str:
     """Give the text that settles a tie between two reports of equal witness."""
-    return json.dumps([getattr(report, name) for name in RUN_FIELDS], sort_keys=True)
+    said = {name: getattr(report, name) for name in RUN_FIELDS}
+    if report.result is not None:
+        said["result"] = json.loads(report.result)
+    return json.dumps(list(said.values()), sort_keys=True)
+
+
+def normal(text: str) -> str:
+    """Give JSON text in the one form that can be compared: databases space and order it anew."""
+    return json.dumps(json.loads(text), sort_keys=True)
 
 
 def combine(one: Report, two: Report) -> Report:
@@ -202,7 +210,16 @@ def merge_patches(
     """Merge metadata key by key; the greater stamp wins, equal stamps go by the text."""
     merged = dict(one or {})
     for key, entry in (two or {}).items():
-        if key not in merged or entry > merged[key]:
+        known = merged.get(key)
+        if (
+            known is None
+            or entry[0] > known[0]
+            or (
+                entry[0] == known[0]
+                and entry[1] != known[1]
+                and normal(entry[1]) > normal(known[1])
+            )
+        ):
             merged[key] = entry
     return merged
 
@@ -253,6 +270,8 @@ class History:
                 if name == "module" and value == guess_module(origin.task_name):
                     told = Source.GUESS
                 self._add_fact(name, (told, -origin.created_at), value)
+        if origin.registered and (origin.args, origin.kwargs) == ("[]", "{}"):
+            source = Source.GUESS  # who registers only to say who made it, tells no arguments
         self._add_fact(
             "args", (source, -origin.created_at), [origin.args, origin.kwargs, origin.exact]
         )
@@ -266,9 +285,11 @@ class History:
 
     def _add_fact(self, name: str, stamp: FactStamp, value: Any) -> None:
         known = self.facts.get(name)
-        if known is None or stamp > known[0]:
-            self.facts[name] = (stamp, value)
-        elif stamp == known[0] and json.dumps(value) > json.dumps(known[1]):
+        if (
+            known is None
+            or stamp > known[0]
+            or (stamp == known[0] and value != known[1] and _text(value) > _text(known[1]))
+        ):
             self.facts[name] = (stamp, value)
 
     def fact(self, name: str) -> Any:
@@ -308,6 +329,13 @@ class History:
         """How many runs did what another run of the same message did, too."""
         bodies = [run for run in self.runs() if not run.set_aside]
         return len(bodies) - len({(run.attempt, run.requeues) for run in bodies})
+
+
+def _text(fact: Any) -> str:
+    """Give the text that settles a tie between two values of a birth fact."""
+    if isinstance(fact, list):
+        fact = [json.loads(fact[0]), json.loads(fact[1]), fact[2]]
+    return json.dumps(fact, sort_keys=True)
 
 
 def iter_metadata(patch: dict[str, tuple[Stamp, str]]) -> Iterator[tuple[str, Any]]:

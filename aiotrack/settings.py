@@ -1,4 +1,4 @@
-"""Settings: keyword > environment (``AIOTRACK_...``) > default, validated before anything starts."""
+"""Settings: keyword > environment (``AIOTRACK_...``) > default, checked before a start."""
 
 from __future__ import annotations
 

@@ -15,14 +15,15 @@ from aiotrack import by_hand
 from aiotrack.current import CURRENT, Run
 from aiotrack.model import TaskStatus
 from aiotrack.progress import YIELD_EVERY, Progress, progress_values
-from aiotrack.records import Records
 from aiotrack.recorder import Recorder
+from aiotrack.records import Records
 from aiotrack.report import Report, Witness
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
 
 class Tracker(Records):
     """Records executions in a database, and reads them back.
@@ -54,7 +55,7 @@ class Tracker(Records):
             run.run_id,
             run.attempt,
             run.requeues,
-            False,  # noqa: FBT003 - positional: this is the hot path
+            False,
             run.worker,
             run.started_at,
             finished,

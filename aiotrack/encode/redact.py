@@ -59,7 +59,7 @@ _TAIL_LENGTH = 64  # the end of a name holds any of ours with its separators
 _RULE_LENGTH = 1024  # characters of a name that are held against the rules of the user
 _NAMES_KEPT = 4096  # decisions kept per encoder: data used as keys must not fill the memory
 
-_MARGIN = 2048  # characters read beyond a cut, so that a secret across it is still recognised
+MARGIN: Final = 2048  # characters read beyond a cut, so that a secret across it is still recognised
 _MAX_PAIRS = 1000  # `name=value` pairs examined in one text: about 2 ms
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -114,6 +114,11 @@ def head(text: str, limit: int) -> str:
     if text.isascii():
         return text[:limit]
     return text[:limit].encode()[:limit].decode("utf-8", "ignore")
+
+
+def without_half(text: str) -> str:
+    """Return the masked beginning of a longer text without its end, where half a secret may be."""
+    return text if text.endswith(REDACTED) else text[:-MARGIN]
 
 
 def cut(text: str, limit: int, total: int) -> str:
@@ -215,13 +220,13 @@ class Redactor:
     def text(self, value: str, limit: int) -> str:
         """Return *value* masked, also behind secret names, cleaned, within *limit* bytes."""
         value = str.__str__(value)
-        window = value[: limit + _MARGIN]
+        window = value[: limit + MARGIN]
         whole = len(window) == len(value)
         text = self._pairs(mask(clean(window)), _VALUE)
         if whole and size(text) <= limit:
             return text
         if not whole:
-            text = text[:-_MARGIN]  # where half a secret may stand
+            text = without_half(text)
         return cut(text, limit, size(value) if whole or value.isascii() else len(value))
 
     def code(self, line: str) -> str:
@@ -242,10 +247,15 @@ class Redactor:
                 cookie = values is _VALUE and match[1][-6:].lower() == "cookie"
                 value = (_COOKIE if cookie else values).match(text, end)
                 if value is not None:
-                    parts += (text[done:end], REDACTED)
+                    parts += (text[done:end], _quoted(value[0]))
                     end = done = value.end()
         # Nothing readable has so many: what was not examined is not kept.
         return "".join([*parts, text[done:end], "…"])
+
+
+def _quoted(value: str) -> str:
+    quote = value[:2] if value[0] == "\\" else value[0]
+    return f"{quote}{REDACTED}{quote}" if quote[-1] in "\"'" else REDACTED
 
 
 def _normal(name: str) -> str:
@@ -272,12 +282,15 @@ def encode_task_id(task_id: object) -> str:
 
 
 def _as_text(value: object) -> str:
+    kind = type(value)
     try:
+        if _module_of(kind) == "builtins" and kind not in {int, float, bool, type(None)}:
+            return f"<{type_name(kind)}>"  # nobody's id, and str() of a list may take minutes
         # A subclass of str goes by its characters, whatever its __str__ says.
-        text: Any = value if issubclass(type(value), str) else str(value)
+        text: Any = value if issubclass(kind, str) else str(value)
         return str.__str__(text)
     except BaseException:  # a foreign __str__ may raise anything
-        return f"<{type_name(type(value))}>"
+        return f"<{type_name(kind)}>"
 
 
 def _escape(match: re.Match[str]) -> str:

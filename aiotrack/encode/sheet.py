@@ -9,11 +9,10 @@ from json.encoder import encode_basestring as quote
 from typing import Final
 
 from aiotrack.encode import leaves
-from aiotrack.encode.redact import REDACTED, clean, head, hints, mask, size
+from aiotrack.encode.redact import MARGIN, REDACTED, clean, head, hints, mask, size, without_half
 
-_WORK = 6000  # units of about 0.5 µs: a walk ends within 5 ms, whatever it meets
+_WORK = 8000  # units of about 0.5 µs: a walk ends within 5 ms, whatever it meets
 KEY_LENGTH: Final = 512  # characters; a guess
-_MARGIN = 2048  # read beyond a cut, so that a secret across it is still recognised
 _PREVIEW_BYTES = 2048
 
 
@@ -124,11 +123,11 @@ class Sheet:
 
     def _long_text(self, value: str) -> None:
         limit = self.limits.text_bytes
-        window = value[: limit + _MARGIN]
+        window = value[: limit + MARGIN]
         self.work -= 100 + (len(window) >> 5 if hints(window) else 0)
         safe = clean(mask(window))
         if len(window) < len(value):
-            safe = safe[:-_MARGIN]
+            safe = without_half(safe)
         told = leaves.long_text(value, head(safe, limit), self.hash)
         if "sha256" in told:
             self.hash -= size(value)

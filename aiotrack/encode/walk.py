@@ -14,11 +14,18 @@ from json.encoder import encode_basestring as quote
 from typing import Any, Final
 
 from aiotrack.encode import leaves
-from aiotrack.encode.redact import Redactor, clean, hints, mask, type_name
-from aiotrack.encode.sheet import CYCLE_JSON, DEPTH_JSON, KEY_LENGTH, REDACTED_JSON, Full, Limits, Sheet
+from aiotrack.encode.redact import MARGIN, Redactor, clean, hints, mask, type_name
+from aiotrack.encode.sheet import (
+    CYCLE_JSON,
+    DEPTH_JSON,
+    KEY_LENGTH,
+    REDACTED_JSON,
+    Full,
+    Limits,
+    Sheet,
+)
 
 _REPR_BYTES = 512
-_MARGIN = 2048  # read beyond a cut, so that a secret across it is still recognised
 _KINDS_KEPT = 1024  # classes remembered: dynamic ones must not fill the memory
 
 _arguments = BaseException.__dict__["args"].__get__
@@ -34,7 +41,7 @@ class Walk(Sheet):
         reprs: Whether an unknown object is asked for its repr, or only named.
     """
 
-    __slots__ = ("_dump", "_path", "_redactor", "_reprs")
+    __slots__ = ("_dump", "_names", "_path", "_redactor", "_reprs")
 
     def __init__(
         self,
@@ -49,6 +56,7 @@ class Walk(Sheet):
         self._dump = dump
         self._reprs = reprs
         self._path: set[int] = set()
+        self._names: dict[str, tuple[str, bool]] = {}
 
     def run(self, value: object, names: Sequence[str] = ()) -> tuple[str, bool]:
         """Return the JSON text and whether it says all that *value* says.
@@ -105,7 +113,7 @@ class Walk(Sheet):
             return False
         if not leaves.SCALARS.issuperset(map(type, items)):
             return False
-        self.work -= 2 + (len(items) >> 3)
+        self.work -= 2 + (len(items) >> (3 if items is owner else 2))
         text = self._dump(owner)
         if text is None:
             return False
@@ -121,7 +129,7 @@ class Walk(Sheet):
     def sequence(self, value: Any, depth: int) -> None:
         """Write a tuple, a set, a deque, or what is derived from them."""
         self.exact = False
-        self.work -= 2
+        self.work -= 3
         base: Any = leaves.base_of(type(value), _SEQUENCES)
         length = base.__len__(value)
         items: Iterable[object] = base.__iter__(value)
@@ -153,10 +161,12 @@ class Walk(Sheet):
         if depth == 0:
             self.total = length
         limit = self.limits.items
+        out = self.out
         mark = "["
         try:
             for index, item in enumerate([*islice(items, limit)]):
-                self.emit(mark)
+                out.append(mark)
+                self.left -= 1
                 mark = ","
                 if index < len(names) and self._redactor.is_secret(names[index]):
                     self.mark(REDACTED_JSON)
@@ -186,30 +196,39 @@ class Walk(Sheet):
         try:
             for key, item in [*islice(items, limit)]:
                 name = key if type(key) is str else self._key(key)
-                self.emit(f"{mark}{self._name(name, used)}:")
+                text, secret = self._names.get(name) or self._learn(name)
+                self.emit(mark + (text if text and name not in used else self._name(name, used)))
+                used[name] = used.get(name, 1)
                 mark = ","
-                if self._redactor.is_secret(name):
+                if secret:
+                    self.work -= 1
                     self.mark(REDACTED_JSON)
                 else:
                     self.value(item, depth + 1)
                 if depth == 0:
                     self.done += 1
             if length > limit:
-                self.emit(f"{mark}{self._name('$truncated', used)}:")
-                self.emit(str(length - limit))
+                self.emit(f"{mark}{self._name('$truncated', used)}{length - limit}")
                 self.exact = False
                 mark = ","
             self.emit("{}" if mark == "{" else "}")
         finally:
             self._path.discard(id(owner))
 
+    def _learn(self, name: str) -> tuple[str, bool]:
+        """Remember a key for the next rows: its JSON, if it can stay as it is; if it is secret."""
+        same = len(name) <= KEY_LENGTH and not hints(name) and clean(name) == name
+        known = (quote(name) + ":" if same else "", self._redactor.is_secret(name))
+        if len(name) <= KEY_LENGTH:
+            self._names[name] = known
+        return known
+
     def _name(self, raw: str, used: dict[str, int]) -> str:
-        name = raw
-        if len(raw) > KEY_LENGTH or hints(raw) or not raw.isascii() or "\0" in raw:
-            self.work -= 20
-            name = clean(mask(raw[: KEY_LENGTH + _MARGIN]))
-            if len(name) > KEY_LENGTH:
-                name = name[:KEY_LENGTH] + "…"
+        """Return the JSON of a key that has to change, or that is there already."""
+        self.work -= 10
+        name = clean(mask(raw[: KEY_LENGTH + MARGIN]))
+        if len(name) > KEY_LENGTH:
+            name = name[:KEY_LENGTH] + "…"
         unique = name
         while unique in used:
             used[name] += 1
@@ -217,7 +236,7 @@ class Walk(Sheet):
         used[unique] = 1
         if unique != raw:
             self.exact = False
-        return quote(unique)
+        return quote(unique) + ":"
 
     def _key(self, key: object) -> str:
         self.exact = False

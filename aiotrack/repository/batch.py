@@ -54,11 +54,14 @@ class Batch:
         """Put a report among those that need the row's lock."""
         slow.setdefault(report.origin.task_id, []).append(report)
 
-    def sort_sends(self, told: Mapping[str, int], slow: dict[str, list[Report]]) -> None:
-        """Find the sends that met a row of another message; *told* has its time by task_id."""
+    def sort_sends(self, told: Mapping[str, int | None], slow: dict[str, list[Report]]) -> None:
+        """Find the sends that met a row of more than their own message.
+
+        *told* has the time of each touched row by task_id, None when the row is not plain.
+        """
         for report in self.sends:
-            stored = told.get(report.origin.task_id)
-            if stored is not None and stored != report.origin.created_at:
+            task_id = report.origin.task_id
+            if task_id in told and told[task_id] != report.origin.created_at:
                 self.add_slow(slow, report)
 
     def sort_runs(self, taken: set[str], slow: dict[str, list[Report]]) -> None:

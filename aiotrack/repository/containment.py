@@ -21,8 +21,8 @@ from aiotrack.repository.cursor import is_int
 MAX_PARTS: Final = 100
 """Values in one filter: SQLite takes expressions up to a thousand levels deep."""
 
-MAX_DEPTH: Final = 16
-"""Levels of containers: a guess at what nobody exceeds, well below SQLite's limits."""
+MAX_DEPTH: Final = 7
+"""Levels: SQLite's parser has a stack of a hundred open brackets and words, measured to last 8."""
 
 _ABSENT: Final = "[]"
 """What is searched when a value is no container: a text would not be JSON."""

@@ -10,15 +10,15 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from aiotrack.model import TaskStatus
 from aiotrack.report import (
-    SINGLE_FACTS,
     BIRTH,
+    SINGLE_FACTS,
     History,
     Origin,
     Report,
     Witness,
 )
-from aiotrack.model import TaskStatus
 
 Row = dict[str, Any]
 
@@ -28,12 +28,13 @@ def is_fast(report: Report) -> bool:
     return (
         report.attempt == 1
         and report.requeues == 0
+        and not report.set_aside
         and report.patch is None
         and not report.origin.registered
         and (
-            report.witness is Witness.STARTED
-            or (report.witness is Witness.SENT)
-            or (report.witness is Witness.ENDED and report.is_run and not report.set_aside)
+            report.witness is Witness.SENT
+            or report.witness is Witness.STARTED
+            or (report.witness is Witness.ENDED and report.is_run)
         )
     )
 
@@ -150,7 +151,9 @@ def execution_row(history: History) -> Row:
     metadata = {key: json.loads(text) for key, (_, text) in sorted(history.patch.items())}
     stamps = {
         "facts": {name: list(stamp) for name, (stamp, _) in sorted(history.facts.items())},
-        "patch": {k: list(stamp) for k, (stamp, _) in sorted(history.patch.items()) if stamp != BIRTH},
+        "patch": {
+            k: list(stamp) for k, (stamp, _) in sorted(history.patch.items()) if stamp != BIRTH
+        },
     }
     row.update(
         attempt=shown.shown_attempt,

@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
 from aiotrack.errors import ExecutionNotFound, StoreUnavailable
-from aiotrack.report import History, Report
+from aiotrack.report import History, Report, Witness
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
@@ -55,7 +55,8 @@ class PostgresWriter:
         async with self._connection() as connection:
             for attempt in range(CONFLICT_TRIES):
                 try:
-                    return await self._write(connection, batch)
+                    await self._write(connection, batch)
+                    return
                 except asyncpg.PostgresError as error:
                     if error.sqlstate not in _CONFLICTS or attempt == CONFLICT_TRIES - 1:
                         raise
@@ -80,12 +81,12 @@ class PostgresWriter:
                 await _store(connection, [folded])
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         held, self._held = self._held, None
         if held is not None:
-            with contextlib.suppress(SQLAlchemyError, OSError, asyncpg.PostgresError):
-                await asyncio.to_thread(lambda: None)
-                held.close()
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
+                await held.driver_connection.close(timeout=COMMAND_TIMEOUT)
+            held.invalidate()
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -144,9 +145,7 @@ class PostgresWriter:
             )
             rows = await connection.fetch(sql.POSTGRES_LOCK, ids, timeout=COMMAND_TIMEOUT)
             attempts: dict[str, list[Any]] = {task_id: [] for task_id in ids}
-            for item in await connection.fetch(
-                sql.POSTGRES_ATTEMPTS, ids, timeout=COMMAND_TIMEOUT
-            ):
+            for item in await connection.fetch(sql.POSTGRES_ATTEMPTS, ids, timeout=COMMAND_TIMEOUT):
                 attempts[item["task_id"]].append(item)
             folded = [
                 result
@@ -174,6 +173,7 @@ _OPTIONAL_ORIGIN = (
     "rerun_of",
     "trace_id",
 )
+_OPTIONAL_NUMBERS = ("started_at", "finished_at", "duration")
 _OPTIONAL_RUN = (
     "error",
     "error_type",
@@ -195,26 +195,37 @@ def render(report: Report) -> str:
         f'"witness":{report.witness:d},"status":"{report.status.value}","attempt":1,'
         f'"presumed":false,"runs":{1 if report.run_id else 0},"duplicates":0,"plain":true'
     )
-    if report.started_at is not None:
-        text += f',"worker":{quote(report.worker or "")},"started_at":{report.started_at}'
-    if report.finished_at is not None:
-        text += f',"finished_at":{report.finished_at},"duration":{report.duration or 0.0!r}'
-    if report.result is not None:
-        text += f',"result":{report.result}'
-    if origin.priority is not None:
-        text += f',"priority":{origin.priority}'
-    if origin.config_id is not None:
-        text += f',"config_id":{origin.config_id}'
+    if report.run_id:
+        text += _render_run(report)
     for name in _OPTIONAL_ORIGIN:
         value = getattr(origin, name)
         if value is not None:
             text += f',"{name}":{quote(value)}'
-    if report.status != "SUCCESS":
+    if origin.priority is not None:
+        text += f',"priority":{origin.priority}'
+    if origin.config_id is not None:
+        text += f',"config_id":{origin.config_id}'
+    return text + "}"
+
+
+def _render_run(report: Report) -> str:
+    text = ""
+    if report.worker is not None:
+        text += f',"worker":{quote(report.worker)}'
+    if report.started_at is not None:
+        text += f',"started_at":{report.started_at}'
+    if report.finished_at is not None:
+        text += f',"finished_at":{report.finished_at}'
+    if report.duration is not None:
+        text += f',"duration":{report.duration!r}'
+    if report.result is not None:
+        text += f',"result":{report.result}'
+    if report.status is not TaskStatus.SUCCESS:
         for name in _OPTIONAL_RUN:
             value = getattr(report, name)
             if value is not None:
                 text += f',"{name}":{quote(value)}'
-    return text + "}"
+    return text
 
 
 def render_rows(rows: Iterable[Row], columns: Mapping[str, str]) -> str:

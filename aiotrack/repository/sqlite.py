@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from aiotrack.errors import ExecutionNotFound, StoreUnavailable
 from aiotrack.report import History, Report
@@ -121,7 +122,7 @@ def file_lock(database: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with open(f"{database}-lock", "ab") as side:
+    with Path(f"{database}-lock").open("ab") as side:
         end = time.monotonic() + BUSY_TIMEOUT
         while True:
             try:
@@ -149,7 +150,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _write(connection: sqlite3.Connection, batch: Batch) -> None:
     slow = dict(batch.slow)
-    told: dict[str, int] = {}
+    told: dict[str, int | None] = {}
     for report in batch.sends:
         row = connection.execute(sql.SQLITE_SEND, _execution_values(plain_row(report))).fetchone()
         if row is not None:
@@ -178,8 +179,8 @@ def _modify(
 def _fold(
     connection: sqlite3.Connection, task_id: str, change: Callable[[History], Iterable[Report]]
 ) -> None:
-    row: Mapping[str, Any] = dict(connection.execute(sql.SQLITE_ROW, (task_id,)).fetchone())
-    attempts = [dict(item) for item in connection.execute(sql.SQLITE_ATTEMPTS, (task_id,))]
+    row = _read(connection.execute(sql.SQLITE_ROW, (task_id,)).fetchone())
+    attempts = [_read(item) for item in connection.execute(sql.SQLITE_ATTEMPTS, (task_id,))]
     folded = fold(row, attempts, change(history_of(row, attempts)))
     if folded is None:
         return
@@ -187,3 +188,11 @@ def _fold(
     connection.execute(sql.SQLITE_UPDATE, (*_execution_values(written), task_id))
     for item in folded[1]:
         connection.execute(sql.SQLITE_ATTEMPT, _attempt_values(item))
+
+
+def _read(found: sqlite3.Row) -> Row:
+    """Give a row with its result as text: a bare number comes back as one from a JSON column."""
+    row = dict(found)
+    if isinstance(row["result"], int | float):
+        row["result"] = json.dumps(row["result"])
+    return row

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-TEXT, INT, BIG, FLOAT, BOOL, JSON, TIME = "text", "integer", "bigint", "float8", "boolean", "json", "time"
+TEXT, INT, BIG, FLOAT, BOOL, JSON, TIME = (
+    "text",
+    "integer",
+    "bigint",
+    "float8",
+    "boolean",
+    "json",
+    "time",
+)
 
 BIRTH_COLUMNS: Final = {
     "task_id": TEXT,
@@ -86,9 +94,12 @@ def _run_conflict() -> str:
 
 _SEND_CONFLICT = (
     "ON CONFLICT (task_id) DO UPDATE SET witness = t.witness "
-    "WHERE t.created_at <> excluded.created_at"
+    "WHERE NOT t.plain OR t.created_at <> excluded.created_at"
 )
-"""Touch a known row only when it tells of another message: its old time comes back then."""
+"""Touch a known row only when it may tell of another message."""
+
+_PLAIN_TIME = "CASE WHEN plain THEN created_at END"
+"""What a send gets back: the old time of a plain row that it touched, NULL from any other row."""
 
 
 class Postgres:
@@ -122,7 +133,9 @@ class Postgres:
             for name, kind in columns.items()
             if name != "task_id"
         )
-        return f"UPDATE {table} t SET {sets} FROM {cls._records(columns)} WHERE t.task_id = r.task_id"
+        return (
+            f"UPDATE {table} t SET {sets} FROM {cls._records(columns)} WHERE t.task_id = r.task_id"
+        )
 
     @classmethod
     def select(cls, table: str, columns: dict[str, str], tail: str) -> str:
@@ -135,15 +148,15 @@ class Postgres:
         return f"SELECT {listed} FROM {table} {tail}"
 
 
-POSTGRES_RUN = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, f"{_run_conflict()} RETURNING task_id")
+POSTGRES_RUN = Postgres.insert(
+    EXECUTIONS, EXECUTION_COLUMNS, f"{_run_conflict()} RETURNING task_id"
+)
 POSTGRES_SEND = Postgres.insert(
     EXECUTIONS,
     EXECUTION_COLUMNS,
-    f"{_SEND_CONFLICT} RETURNING task_id, (extract(epoch FROM created_at) * 1000000)::bigint",
+    f"{_SEND_CONFLICT} RETURNING task_id, (extract(epoch FROM {_PLAIN_TIME}) * 1000000)::bigint",
 )
-POSTGRES_ENSURE = Postgres.insert(
-    EXECUTIONS, EXECUTION_COLUMNS, "ON CONFLICT (task_id) DO NOTHING"
-)
+POSTGRES_ENSURE = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, "ON CONFLICT (task_id) DO NOTHING")
 POSTGRES_LOCK = Postgres.select(
     EXECUTIONS, EXECUTION_COLUMNS, "WHERE task_id = ANY($1) ORDER BY task_id FOR UPDATE"
 )
@@ -165,11 +178,9 @@ def _sqlite_insert(table: str, columns: dict[str, str], tail: str) -> str:
 
 SQLITE_RUN = _sqlite_insert(EXECUTIONS, EXECUTION_COLUMNS, f"{_run_conflict()} RETURNING task_id")
 SQLITE_SEND = _sqlite_insert(
-    EXECUTIONS, EXECUTION_COLUMNS, f"{_SEND_CONFLICT} RETURNING task_id, created_at"
+    EXECUTIONS, EXECUTION_COLUMNS, f"{_SEND_CONFLICT} RETURNING task_id, {_PLAIN_TIME}"
 )
-SQLITE_ENSURE = _sqlite_insert(
-    EXECUTIONS, EXECUTION_COLUMNS, "ON CONFLICT (task_id) DO NOTHING"
-)
+SQLITE_ENSURE = _sqlite_insert(EXECUTIONS, EXECUTION_COLUMNS, "ON CONFLICT (task_id) DO NOTHING")
 SQLITE_ROW = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM {EXECUTIONS} WHERE task_id = ?"
 SQLITE_ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM {ATTEMPTS} WHERE task_id = ?"
 SQLITE_UPDATE = (
@@ -177,5 +188,9 @@ SQLITE_UPDATE = (
     + ", ".join(f"{name} = ?" for name in EXECUTION_COLUMNS)
     + " WHERE task_id = ?"
 )
-SQLITE_ATTEMPT = _sqlite_insert(ATTEMPTS, ATTEMPT_COLUMNS, "ON CONFLICT (task_id, run_id) DO UPDATE SET "
-    + _assignments([name for name in ATTEMPT_COLUMNS if name not in {"task_id", "run_id"}]))
+SQLITE_ATTEMPT = _sqlite_insert(
+    ATTEMPTS,
+    ATTEMPT_COLUMNS,
+    "ON CONFLICT (task_id, run_id) DO UPDATE SET "
+    + _assignments([name for name in ATTEMPT_COLUMNS if name not in {"task_id", "run_id"}]),
+)

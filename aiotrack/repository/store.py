@@ -72,7 +72,7 @@ class Repository:
     def _make_writer(self) -> SqliteWriter | PostgresWriter:
         if self._path is not None:
             return SqliteWriter(self._path)
-        from aiotrack.repository.postgres import PostgresWriter  # noqa: PLC0415
+        from aiotrack.repository.postgres import PostgresWriter
 
         return PostgresWriter(self.engine)
 
@@ -133,7 +133,9 @@ class Repository:
 
     async def _write_stub(self, report: Report, error: Exception) -> None:
         name = report.origin.task_id
-        log.error("a value of task %s cannot be stored; its record is kept without: %s", name, error)
+        log.error(
+            "a value of task %s cannot be stored; its record is kept without: %s", name, error
+        )
         try:
             await self._writer.write([without_values(report, str(error))])
         except StoreUnavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
     DateTime,
@@ -18,7 +19,6 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy import JSON as GenericJSON
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -29,7 +29,7 @@ VERSION_TABLE = "aiotrack_version"
 HEAD = "0001"
 """The newest migration; a test holds it equal to the newest file."""
 
-JSON = GenericJSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 BIG = BigInteger().with_variant(Integer(), "sqlite")
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "aiotrack"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE = 400  # lines
-LONGEST_FUNCTION = 60  # lines with docstring; 40 is what we aim at
+LONGEST_FUNCTION = 60  # lines without the docstring; 40 is what we aim at
 BANNED_NAMES = {"utils", "helpers", "common", "misc"}
 
 modules = pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_file_is_short(path: Path) -> None:
 
 @modules
 def test_a_function_is_short(path: Path) -> None:
-    """No function of the package is longer than 60 lines."""
+    """No function of the package is longer than 60 lines, its docstring apart."""
     long = [
         f"{name} has {length} lines"
         for name, length in functions(path)
@@ -63,7 +63,13 @@ def test_a_module_has_a_telling_name(path: Path) -> None:
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield each function's name and its length in lines, decorators apart."""
+    """Yield each function's name and its length in lines, without decorators and docstring."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+            documented = ast.get_docstring(node) is not None
+            yield node.name, lines_of(node) - (lines_of(node.body[0]) if documented else 0)
+
+
+def lines_of(node: ast.stmt) -> int:
+    """Count the lines of one statement."""
+    return (node.end_lineno or node.lineno) - node.lineno + 1

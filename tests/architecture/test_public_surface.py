@@ -10,7 +10,37 @@ import pytest
 
 import aiotrack
 
-PUBLIC = set[str]()
+PUBLIC = {
+    "AioTrackError",
+    "Attempt",
+    "AttemptRow",
+    "Base",
+    "Cause",
+    "Counts",
+    "Execution",
+    "ExecutionNotFound",
+    "ExecutionRow",
+    "InvalidQuery",
+    "InvalidSetting",
+    "InvalidStatus",
+    "InvalidValue",
+    "MissingExtra",
+    "Page",
+    "QueryTimeout",
+    "SchemaOutdated",
+    "SchemaTooNew",
+    "Settings",
+    "Stats",
+    "StoreError",
+    "StoreUnavailable",
+    "TaskStatus",
+    "Tracker",
+    "TrackerMiddleware",
+    "TrackerNotFound",
+    "__version__",
+    "current_execution",
+    "tracking",
+}
 
 ERRORS = Path(aiotrack.__file__).with_name("errors.py")
 

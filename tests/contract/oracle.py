@@ -229,7 +229,9 @@ def source_of(name: str, report: Report) -> int:
         return GUESS
     if origin.registered:
         # Whoever registers to say who made a task, says nothing about its arguments.
-        return GUESS if name == "args" and (origin.args, origin.kwargs) == ("[]", "{}") else REGISTER
+        return (
+            GUESS if name == "args" and (origin.args, origin.kwargs) == ("[]", "{}") else REGISTER
+        )
     return RUN if has_run(report) else SENT
 
 

@@ -7,7 +7,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -26,6 +26,36 @@ from typing import Any, NamedTuple
 import pydantic
 
 MEGABYTE = 1 << 20
+METHODS = [
+    "__repr__",
+    "__str__",
+    "__eq__",
+    "__ne__",
+    "__lt__",
+    "__gt__",
+    "__len__",
+    "__iter__",
+    "__bool__",
+    "__getattribute__",
+    "__getitem__",
+    "__contains__",
+    "__format__",
+    "__int__",
+    "__index__",
+    "__float__",
+    "__abs__",
+    "__bytes__",
+    "__sizeof__",
+    "__reduce_ex__",
+    "__dir__",
+    "items",
+    "keys",
+    "values",
+    "encode",
+    "isascii",
+    "__next__",
+    "__call__",
+]
 
 
 class Evil(Exception):
@@ -57,12 +87,7 @@ def _evil(*names: str, bases: tuple[type, ...] = (), act: Any = _raise) -> type:
 
 
 def _evil_everywhere(base: type) -> type:
-    names = (
-        "__repr__ __str__ __eq__ __ne__ __lt__ __gt__ __len__ __iter__ __bool__ __getattribute__"
-        " __getitem__ __contains__ __format__ __int__ __index__ __float__ __abs__ __bytes__"
-        " __sizeof__ __reduce_ex__ __dir__ items keys values encode isascii __next__ __call__"
-    ).split()
-    body: dict[str, Any] = dict.fromkeys(names, _raise)
+    body: dict[str, Any] = dict.fromkeys(METHODS, _raise)
     body["__hash__"] = base.__hash__
     body["__class__"] = property(_raise)
     return type("Evil" + base.__name__, (base,), body)
@@ -130,7 +155,7 @@ class Colour(enum.Enum):
     RED = object()
 
 
-class EvilZone(datetime.tzinfo):
+class EvilZone(dt.tzinfo):
     """A time zone that does not know its offset."""
 
     utcoffset = dst = tzname = _raise
@@ -330,7 +355,7 @@ POISON: dict[str, Callable[[], object]] = {
     "a PEM key": lambda: [_PEM],
     # keys
     "nul key": lambda: {"a\0": 1, "a\u2400": 2},
-    "surrogate key": lambda: {"\ud800": 1, "\ud801": 2, "\ufffd": 3},
+    "surrogate key": lambda: dict.fromkeys(["\ud800", "\ud801", "\ufffd"], 1),
     "5 MB key": lambda: {"k" * (5 * MEGABYTE): 1},
     "secret as key": lambda: {_JWT: 1},
     "keys that become one": lambda: {1: 2, "1": 3, 1.5: 4, "1.5": 5, None: 6, "None": 7},
@@ -405,7 +430,7 @@ POISON: dict[str, Callable[[], object]] = {
     "array": lambda: array.array("d", bytes(8 * 100_000)),
     # things with a life of their own
     "generator": lambda: (n for n in itertools.count()),
-    "iterator": lambda: itertools.count(),
+    "iterator": itertools.count,
     "endless": Endless,
     "range": lambda: range(10**18),
     "coroutine": _closed_coroutine,
@@ -431,9 +456,9 @@ POISON: dict[str, Callable[[], object]] = {
     "odd shape": lambda: _frame("numpy", shape=property(_raise)),
     "query set": lambda: _frame("django.db.models.query", __getattr__=_raise, __iter__=_raise),
     # values with a word in JSON
-    "date and time": lambda: [datetime.datetime.max, datetime.date.min, datetime.time.max],
-    "span": lambda: datetime.timedelta.max,
-    "evil time zone": lambda: datetime.datetime(2024, 1, 1, tzinfo=EvilZone()),
+    "date and time": lambda: [dt.datetime(9999, 12, 31, tzinfo=dt.UTC), dt.date.min, dt.time.max],
+    "span": lambda: dt.timedelta.max,
+    "evil time zone": lambda: dt.datetime(2024, 1, 1, tzinfo=EvilZone()),
     "uuid": lambda: uuid.UUID(int=1),
     "path": lambda: pathlib.PurePosixPath("/a\udc80b"),
     "enum of an object": lambda: Colour.RED,
@@ -441,28 +466,28 @@ POISON: dict[str, Callable[[], object]] = {
     "slow dataclass": Slow,
     "dataclass without fields set": lambda: Row.__new__(Row),
     "model": lambda: Model(anything=[Model()]),
-    "model not made": lambda: Model.model_construct(),
+    "model not made": Model.model_construct,
     "model without anything": lambda: Model.__new__(Model),
     "secret": lambda: pydantic.SecretStr("hunter2"),
     # evil
-    "evil repr": lambda: _evil("__repr__")(),
-    "evil repr, BaseException": lambda: _evil("__repr__", act=_raise_base)(),
-    "evil repr, exit": lambda: _evil("__repr__", act=_exit)(),
-    "evil repr, recursion": lambda: _evil("__repr__", act=_recurse)(),
-    "evil repr, not a text": lambda: _evil("__repr__", act=lambda _self: 5)(),
-    "evil repr, 50 MB": lambda: _evil("__repr__", act=lambda _self: "r" * (50 * MEGABYTE))(),
-    "evil repr, NUL": lambda: _evil("__repr__", act=lambda _self: "\0\ud800")(),
+    "evil repr": _evil("__repr__"),
+    "evil repr, BaseException": _evil("__repr__", act=_raise_base),
+    "evil repr, exit": _evil("__repr__", act=_exit),
+    "evil repr, recursion": _evil("__repr__", act=_recurse),
+    "evil repr, not a text": _evil("__repr__", act=lambda _self: 5),
+    "evil repr, 50 MB": _evil("__repr__", act=lambda _self: "r" * (50 * MEGABYTE)),
+    "evil repr, NUL": _evil("__repr__", act=lambda _self: "\0\ud800"),
     "evil repr, itself": SelfRepr,
     "evil getattr": _evil_getattr,
-    "evil eq": lambda: _evil("__eq__", "__hash__")(),
-    "evil iter": lambda: _evil("__iter__", "__len__", "__getitem__")(),
+    "evil eq": _evil("__eq__", "__hash__"),
+    "evil iter": _evil("__iter__", "__len__", "__getitem__"),
     "evil class": LyingClass,
-    "evil class, raising": lambda: type("E", (), {"__class__": property(_raise)})(),
+    "evil class, raising": type("E", (), {"__class__": property(_raise)}),
     "evil metaclass": OfEvilMeta,
     "class of an evil metaclass": lambda: OfEvilMeta,
-    "evil module name": lambda: type("E", (), {"__module__": ["x"]})(),
-    "evil type name": lambda: type("E" + "x" * 10_000, (), {})(),
-    "evil dataclass fields": lambda: type("E", (), {"__dataclass_fields__": {"a": 1}})(),
+    "evil module name": type("E", (), {"__module__": ["x"]}),
+    "evil type name": type("E" + "x" * 10_000, (), {}),
+    "evil dataclass fields": type("E", (), {"__dataclass_fields__": {"a": 1}}),
     "evil named tuple": lambda: type("E", (tuple,), {"_fields": ("a", 1)})((1, 2)),
     "evil str": lambda: _evil_everywhere(str)("text"),
     "evil int": lambda: _evil_everywhere(int)(7),
@@ -473,17 +498,17 @@ POISON: dict[str, Callable[[], object]] = {
     "evil set": lambda: _evil_everywhere(set)({1}),
     "evil bytes": lambda: _evil_everywhere(bytes)(b"abc"),
     "evil bytearray": lambda: _evil_everywhere(bytearray)(b"abc"),
-    "evil date": lambda: _evil_everywhere(datetime.date)(2024, 1, 1),
+    "evil date": lambda: _evil_everywhere(dt.date)(2024, 1, 1),
     "evil decimal": lambda: _evil_everywhere(decimal.Decimal)(1),
     "evil key str": lambda: {_evil_everywhere(str)("password"): "hunter2"},
     # exceptions
     "exception": lambda: ValueError("bad"),
     "exception with 50 MB": lambda: ValueError("x" * (50 * MEGABYTE)),
     "exception with a big dict": lambda: ValueError(_wide_dict(100_000)),
-    "evil exception": lambda: _evil("__str__", "__repr__", bases=(Exception,))(),
-    "evil exception, BaseException": lambda: _evil(
+    "evil exception": _evil("__str__", "__repr__", bases=(Exception,)),
+    "evil exception, BaseException": _evil(
         "__str__", "__repr__", bases=(Exception,), act=_raise_base
-    )(),
+    ),
     "evil exception, everything": lambda: _evil_everywhere(Exception)("x"),
     "10,000 leaves": _group,
     "2,000 groups deep": _nested_group,

@@ -27,7 +27,7 @@ __all__ = ["config", "downgrade", "upgrade"]
 
 def config(connection: Connection | None = None) -> Config:
     """Give the Alembic configuration of aiotrack's migrations, bound to *connection*."""
-    from alembic.config import Config  # noqa: PLC0415 - 149 ms, only when the schema changes
+    from alembic.config import Config
 
     made = Config()
     made.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
@@ -42,14 +42,14 @@ def upgrade(connection: Connection | None = None, revision: str = "head") -> Non
         connection: An open connection; None takes the one of the Alembic migration that runs now.
         revision: ``head`` or the number of a migration.
     """
-    from alembic import command  # noqa: PLC0415
+    from alembic import command
 
     command.upgrade(config(_connection(connection)), revision)
 
 
 def downgrade(connection: Connection | None = None, revision: str = "base") -> None:
     """Bring the schema down to *revision*; ``base`` drops every table of aiotrack."""
-    from alembic import command  # noqa: PLC0415
+    from alembic import command
 
     command.downgrade(config(_connection(connection)), revision)
 
@@ -57,6 +57,6 @@ def downgrade(connection: Connection | None = None, revision: str = "base") -> N
 def _connection(given: Connection | None) -> Connection:
     if given is not None:
         return given
-    from alembic import op  # noqa: PLC0415
+    from alembic import op
 
     return op.get_bind()

@@ -1,0 +1,73 @@
+"""What was sent and what its records say now: the rows that the screen and the summary show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiotrack import Execution, TaskStatus
+
+if TYPE_CHECKING:
+    from aiotrack.demo.kinds import Kind
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One task: its kind, and its record once there is one."""
+
+    kind: Kind
+    execution: Execution | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its record says that nothing more will come."""
+        return self.execution is not None and self.execution.is_completed
+
+
+class Board:
+    """The rows in the order of their kinds; what a task sends stands below it."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, Row] = {}
+        self._children: dict[str, Row] = {}
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every row, children below their parents."""
+        found = []
+        for task_id, row in self._sent.items():
+            found.append(row)
+            if task_id in self._children:
+                found.append(self._children[task_id])
+        return found
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every record is final."""
+        return bool(self._sent) and all(row.is_over for row in self.rows)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the worker has started a task."""
+        return any(row.execution is not None and row.execution.runs for row in self.rows)
+
+    def sent(self, task_id: str, kind: Kind) -> None:
+        """Expect the record of a task that was sent."""
+        self._sent[task_id] = Row(kind=kind)
+        if kind.child is not None:
+            self._children[task_id] = Row(kind=kind.child)
+
+    def update(self, executions: Iterable[Execution]) -> None:
+        """Put records into the rows that expect them."""
+        for execution in executions:
+            row = self._sent.get(execution.task_id)
+            if row is None and execution.parent_task_id is not None:
+                row = self._children.get(execution.parent_task_id)
+            if row is not None:
+                row.execution = execution
+
+    def counts(self) -> Mapping[TaskStatus, int]:
+        """Count the records in each status."""
+        return Counter(row.execution.status for row in self.rows if row.execution is not None)

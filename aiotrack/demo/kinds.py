@@ -1,0 +1,163 @@
+"""Every kind of task that the demo sends: how, how it must end, and what its record must show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from taskiq import AsyncTaskiqTask
+
+from aiotrack import Attempt, Cause, Execution, TaskStatus, tracking
+from aiotrack.demo import tasks
+
+Send = Callable[[], Awaitable[AsyncTaskiqTask[Any]]]
+Proof = Callable[[Execution], bool]
+Evidence = Callable[[Execution], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of task.
+
+    Attributes:
+        title: What it shows.
+        send: Sends it; None for what another task sends.
+        status: How it must end.
+        causes: Why each of its runs began, in order.
+        proof: Whether the record shows what the title says.
+        evidence: The part of the record that shows it, for the reader.
+        child: What the task sends.
+    """
+
+    title: str
+    send: Send | None = None
+    status: TaskStatus = TaskStatus.SUCCESS
+    causes: tuple[Cause, ...] = (Cause.FIRST,)
+    proof: Proof = lambda _: True
+    evidence: Evidence = lambda it: outcome(it)
+    child: Kind | None = None
+
+    def faults(self, execution: Execution, attempts: list[Attempt]) -> Iterator[str]:
+        """Yield what is wrong with a record."""
+        if execution.status is not self.status:
+            yield f"is {execution.status}, must be {self.status}"
+            return
+        causes = tuple(attempt.cause for attempt in attempts)
+        if causes != self.causes:
+            yield f"its runs are {', '.join(causes)}; must be {', '.join(self.causes)}"
+        if execution.status is TaskStatus.FAILURE:
+            errors = {attempt.error for attempt in attempts}
+            if None in errors or len(errors) < len(attempts):
+                yield "an attempt lacks its own error"
+        if not self.proof(execution):
+            yield "the record does not show it"
+
+
+def outcome(execution: Execution) -> str:
+    """Give the error or the result of an execution."""
+    if execution.error is not None:
+        return f"{execution.error_type}: {execution.error}"
+    return json.dumps(execution.result, ensure_ascii=False)[:200]
+
+
+async def _send_tracked() -> AsyncTaskiqTask[Any]:
+    with tracking(created_by="ada", module="accounting", metadata={"order_id": 7}):
+        return await tasks.send_invoice.kiq(7)
+
+
+def _is_tracked(execution: Execution) -> bool:
+    return (
+        execution.created_by == "ada"
+        and execution.module == "accounting"
+        and execution.metadata.get("order_id") == 7
+    )
+
+
+def _is_told_in_full(execution: Execution) -> bool:
+    return execution.metadata.get("progress_percent") == 100
+
+
+def _hides_secrets(execution: Execution) -> bool:
+    stored = f"{execution.args} {execution.kwargs} {execution.result}"
+    return "ada" in stored and "hunter2" not in stored and "s3cr3t" not in stored
+
+
+def kinds() -> list[Kind]:
+    """Give every kind, in the order in which they are sent."""
+    retry = Cause.RETRY
+    return [
+        Kind(
+            title="succeeds",
+            send=lambda: tasks.greet.kiq("Ada"),
+            proof=lambda it: it.result == {"greeting": "Hello, Ada!"},
+        ),
+        Kind(
+            title="fails",
+            send=lambda: tasks.charge.kiq(7, amount=99.5),
+            status=TaskStatus.FAILURE,
+            proof=lambda it: "CardDeclined" in (it.error_type or "") and bool(it.traceback),
+        ),
+        Kind(
+            title="succeeds at the third attempt",
+            send=lambda: tasks.fetch_rates.kiq("EUR"),
+            causes=(Cause.FIRST, retry, retry),
+        ),
+        Kind(
+            title="gives up after three attempts",
+            send=lambda: tasks.notify_partner.kiq("ACME"),
+            status=TaskStatus.FAILURE,
+            causes=(Cause.FIRST, retry, retry),
+        ),
+        Kind(
+            title="tells its progress",
+            send=lambda: tasks.load_rows.kiq("customers.csv", rows=120),
+            proof=_is_told_in_full,
+        ),
+        Kind(
+            title="is slow",
+            send=lambda: tasks.monthly_report.kiq("2026-06"),
+            proof=lambda it: it.duration is not None and it.duration > 3,
+        ),
+        Kind(
+            title="runs in a thread",
+            send=lambda: tasks.resize.kiq("cat.jpg", width=640),
+            proof=_is_told_in_full,
+        ),
+        Kind(
+            title="returns what cannot be stored",
+            send=tasks.stream_prices.kiq,
+            proof=lambda it: "generator" in str(it.result),
+        ),
+        Kind(
+            title="returns a megabyte",
+            send=tasks.export_catalogue.kiq,
+            proof=lambda it: "[cut, 1" in str(it.result) and len(str(it.result)) < 70_000,
+        ),
+        Kind(title="was sent inside tracking()", send=_send_tracked, proof=_is_tracked),
+        Kind(
+            title="sends another task",
+            send=lambda: tasks.place_order.kiq(8),
+            child=Kind(
+                title="was sent by a task",
+                proof=lambda it: (it.parent_task_id or "").startswith(tasks.RUN),
+            ),
+        ),
+        Kind(
+            title="goes back to the queue once",
+            send=lambda: tasks.wait_for_file.kiq("orders.csv"),
+            causes=(Cause.FIRST, Cause.REQUEUE),
+        ),
+        Kind(
+            title="exceeds its time limit",
+            send=lambda: tasks.reprice.kiq(articles=30),
+            status=TaskStatus.FAILURE,
+            proof=lambda it: it.error_class == "timeout",
+        ),
+        Kind(
+            title="gets secrets",
+            send=lambda: tasks.sign_in.kiq("ada", "hunter2", api_token="s3cr3t"),  # noqa: S106
+            proof=_hides_secrets,
+        ),
+    ]

@@ -1,0 +1,214 @@
+"""The demo itself: start the parts, send every kind, follow them, read back what was recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from aiotrack.demo.board import Board
+from aiotrack.demo.screen import Screen, screen_for
+from aiotrack.demo.summary import Place, summarise
+from aiotrack.demo.worker import Worker
+from aiotrack.errors import AioTrackError, InvalidValue
+from aiotrack.testing.servers import PostgresServer, ValkeyServer
+
+if TYPE_CHECKING:
+    from aiotrack import Tracker
+
+PATIENCE = 60.0
+"""Seconds until tasks that did not end are given up; an idle machine needs six."""
+
+PAUSE = 0.12
+"""Seconds between two looks at the records."""
+
+REDIS_TIMEOUT = 3.0
+"""Seconds within which a Redis that the user named must answer."""
+
+KEPT = "aiotrack-demo.db"
+"""The file, in the working directory, that ``--keep`` leaves."""
+
+
+class DemoFailed(AioTrackError):
+    """A part of the demo cannot be started, or died; the message says which and why."""
+
+    code = "demo-failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user chose.
+
+    Attributes:
+        redis: URL of a Redis; None starts a Valkey.
+        database: URL of a database; None takes a temporary SQLite file.
+        postgres: Start a PostgreSQL for it.
+        keep: Leave the SQLite file in the working directory.
+    """
+
+    redis: str | None = None
+    database: str | None = None
+    postgres: bool = False
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        if sum((self.database is not None, self.postgres, self.keep)) > 1:
+            raise InvalidValue("choose one of --database, --postgres and --keep")
+
+
+def run(options: Options, console: Console) -> int:
+    """Run the demo, and give its exit code: 0 when every task ended as it must, else 1.
+
+    Raises:
+        DemoFailed: A part could not be started, or died.
+        MissingExtra: A server's wheel is not installed.
+        StoreUnavailable: The database cannot be reached.
+    """
+    try:
+        return asyncio.run(_run(options, console))
+    except KeyboardInterrupt:
+        console.print("[dim]stopped: worker and servers are gone[/]")
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:  # SIGTERM or SIGHUP, see below
+        return 128 + signal.SIGTERM
+
+
+async def _run(options: Options, console: Console) -> int:
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(sign, task.cancel if task else loop.stop)
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="aiotrack-demo-")))
+        console.print(Text("aiotrack demo", style="bold"))
+        redis = await _redis(options, stack, console)
+        place = _database(options, folder, stack, console)
+        name = f"demo-{secrets.token_hex(3)}"
+        environment = {
+            "AIOTRACK_DATABASE_URL": place.url,
+            "AIOTRACK_REDIS_URL": redis,
+            "AIOTRACK_DEMO_RUN": name,
+        }
+        os.environ.update(environment)  # the tasks module reads it, here and in the worker
+        worker = Worker(
+            "aiotrack.demo.tasks:broker", environment=environment, log_file=folder / "worker.log"
+        )
+        board, tracker = await _play(worker, stack, console)
+        async with tracker:
+            is_right = await summarise(board, tracker, console, name=name, place=place, begun=begun)
+        if options.redis is not None:
+            await _forget(redis, name)
+        return 0 if is_right else 1
+
+
+async def _play(worker: Worker, stack: ExitStack, console: Console) -> tuple[Board, Tracker]:
+    """Start the worker, send every kind, follow until all ended, and stop the worker."""
+    from aiotrack.demo.kinds import kinds
+    from aiotrack.demo.tasks import RUN, broker, tracker
+
+    board = Board()
+    await tracker.startup()  # raises when the database cannot be used; the broker's only logs it
+    await broker.startup()
+    try:
+        stack.enter_context(worker)
+        _tell(console, "worker", f"taskiq worker {worker.broker}, pid {worker.pid}")
+        console.print()
+        with screen_for(console) as screen:
+            for kind in kinds():
+                if kind.send is not None:
+                    sent = await kind.send()
+                    board.sent(sent.task_id, kind)
+            await _follow(board, worker, screen, tracker, prefix=f"{RUN}-")
+        worker.stop()
+    finally:
+        await broker.shutdown()
+    return board, tracker
+
+
+async def _follow(
+    board: Board, worker: Worker, screen: Screen, tracker: Tracker, *, prefix: str
+) -> None:
+    """Show the records until all are final."""
+    end = time.monotonic() + PATIENCE
+    while not board.is_over and time.monotonic() < end:
+        page = await tracker.list(text=prefix, limit=500)
+        board.update(page.items)
+        screen.show(board)
+        if not worker.is_running:
+            raise DemoFailed(f"the worker died; its last words:\n{worker.last_words()}")
+        await asyncio.sleep(PAUSE)
+
+
+async def _redis(options: Options, stack: ExitStack, console: Console) -> str:
+    """Give the URL of a Redis that answers."""
+    if options.redis is None:
+        server = stack.enter_context(ValkeyServer())
+        _tell(console, "broker", f"Valkey, started for the demo: {server.url}")
+        return server.url
+    with _redis_errors(options.redis):
+        from redis.asyncio import Redis
+
+        async with asyncio.timeout(REDIS_TIMEOUT), Redis.from_url(options.redis) as client:
+            await client.ping()
+    _tell(console, "broker", f"Redis: {_without_password(options.redis)}")
+    return options.redis
+
+
+@contextlib.contextmanager
+def _redis_errors(url: str) -> Iterator[None]:
+    from redis.exceptions import RedisError
+
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidValue(f"--redis: {error}") from error
+    except (RedisError, OSError, TimeoutError) as error:
+        where = _without_password(url)
+        raise DemoFailed(
+            f"no Redis answers at {where}: {error or type(error).__name__}. Is it running? "
+            "Without --redis the demo starts one itself."
+        ) from error
+
+
+async def _forget(url: str, queue: str) -> None:
+    """Remove the demo's queue from a Redis that is not ours; results expire by themselves."""
+    from redis.asyncio import Redis
+
+    async with Redis.from_url(url) as client:
+        await client.delete(queue)
+
+
+def _database(options: Options, folder: Path, stack: ExitStack, console: Console) -> Place:
+    """Give the database to record in."""
+    if options.postgres:
+        server = stack.enter_context(PostgresServer())
+        place = Place(url=server.url, what="PostgreSQL, started for the demo", is_kept=False)
+    elif options.database is not None:
+        place = Place(url=options.database, what="yours", is_kept=True)
+    else:
+        path = Path(KEPT).absolute() if options.keep else folder / "aiotrack.db"
+        what = "SQLite" if options.keep else "SQLite, temporary"
+        place = Place(url=f"sqlite+aiosqlite:///{path}", what=what, is_kept=options.keep)
+    _tell(console, "database", f"{place.what}: {place.shown}")
+    return place
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{tail}" if at else url
+
+
+def _tell(console: Console, part: str, words: str) -> None:
+    console.print(Text(f"  {part:<9}", style="dim").append(words, style="default"), soft_wrap=True)

@@ -1,0 +1,150 @@
+"""What the demo recorded, read back from the database, and whether it is what had to happen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from aiotrack import Attempt, Execution, Stats, Tracker
+from aiotrack.demo.board import Board, Row
+from aiotrack.demo.screen import status_text
+from aiotrack.terminal import COLOURS, one_line, seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the records lie.
+
+    Attributes:
+        url: An SQLAlchemy URL.
+        what: What kind of database it is, in words.
+        is_kept: Whether it is still there after the demo.
+    """
+
+    url: str
+    what: str
+    is_kept: bool
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password; of a file, its path."""
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            url = make_url(self.url)
+        except ArgumentError:
+            return "not a URL"
+        if url.get_backend_name() == "sqlite" and url.database:
+            return url.database
+        return url.render_as_string(hide_password=True)
+
+
+async def summarise(
+    board: Board, tracker: Tracker, console: Console, *, name: str, place: Place, begun: float
+) -> bool:
+    """Print what the records say, and tell whether every task ended as it must.
+
+    Args:
+        board: What was sent.
+        tracker: Reads the records.
+        console: Where to print.
+        name: How the demo's task ids begin.
+        place: Where the records lie.
+        begun: When the demo began, on the monotonic clock.
+    """
+    board.update((await tracker.list(text=f"{name}-", limit=500)).items)
+    stats = await tracker.stats(text=f"{name}-")
+    table = _table()
+    faults: list[str] = []
+    for row in board.rows:
+        if row.execution is None:
+            faults.append(f"{row.kind.title}: there is no record")
+            continue
+        attempts = await tracker.attempts(row.execution.task_id)
+        wrong = list(row.kind.faults(row.execution, attempts))
+        faults += [f"{row.execution.task_name} ({row.kind.title}): {fault}" for fault in wrong]
+        _add(table, row, row.execution, attempts, is_right=not wrong)
+    if stats.total != len(board.rows):
+        faults.append(f"{stats.total} executions were recorded, {len(board.rows)} were expected")
+    console.print(table)
+    console.print()
+    console.print(_verdict(stats, faults, time.monotonic() - begun))
+    for fault in faults:
+        console.print(Text(f"  ✗ {one_line(fault)}", style="red"), soft_wrap=True)
+    _where(console, place, name)
+    return not faults
+
+
+def _table() -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=False)
+    table.add_column("", width=1)
+    table.add_column("task", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("what the record shows", no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def _add(
+    table: Table, row: Row, execution: Execution, attempts: list[Attempt], *, is_right: bool
+) -> None:
+    shown = Text(f"{row.kind.title}: ").append(
+        one_line(row.kind.evidence(execution), 100), style="dim"
+    )
+    table.add_row(
+        Text("✓", style="green") if is_right else Text("✗", style="bold red"),
+        Text(execution.task_name),
+        status_text(execution.status),
+        seconds(execution.duration),
+        shown,
+    )
+    if len(attempts) > 1:
+        for attempt in attempts:
+            table.add_row("", *_attempt(attempt))
+
+
+def _attempt(attempt: Attempt) -> tuple[Text | str, ...]:
+    words = f"{attempt.error_type}: {attempt.error}" if attempt.error else ""
+    return (
+        Text(f"  run {attempt.attempt}, {attempt.cause}", style="dim"),
+        Text(f"  {attempt.status}", style=f"dim {COLOURS[attempt.status]}"),
+        Text(seconds(attempt.duration), style="dim"),
+        Text(one_line(words, 100), style="dim"),
+    )
+
+
+def _verdict(stats: Stats, faults: list[str], took: float) -> Text:
+    share = f"{100 * stats.failure_rate:.0f} %"
+    counted = (
+        f"{stats.total} executions in {took:.1f} s: {stats.success} succeeded, "
+        f"{stats.failure} failed ({share}) in {len(stats.by_module)} modules. "
+    )
+    if faults:
+        return Text(counted).append(f"{len(faults)} faults:", style="bold red")
+    return Text(counted).append("Each ended as it must.", style="bold green")
+
+
+def _where(console: Console, place: Place, name: str) -> None:
+    if place.is_kept:
+        look = f"  aiotrack list --database '{_typed(place)}' --text {name}"
+        words = Text(f"The records are in {place.shown}; look at them with\n").append(
+            look, style="bold"
+        )
+    else:
+        words = Text(f"The database was temporary ({place.shown}). To look at one, type\n").append(
+            "  aiotrack demo --keep", style="bold"
+        )
+    console.print(Padding(words, (0, 0)), soft_wrap=True)
+
+
+def _typed(place: Place) -> str:
+    """Give the URL as it is typed; a password stays for the reader to fill in."""
+    from sqlalchemy.engine import make_url
+
+    return make_url(place.url).render_as_string(hide_password=True)

@@ -1,0 +1,70 @@
+"""How statuses, durations and foreign text look in a terminal; for the front doors that print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from aiotrack.model import TaskStatus
+
+COLOURS: Final[Mapping[TaskStatus, str]] = {
+    TaskStatus.PENDING: "dim",
+    TaskStatus.STARTED: "bold cyan",
+    TaskStatus.SUCCESS: "green",
+    TaskStatus.FAILURE: "bold red",
+    TaskStatus.RETRY: "yellow",
+    TaskStatus.REVOKED: "magenta",
+}
+
+SIGNS: Final[Mapping[TaskStatus, str]] = {
+    TaskStatus.PENDING: "·",
+    TaskStatus.STARTED: "▶",
+    TaskStatus.SUCCESS: "✓",
+    TaskStatus.FAILURE: "✗",
+    TaskStatus.RETRY: "↻",
+    TaskStatus.REVOKED: "■",
+}
+
+# A task's error may hold sequences that move the cursor or rename the window: none gets through.
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_LINE: Final = {**_CONTROLS, ord("\n"): " ", ord("\t"): " "}
+_BLOCK: Final = {code: text for code, text in _CONTROLS.items() if chr(code) not in "\n\t"}
+
+
+def one_line(text: str, width: int | None = None) -> str:
+    """Give foreign *text* as one line without control characters, cut at *width* with an ``…``."""
+    line = text[: 4 * width if width else None].translate(_LINE).strip()
+    return line if width is None or len(line) <= width else line[: width - 1] + "…"
+
+
+def block(text: str) -> str:
+    """Give foreign *text* without control characters; its lines stay."""
+    return text.translate(_BLOCK)
+
+
+def value(thing: Any, width: int | None = None) -> str:
+    """Give a stored value as one line of JSON."""
+    return one_line(json.dumps(thing, ensure_ascii=False, default=str), width)
+
+
+def seconds(duration: float | None) -> str:
+    """Give a duration in the unit that reads best; nothing for None."""
+    if duration is None:
+        return ""
+    if duration < 0.001:
+        return f"{duration * 1e6:.0f} µs"
+    if duration < 1:
+        return f"{duration * 1e3:.0f} ms"
+    if duration < 60:
+        return f"{duration:.1f} s"
+    whole = round(duration)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def moment(at: datetime | None) -> str:
+    """Give a time in the reader's own time zone; nothing for None."""
+    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")

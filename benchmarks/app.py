@@ -1,0 +1,54 @@
+"""What a `taskiq worker` and the senders of a benchmark load: a broker told by the environment."""
+
+from __future__ import annotations
+
+import os
+
+from redis.asyncio import Redis
+from taskiq import SimpleRetryMiddleware, TaskiqEvents, TaskiqState
+from variants import Target, build
+
+TARGET = Target(
+    queue=os.environ["BENCH_QUEUE"],
+    redis=os.environ["BENCH_REDIS"],
+    database=os.environ.get("BENCH_DATABASE", ""),
+    sink=os.environ.get("BENCH_SINK", ""),
+)
+
+broker = build(
+    os.environ["BENCH_VARIANT"], TARGET, signals=os.environ.get("BENCH_SIGNALS") == "1"
+)
+if os.environ.get("BENCH_RETRIES") == "1":
+    broker.add_middlewares(SimpleRetryMiddleware())
+
+
+@broker.on_event(TaskiqEvents.WORKER_STARTUP)
+async def tell(_: TaskiqState) -> None:
+    """Say which process does the work; its CPU time is read from outside."""
+    client = Redis.from_url(TARGET.redis)
+    await client.set(f"{TARGET.queue}:worker", os.getpid())
+    await client.aclose()
+
+
+@broker.task("bench:noop")
+async def noop() -> None:
+    pass
+
+
+@broker.task("bench:mixed", retry_on_error=True, max_retries=3)
+async def mixed(kind: str, number: int) -> int:
+    """Succeed, fail for good, or fail once or twice and succeed then; each with its own words."""
+    if kind == "success":
+        return number
+    attempt = await _attempts(number)
+    if kind == "failure" or attempt <= int(kind[-1]):
+        raise ValueError(f"task {number} attempt {attempt}")
+    return number
+
+
+_seen: dict[int, int] = {}
+
+
+async def _attempts(number: int) -> int:
+    _seen[number] = _seen.get(number, 0) + 1
+    return _seen[number]

@@ -1,0 +1,152 @@
+"""Real workers: `taskiq worker` and `taskiq scheduler` as processes that a test starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.acceptance.app import QUEUE_VARIABLE, Project
+
+ROOT = Path(__file__).parents[2]
+APP = "tests.acceptance.app"
+SHOWN = 6_000
+"""Characters of a process' output in a failure."""
+
+TROUBLE = re.compile(
+    r"database is locked|\[aiotrack[\w.-]*\]\[(?:ERROR|CRITICAL)|\[asyncio\]\[ERROR"
+    r"|ResourceWarning|never awaited|never retrieved"
+)
+"""What must not stand in the output of a worker."""
+
+
+class Workers:
+    """Processes of one project, their output in one file."""
+
+    def __init__(self, environment: dict[str, str], output: Path) -> None:
+        self._environment = {**os.environ, **environment}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.output = output
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        """Run Python with *command*; stopped with the others."""
+        with self.output.open("ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def worker(self, processes: int = 2, *options: str) -> None:
+        """Start `taskiq worker` with so many processes."""
+        self.start(
+            *("-m", "taskiq", "worker", f"{APP}:broker", "--log-level", "WARNING"),
+            *("--workers", str(processes), "--wait-tasks-timeout", "5", *options),
+        )
+
+    def scheduler(self) -> None:
+        """Start `taskiq scheduler` that looks at its sources every second."""
+        self.start(
+            *("-m", "taskiq", "scheduler", f"{APP}:scheduler", "--log-level", "WARNING"),
+            *("--update-interval", "1"),
+        )
+
+    def stop(self) -> None:
+        """Ask all to end, the last first; kill what stays."""
+        for process in reversed(self._processes):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + 15
+        for process in self._processes:
+            try:
+                process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._processes.clear()
+
+    def told(self) -> str:
+        """Give all that the processes wrote."""
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
+
+    def trouble(self) -> list[str]:
+        """Give the lines that must not be there."""
+        return [line for line in self.told().splitlines() if TROUBLE.search(line)]
+
+
+@pytest.fixture
+def start_project(
+    redis_url: str, queue_name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Any]]:
+    """A context manager: the project as its client, and its workers, not yet started."""
+    made: list[Workers] = []
+
+    @contextlib.asynccontextmanager
+    async def start_project(
+        database: str, *, kind: str = "stream", retry: str = "none", place: str = "first"
+    ) -> AsyncIterator[tuple[Project, Workers]]:
+        environment = {
+            "AIOTRACK_DATABASE_URL": database,
+            "ACCEPTANCE_REDIS_URL": redis_url,
+            QUEUE_VARIABLE: queue_name,
+            "ACCEPTANCE_BROKER": kind,
+            "ACCEPTANCE_RETRY": retry,
+            "ACCEPTANCE_PLACE": place,
+        }
+        workers = Workers(environment, tmp_path / "workers.log")
+        made.append(workers)
+        project = Project(
+            database=database,
+            redis=redis_url,
+            queue=queue_name,
+            kind=kind,
+            retry=retry,
+            place=place,
+        )
+        await project.broker.startup()
+        try:
+            yield project, workers
+        finally:
+            await asyncio.to_thread(workers.stop)
+            await project.broker.shutdown()
+            await project.source.shutdown()
+            await project.source._connection_pool.disconnect()
+            await forget(redis_url, queue_name)
+
+    yield start_project
+    for workers in made:
+        request.node.add_report_section("call", "workers", workers.told()[-SHOWN:])
+
+
+async def forget(redis_url: str, queue_name: str) -> None:
+    """Delete the keys of a test."""
+    async with Redis.from_url(redis_url) as redis:
+        keys = [key async for key in redis.scan_iter(f"*{queue_name}*")]
+        if keys:
+            await redis.delete(*keys)
+
+
+async def until(what: str, condition: Callable[[], Any], deadline: float) -> None:
+    """Poll *condition*, an async function, until it is true; fail after *deadline* seconds."""
+    end = time.monotonic() + deadline
+    while not await condition():
+        if time.monotonic() > end:
+            pytest.fail(f"not within {deadline:g} s: {what}")
+        await asyncio.sleep(0.1)

@@ -1,0 +1,96 @@
+"""The public surface as users type it: mypy checks this file, nobody runs it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, assert_type
+
+from taskiq import AsyncBroker
+
+from aiotrack import (
+    Attempt,
+    Counts,
+    Execution,
+    ExecutionNotFound,
+    Page,
+    Settings,
+    Stats,
+    TaskStatus,
+    Tracker,
+    TrackerMiddleware,
+    tracking,
+)
+
+by_default = Tracker()
+by_url = Tracker("postgresql+asyncpg://localhost/app", redis="redis://localhost")
+by_settings = Tracker(settings=Settings(durability="async"))
+
+
+def attach(broker: AsyncBroker) -> AsyncBroker:
+    return broker.with_middlewares(TrackerMiddleware(by_url, module="billing", redact=("iban",)))
+
+
+async def reads(tracker: Tracker) -> None:
+    execution = await tracker.get("id")
+    assert_type(execution, Execution)
+    assert_type(execution.status, TaskStatus)
+    assert_type(execution.status.is_final, bool)
+    assert_type(execution.created_at, datetime)
+    assert_type(execution.finished_at, datetime | None)
+    assert_type(execution.duration, float | None)
+    assert_type(execution.wait, float | None)
+    assert_type(execution.result, Any)
+    assert_type(execution.metadata, dict[str, Any])
+    assert_type(await tracker.get_by_id(1), Execution)
+    assert_type(await tracker.attempts("id"), list[Attempt])
+
+    page = await tracker.list(
+        module="billing", status=["failed", TaskStatus.RETRY], since=timedelta(days=1), limit=10
+    )
+    assert_type(page, Page[Execution])
+    assert_type(page.items[0], Execution)
+    assert_type(page.next, str | None)
+    await tracker.list(after=page.next, order="-duration", metadata={"order_id": 7})
+
+    stats = await tracker.stats(created_by="42")
+    assert_type(stats, Stats)
+    assert_type(stats.total, int)
+    assert_type(stats.by_module["billing"], Counts)
+
+    try:
+        await tracker.get("unknown")
+    except ExecutionNotFound as error:
+        assert_type(error.key, str | int)
+
+
+async def writes(tracker: Tracker) -> None:
+    assert_type(await tracker.register(7, "app:job", created_by=42, metadata={"a": 1}), Execution)
+    assert_type(await tracker.update("7", "completed", result=None), Execution)
+    with tracking(created_by="42", module="billing", metadata={"order_id": 7}):
+        await tracker.progress(50, "half", step="second", rows=7)
+        await tracker.progress(current=1, total=2)
+    async with tracker.track("nightly", module="reports") as run:
+        assert_type(run.task_id, str)
+
+
+async def decorated(tracker: Tracker) -> None:
+    @tracker.tracked(module="reports")
+    async def build(day: int, *, deep: bool = False) -> str:
+        return f"{day}{deep}"
+
+    @tracker.tracked("named")
+    def count(rows: list[int]) -> int:
+        return len(rows)
+
+    assert_type(await build(1, deep=True), str)
+    assert_type(count([1]), int)
+
+
+async def lives() -> None:
+    async with Tracker() as tracker:
+        assert_type(tracker, Tracker)
+    await tracker.startup()
+    await tracker.shutdown()
+
+
+assert_type(TaskStatus.parse("in_progress"), TaskStatus)
