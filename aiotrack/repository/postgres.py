@@ -14,7 +14,8 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
 from aiotrack.errors import ExecutionNotFound, StoreUnavailable
-from aiotrack.report import History, Report, Witness
+from aiotrack.model import TaskStatus
+from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
