@@ -50,7 +50,7 @@ class Kind:
         if execution.status is TaskStatus.FAILURE:
             errors = {attempt.error for attempt in attempts}
             if None in errors or len(errors) < len(attempts):
-                yield "an attempt lacks its own error"
+                yield "a run lacks its own error"
         if not self.proof(execution):
             yield "the record does not show it"
 
@@ -58,8 +58,9 @@ class Kind:
 def outcome(execution: Execution) -> str:
     """Give the error or the result of an execution."""
     if execution.error is not None:
-        return f"{execution.error_type}: {execution.error}"
-    return json.dumps(execution.result, ensure_ascii=False)[:200]
+        kind = (execution.error_type or "").rpartition(".")[2]
+        return kind if kind == execution.error else f"{kind}: {execution.error}"
+    return json.dumps(execution.result, ensure_ascii=False)
 
 
 async def _send_tracked() -> AsyncTaskiqTask[Any]:
@@ -75,8 +76,31 @@ def _is_tracked(execution: Execution) -> bool:
     )
 
 
+def _who_and_what(execution: Execution) -> str:
+    return (
+        f"created_by={execution.created_by} module={execution.module} "
+        f"metadata={json.dumps(execution.metadata)}"
+    )
+
+
 def _is_told_in_full(execution: Execution) -> bool:
     return execution.metadata.get("progress_percent") == 100
+
+
+def _last_progress(execution: Execution) -> str:
+    told = execution.metadata
+    words = told.get("progress_message") or told.get("progress_step") or ""
+    return f"{told.get('progress_percent')} % {words}".rstrip()
+
+
+def _is_cut(execution: Execution) -> bool:
+    kept = execution.result
+    return isinstance(kept, dict) and kept.get("$truncated") is True and kept["bytes"] > 1_000_000
+
+
+def _what_is_kept(execution: Execution) -> str:
+    kept = execution.result
+    return f"{len(kept['$text']):,} of {kept['bytes']:,} bytes are kept, marked as cut"
 
 
 def _hides_secrets(execution: Execution) -> bool:
@@ -86,7 +110,10 @@ def _hides_secrets(execution: Execution) -> bool:
 
 def kinds() -> list[Kind]:
     """Give every kind, in the order in which they are sent."""
-    retry = Cause.RETRY
+    return [*_simple(), *_repeated(), *_long(), *_values(), *_linked()]
+
+
+def _simple() -> list[Kind]:
     return [
         Kind(
             title="succeeds",
@@ -99,21 +126,37 @@ def kinds() -> list[Kind]:
             status=TaskStatus.FAILURE,
             proof=lambda it: "CardDeclined" in (it.error_type or "") and bool(it.traceback),
         ),
+    ]
+
+
+def _repeated() -> list[Kind]:
+    return [
         Kind(
             title="succeeds at the third attempt",
             send=lambda: tasks.fetch_rates.kiq("EUR"),
-            causes=(Cause.FIRST, retry, retry),
+            causes=(Cause.FIRST, Cause.RETRY, Cause.RETRY),
         ),
         Kind(
             title="gives up after three attempts",
             send=lambda: tasks.notify_partner.kiq("ACME"),
             status=TaskStatus.FAILURE,
-            causes=(Cause.FIRST, retry, retry),
+            causes=(Cause.FIRST, Cause.RETRY, Cause.RETRY),
         ),
+        Kind(
+            title="goes back to the queue once",
+            send=lambda: tasks.wait_for_file.kiq("orders.csv"),
+            causes=(Cause.FIRST, Cause.REQUEUE),
+        ),
+    ]
+
+
+def _long() -> list[Kind]:
+    return [
         Kind(
             title="tells its progress",
             send=lambda: tasks.load_rows.kiq("customers.csv", rows=120),
             proof=_is_told_in_full,
+            evidence=_last_progress,
         ),
         Kind(
             title="is slow",
@@ -126,6 +169,18 @@ def kinds() -> list[Kind]:
             proof=_is_told_in_full,
         ),
         Kind(
+            title="exceeds its time limit",
+            send=lambda: tasks.reprice.kiq(articles=30),
+            status=TaskStatus.FAILURE,
+            proof=lambda it: it.error_class == "timeout",
+            evidence=lambda it: f"error_class={it.error_class}, {outcome(it)}",
+        ),
+    ]
+
+
+def _values() -> list[Kind]:
+    return [
+        Kind(
             title="returns what cannot be stored",
             send=tasks.stream_prices.kiq,
             proof=lambda it: "generator" in str(it.result),
@@ -133,31 +188,32 @@ def kinds() -> list[Kind]:
         Kind(
             title="returns a megabyte",
             send=tasks.export_catalogue.kiq,
-            proof=lambda it: "[cut, 1" in str(it.result) and len(str(it.result)) < 70_000,
-        ),
-        Kind(title="was sent inside tracking()", send=_send_tracked, proof=_is_tracked),
-        Kind(
-            title="sends another task",
-            send=lambda: tasks.place_order.kiq(8),
-            child=Kind(
-                title="was sent by a task",
-                proof=lambda it: (it.parent_task_id or "").startswith(tasks.RUN),
-            ),
-        ),
-        Kind(
-            title="goes back to the queue once",
-            send=lambda: tasks.wait_for_file.kiq("orders.csv"),
-            causes=(Cause.FIRST, Cause.REQUEUE),
-        ),
-        Kind(
-            title="exceeds its time limit",
-            send=lambda: tasks.reprice.kiq(articles=30),
-            status=TaskStatus.FAILURE,
-            proof=lambda it: it.error_class == "timeout",
+            proof=_is_cut,
+            evidence=_what_is_kept,
         ),
         Kind(
             title="gets secrets",
             send=lambda: tasks.sign_in.kiq("ada", "hunter2", api_token="s3cr3t"),  # noqa: S106
             proof=_hides_secrets,
+            evidence=lambda it: f"args={json.dumps(it.args)} kwargs={json.dumps(it.kwargs)}",
+        ),
+    ]
+
+
+def _linked() -> list[Kind]:
+    return [
+        Kind(
+            title="is sent inside tracking()",
+            send=_send_tracked,
+            proof=_is_tracked,
+            evidence=_who_and_what,
+        ),
+        Kind(
+            title="sends another task",
+            send=lambda: tasks.place_order.kiq(8),
+            child=Kind(
+                title="is sent by a task",
+                evidence=lambda it: f"parent_task_id={it.parent_task_id}",
+            ),
         ),
     ]

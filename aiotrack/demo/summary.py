@@ -6,14 +6,16 @@ import time
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from aiotrack import Attempt, Execution, Stats, Tracker
 from aiotrack.demo.board import Board, Row
-from aiotrack.demo.screen import status_text
+from aiotrack.demo.screen import WIDE, status_text
 from aiotrack.terminal import COLOURS, one_line, seconds
+
+LONGEST = 150
+"""Characters of one value in the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ async def summarise(
     """
     board.update((await tracker.list(text=f"{name}-", limit=500)).items)
     stats = await tracker.stats(text=f"{name}-")
-    table = _table()
+    table = _table(console)
     faults: list[str] = []
     for row in board.rows:
         if row.execution is None:
@@ -81,42 +83,41 @@ async def summarise(
     return not faults
 
 
-def _table() -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=False)
+def _table(console: Console) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=True)
     table.add_column("", width=1)
     table.add_column("task", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("what the record shows", no_wrap=True, overflow="ellipsis")
+    if console.width >= WIDE:
+        table.add_column("what it does", no_wrap=True)
+    table.add_column("what the record shows", no_wrap=True, overflow="ellipsis", ratio=1)
     return table
 
 
 def _add(
     table: Table, row: Row, execution: Execution, attempts: list[Attempt], *, is_right: bool
 ) -> None:
-    shown = Text(f"{row.kind.title}: ").append(
-        one_line(row.kind.evidence(execution), 100), style="dim"
-    )
+    is_wide = len(table.columns) == 6
     table.add_row(
         Text("✓", style="green") if is_right else Text("✗", style="bold red"),
         Text(execution.task_name),
         status_text(execution.status),
         seconds(execution.duration),
-        shown,
+        *([row.kind.title] if is_wide else []),
+        Text(one_line(row.kind.evidence(execution), LONGEST), style="dim"),
     )
     if len(attempts) > 1:
-        for attempt in attempts:
-            table.add_row("", *_attempt(attempt))
-
-
-def _attempt(attempt: Attempt) -> tuple[Text | str, ...]:
-    words = f"{attempt.error_type}: {attempt.error}" if attempt.error else ""
-    return (
-        Text(f"  run {attempt.attempt}, {attempt.cause}", style="dim"),
-        Text(f"  {attempt.status}", style=f"dim {COLOURS[attempt.status]}"),
-        Text(seconds(attempt.duration), style="dim"),
-        Text(one_line(words, 100), style="dim"),
-    )
+        for number, attempt in enumerate(attempts, 1):
+            words = f"{attempt.error_type}: {attempt.error}" if attempt.error else ""
+            table.add_row(
+                "",
+                Text(f"  run {number}", style="dim"),
+                Text(f"  {attempt.status}", style=f"dim {COLOURS[attempt.status]}"),
+                Text(seconds(attempt.duration), style="dim"),
+                *([Text(f"  {attempt.cause}", style="dim")] if is_wide else []),
+                Text(one_line(words, LONGEST), style="dim"),
+            )
 
 
 def _verdict(stats: Stats, faults: list[str], took: float) -> Text:
@@ -126,7 +127,7 @@ def _verdict(stats: Stats, faults: list[str], took: float) -> Text:
         f"{stats.failure} failed ({share}) in {len(stats.by_module)} modules. "
     )
     if faults:
-        return Text(counted).append(f"{len(faults)} faults:", style="bold red")
+        return Text(counted).append(f"Wrong in {len(faults)}:", style="bold red")
     return Text(counted).append("Each ended as it must.", style="bold green")
 
 
@@ -140,7 +141,7 @@ def _where(console: Console, place: Place, name: str) -> None:
         words = Text(f"The database was temporary ({place.shown}). To look at one, type\n").append(
             "  aiotrack demo --keep", style="bold"
         )
-    console.print(Padding(words, (0, 0)), soft_wrap=True)
+    console.print(words, soft_wrap=True)
 
 
 def _typed(place: Place) -> str:
