@@ -57,15 +57,16 @@ def begin(tracker: Tracker, name: str, task_id: str | int | None = None, **facts
         facts["module"] = facts["module"] or inherited.module
         facts["created_by"] = facts["created_by"] or inherited.created_by
         facts["metadata"] = {**inherited.metadata, **facts["metadata"]}
-    origin = origin_of(tracker, task_id or uuid4().hex, name, **facts)
+    own_id = uuid4().hex if task_id is None else str(task_id)
+    origin = origin_of(tracker, own_id, name, **facts)
     if inherited is not None and inherited.parent is not None:
-        origin.parent_task_id = inherited.parent
+        origin.parent_task_id = encode_task_id(inherited.parent)
     elif outer is not None:
-        origin.parent_task_id = outer.task_id
+        origin.parent_task_id = outer.origin.task_id
     return Run(
         tracker=tracker,
         origin=origin,
-        message_id=origin.task_id,
+        message_id=own_id,
         run_id=uuid4().hex,
         attempt=1,
         requeues=0,

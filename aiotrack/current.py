@@ -49,7 +49,7 @@ class Run:
     @property
     def task_id(self) -> str:
         """The id of the task that runs."""
-        return self.origin.task_id
+        return self.message_id
 
     @property
     def task_name(self) -> str:

@@ -36,8 +36,11 @@ class ExecutionNotFound(AioTrackError, LookupError):
 
     def __init__(self, key: str | int) -> None:
         self.key = key
-        name = "id" if isinstance(key, int) else "task_id"
-        super().__init__(f"no execution with {name} {key!r}")
+        if isinstance(key, int):
+            shown = f"id {key}" if key.bit_length() < 64 else "an id of that size"
+        else:
+            shown = f"task_id {key!r}"
+        super().__init__(f"no execution with {shown}")
 
 
 class TrackerNotFound(AioTrackError, LookupError):

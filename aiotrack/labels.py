@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import base64
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from aiotrack.encode import encode_task_id
 
 if TYPE_CHECKING:
     from aiotrack.encode import Encoder
@@ -21,27 +25,35 @@ REQUEUES = "X-Taskiq-requeue"
 RETRIES = "_retries"
 """Set by TaskIQ's retry middlewares: retries that were sent so far."""
 
+MOST = 2**31 - 2
+"""The largest priority or count of retries: a column of 32 bits, and one more for the attempt."""
+MOST_ID = 2**63 - 1
+LAST_MOMENT = 253_402_300_799_000_000
+"""Microseconds: the end of the year 9999, beyond which Python knows no time."""
+
 
 def fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:
     """Take birth facts from labels; a label of a wrong kind is left out, never an error."""
     for name, label in (
         ("created_by", "created_by"),
-        ("parent_task_id", PARENT),
-        ("rerun_of", RERUN_OF),
         ("schedule_id", SCHEDULE),
     ):
-        value = labels.get(label)
-        if value is not None and value != "None":  # what TaskIQ makes of a label that is None
-            setattr(origin, name, encoder.text(str(value)))
+        value = word(labels.get(label))
+        if value is not None:
+            setattr(origin, name, encoder.text(value))
+    for name, label in (("parent_task_id", PARENT), ("rerun_of", RERUN_OF)):
+        if label in labels:
+            setattr(origin, name, encode_task_id(labels[label]))
     if origin.schedule_id is None and "schedule_id" in labels and RETRIES not in labels:
-        origin.schedule_id = encoder.text(str(labels["schedule_id"]))
-    queue = labels.get("queue", labels.get("queue_name"))
+        value = word(labels["schedule_id"])
+        origin.schedule_id = None if value is None else encoder.text(value)
+    queue = word(labels.get("queue")) or word(labels.get("queue_name"))
     if queue is not None:
-        origin.queue = encoder.text(str(queue))
+        origin.queue = encoder.text(queue)
     if "priority" in labels:
         origin.priority = number(labels["priority"], default=None)
     if CONFIG in labels:
-        origin.config_id = number(labels[CONFIG], default=None)
+        origin.config_id = number(labels[CONFIG], default=None, most=MOST_ID)
     if METADATA in labels:
         origin.metadata = encoder.encode_kwargs(read_metadata(labels)).text
 
@@ -51,11 +63,31 @@ def read_metadata(labels: Mapping[str, Any]) -> dict[str, Any]:
     value = labels.get(METADATA)
     if isinstance(value, Mapping):
         return dict(value)
+    if not isinstance(value, str):
+        return {}
     try:
-        found = json.loads(value) if isinstance(value, str) else None
-    except ValueError:
-        found = None
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = _literal(value)
     return found if isinstance(found, dict) else {}
+
+
+def _literal(text: str) -> Any:
+    """Read what TaskIQ makes of a dictionary given as a label: its repr."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def word(value: Any) -> str | None:
+    """Read a label as text, the same on the sender, who sees TaskIQ's text of it, and the worker.
+
+    TaskIQ sends None as ``"None"`` and bytes as base64.
+    """
+    if value is None or value == "None":
+        return None
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def is_tracked(labels: Mapping[str, Any]) -> bool:
@@ -68,12 +100,15 @@ def is_false(value: object) -> bool:
     return value is False or (isinstance(value, str) and value.lower() == "false")
 
 
-def number(value: Any, default: Any = 0) -> Any:
-    """Read a label as a whole number that a database can hold."""
+def number(value: Any, default: Any = 0, *, most: int = MOST) -> Any:
+    """Read a label as a whole number that a database can hold: from -*most* to *most*.
+
+    By way of its text, which is what the sender sees: 3.7, inf and True are none for both sides.
+    """
     if value is None:
         return default
     try:
-        found = int(value)
-    except (TypeError, ValueError):
+        found = int(str(value))
+    except ValueError:
         return default
-    return found if -(2**31) <= found < 2**62 else default
+    return found if -most <= found <= most else default

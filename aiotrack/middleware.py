@@ -17,6 +17,7 @@ from aiotrack.current import CURRENT, INHERITED, Inherited, Run
 from aiotrack.encode import Encoder, encode_task_id
 from aiotrack.labels import (
     CREATED_AT,
+    LAST_MOMENT,
     METADATA,
     PARENT,
     REQUEUES,
@@ -27,6 +28,7 @@ from aiotrack.labels import (
     is_tracked,
     number,
     read_metadata,
+    word,
 )
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness, guess_module
@@ -212,7 +214,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             labels[CREATED_AT] = str(self.tracker.clock.now())
         inherited = INHERITED.get()
         if inherited is not None:
-            self._inherit(labels, inherited)
+            self._inherit(message, inherited)
         if "module" not in labels and self._module is not None:
             labels["module"] = self._scope(message.task_name)
         if SCHEDULE not in labels and "schedule_id" in labels and RETRIES not in labels:
@@ -220,8 +222,9 @@ class TrackerMiddleware(TaskiqMiddleware):
         if run is not None:
             labels.setdefault(PARENT, run.task_id)
 
-    def _inherit(self, labels: dict[str, Any], inherited: Inherited) -> None:
+    def _inherit(self, message: TaskiqMessage, inherited: Inherited) -> None:
         """Put what `tracking` says into a message, as strings; its own labels win."""
+        labels = message.labels
         if inherited.created_by is not None:
             labels.setdefault("created_by", inherited.created_by)
         if inherited.module is not None:
@@ -231,24 +234,30 @@ class TrackerMiddleware(TaskiqMiddleware):
         if inherited.metadata:
             merged = {**inherited.metadata, **read_metadata(labels)}
             labels[METADATA] = self._encoder.encode_kwargs(merged).text
+            if message.labels_types is not None:
+                message.labels_types.pop(METADATA, None)  # a worker cannot read our text as an int
 
     def _scope(self, task_name: str) -> str:
+        module = None if callable(self._module) else self._module
         if callable(self._module):
-            return self._encoder.text(str(self._module(task_name)))
-        return self._encoder.text(self._module or guess_module(task_name))
+            try:
+                module = str(self._module(task_name))
+            except Exception as error:
+                _complain("module function", error)
+        return self._encoder.text(module or guess_module(task_name))
 
     def _created_at(self, labels: Mapping[str, Any]) -> int:
-        return number(labels.get(CREATED_AT)) or self.tracker.clock.now()
+        return number(labels.get(CREATED_AT), most=LAST_MOMENT) or self.tracker.clock.now()
 
     def _origin(self, message: TaskiqMessage, created_at: int) -> Origin:
         labels = message.labels
-        module = labels.get("module")
+        module = word(labels.get("module"))
         text = self._encoder.text
         name, scope = self._names.get(message.task_name) or self._name(message.task_name)
         origin = Origin(
             task_id=encode_task_id(message.task_id),
             task_name=name,
-            module=scope if module is None else text(str(module)),
+            module=scope if module is None else text(module),
             created_at=created_at,
             queue=self._queue,
         )
@@ -284,7 +293,7 @@ class TrackerMiddleware(TaskiqMiddleware):
     def _begin(self, message: TaskiqMessage) -> None:
         labels = message.labels
         now = self.tracker.clock.now()
-        created_at = number(labels.get(CREATED_AT))
+        created_at = number(labels.get(CREATED_AT), most=LAST_MOMENT)
         if not created_at:
             created_at = now
             labels[CREATED_AT] = str(now)  # so that a retry of this message keeps it
@@ -325,7 +334,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         else:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
         describe(report, error, self._encoder)
-        report.error_class = _class_of(error, message, duration)
+        report.error_class = _class_of(error, message)
         return report
 
     def _without_result(self, run: Run, message: TaskiqMessage, duration: float) -> Report:
@@ -348,7 +357,7 @@ class TrackerMiddleware(TaskiqMiddleware):
                 report.error = "the run ended without an outcome: a hook of TaskIQ was not called"
             else:
                 describe(report, error, self._encoder)
-                report.error_class = _class_of(error, message, duration)
+                report.error_class = _class_of(error, message)
             recorder = self.tracker.recorder()
             recorder.add(report)
             recorder.leave()
@@ -362,14 +371,22 @@ class TrackerMiddleware(TaskiqMiddleware):
             _complain("end of a run", error)
 
 
-def _class_of(error: BaseException, message: TaskiqMessage, duration: float) -> str | None:
+def _class_of(error: BaseException, message: TaskiqMessage) -> str | None:
     """Give the error's class as far as the run alone can tell."""
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
-    if isinstance(error, TimeoutError):
-        try:
-            limit = float(message.labels.get("timeout", "inf"))
-        except (TypeError, ValueError):
-            return None
-        return "timeout" if duration >= limit else None
-    return None
+    is_limited = isinstance(error, TimeoutError) and message.labels.get("timeout") is not None
+    return "timeout" if is_limited and _is_from_the_label(error) else None
+
+
+def _is_from_the_label(error: BaseException) -> bool:
+    """Tell the timeout of TaskIQ's label from a TimeoutError that passed through the body.
+
+    By the frame below TaskIQ's own, not by the time: uvloop's timers fire some milliseconds early.
+    """
+    trace = error.__traceback__
+    below = None if trace is None else trace.tb_next
+    if below is None:
+        return False
+    module = str(below.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in {"anyio", "contextlib"}

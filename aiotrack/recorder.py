@@ -81,6 +81,7 @@ class Recorder:
         self._loop = asyncio.get_running_loop()
         self._failing_since: float | None = None
         self._live = 0
+        self._peak = 0
         self.counters: Counter[str] = Counter()
         """``reports``, ``flushed``, ``groups``, ``failures``, ``late``, ``dropped_<witness>``."""
 
@@ -103,11 +104,12 @@ class Recorder:
     def enter(self) -> None:
         """Count a run that begins: a group need not start while it may still join."""
         self._live += 1
+        self._peak = max(self._peak, self._live)
 
     def leave(self) -> None:
         """Count a run that is over."""
         self._live -= 1
-        if self._waiting.futures and len(self._waiting.futures) >= self._live:
+        if self._waiting.futures and self._is_complete():
             self._go()
 
     def add(self, report: Report) -> None:
@@ -131,7 +133,7 @@ class Recorder:
             self._go()
             return False
         waiter = self._wait()
-        if at_once or (not self._writing and len(self._waiting.futures) >= self._live):
+        if at_once or (not self._writing and self._is_complete()):
             self._go()
         else:
             self._schedule(GATHER)
@@ -172,6 +174,10 @@ class Recorder:
         left = [*self._writing.values(), *self._buffer.values()]
         self._writing, self._buffer = {}, {}
         return left
+
+    def _is_complete(self) -> bool:
+        """Whether all wait that are in flight, and as many as were lately: no more will come."""
+        return len(self._waiting.futures) >= max(self._live, self._peak)
 
     def _wait(self) -> asyncio.Future[bool]:
         waiting = self._waiting
@@ -236,6 +242,7 @@ class Recorder:
             self._wake.clear()
             waiting, self._waiting = self._waiting, _Waiting()
             self._writing = self._take()
+            self._peak = max(self._live, self._peak // 2)
             backoff = BACKOFF_FIRST
             while self._writing and not await self._try():
                 await asyncio.sleep(backoff)

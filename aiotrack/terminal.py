@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from aiotrack.model import TaskStatus
+from aiotrack.model import Attempt, Execution, TaskStatus
 
 COLOURS: Final[Mapping[TaskStatus, str]] = {
     TaskStatus.PENDING: "dim",
@@ -47,6 +47,21 @@ def block(text: str) -> str:
 def value(thing: Any, width: int | None = None) -> str:
     """Give a stored value as one line of JSON."""
     return one_line(json.dumps(thing, ensure_ascii=False, default=str), width)
+
+
+def failure(run: Execution | Attempt, width: int | None = None) -> str:
+    """Give the error of an execution or of one run as one line; nothing without one."""
+    if run.error is None:
+        return ""
+    kind = (run.error_type or "").rpartition(".")[2]
+    return one_line(f"{kind}: {run.error}" if kind not in {"", run.error} else run.error, width)
+
+
+def outcome(execution: Execution, width: int | None = None) -> str:
+    """Give the error or the result of an execution as one line."""
+    if execution.error is not None:
+        return failure(execution, width)
+    return value(execution.result, width) if execution.is_completed else ""
 
 
 def seconds(duration: float | None) -> str:

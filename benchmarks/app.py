@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import workload
 from redis.asyncio import Redis
 from taskiq import SimpleRetryMiddleware, TaskiqEvents, TaskiqState
 from variants import Target, build
@@ -35,20 +36,13 @@ async def noop() -> None:
     pass
 
 
-@broker.task("bench:mixed", retry_on_error=True, max_retries=3)
-async def mixed(kind: str, number: int) -> int:
+@broker.task("bench:mixed", retry_on_error=True, max_retries=workload.ATTEMPTS)
+async def mixed(number: int) -> int:
     """Succeed, fail for good, or fail once or twice and succeed then; each with its own words."""
-    if kind == "success":
-        return number
-    attempt = await _attempts(number)
-    if kind == "failure" or attempt <= int(kind[-1]):
-        raise ValueError(f"task {number} attempt {attempt}")
+    attempt = _tries[number] = _tries.get(number, 0) + 1
+    if attempt <= len(workload.expected(number).errors):
+        raise ValueError(workload.words(number, attempt))
     return number
 
 
-_seen: dict[int, int] = {}
-
-
-async def _attempts(number: int) -> int:
-    _seen[number] = _seen.get(number, 0) + 1
-    return _seen[number]
+_tries: dict[int, int] = {}

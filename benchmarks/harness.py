@@ -66,16 +66,23 @@ class Lab:
     def sink(self) -> str:
         """Start the HTTP server that takes posts, once; give its address."""
         if not self._sink:
-            process = subprocess.Popen(
-                [sys.executable, str(HERE / "sink.py"), "--serve"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment(),
-            )
-            self._stack.callback(end, process)
-            assert process.stdout is not None
-            self._sink = f"http://127.0.0.1:{int(process.stdout.readline())}/"
+            self._sink = self.server("sink.py")
         return self._sink
+
+    def server(self, script: str, *words: str) -> str:
+        """Start a script that serves HTTP and says its port; give its address."""
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / script), "--serve", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+        )
+        self._stack.callback(end, process)
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        if not port:
+            raise SystemExit(f"{script} did not start")
+        return f"http://127.0.0.1:{int(port)}/"
 
     def worker(self, variant: Variant, target: Target, at_once: int, **extra: str) -> Worker:
         """Start a `taskiq worker`; it ends with the run unless it is stopped before."""
@@ -186,11 +193,11 @@ def release(lab: Lab, target: Target, count: int) -> float:
 
 
 def run_sender(
-    variant: Variant, target: Target, count: int, senders: int, **extra: str
-) -> dict[str, float]:
-    """Send *count* noop tasks from a process of its own; give its seconds and CPU seconds."""
+    variant: Variant, target: Target, count: int, senders: int, *words: str, **extra: str
+) -> dict[str, Any]:
+    """Send *count* tasks from a process of its own; give what it says: see sender.py."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "sender.py"), str(count), str(senders)],
+        [sys.executable, str(HERE / "sender.py"), str(count), str(senders), *words],
         cwd=HERE,
         env=environment(variant, target, **extra),
         check=False,
@@ -200,7 +207,7 @@ def run_sender(
     )
     if done.returncode:
         raise SystemExit(f"{variant.name}: the sender ended:\n{done.stderr[-2000:]}")
-    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
 

@@ -75,9 +75,14 @@ def admin(broker: Any, target: Target) -> Any:
 
 
 def dashboard(broker: Any, target: Target) -> Any:
+    import zapros
     from taskiq_dashboard import DashboardMiddleware
 
-    return broker.with_middlewares(DashboardMiddleware(target.sink, "token"))
+    middleware = DashboardMiddleware(target.sink, "token")
+    # Its own client has a time limit, and with one zapros 0.23 raises TypeError in every request
+    # under uvloop, which is what `taskiq worker` runs on: nothing would be recorded at all.
+    middleware._client = zapros.AsyncClient(handler=zapros.AsyncStdNetworkHandler())  # noqa: SLF001
+    return broker.with_middlewares(middleware)
 
 
 def redis_results(broker: Any, target: Target) -> Any:

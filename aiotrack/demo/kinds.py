@@ -11,6 +11,7 @@ from taskiq import AsyncTaskiqTask
 
 from aiotrack import Attempt, Cause, Execution, TaskStatus, tracking
 from aiotrack.demo import tasks
+from aiotrack.terminal import outcome
 
 Send = Callable[[], Awaitable[AsyncTaskiqTask[Any]]]
 Proof = Callable[[Execution], bool]
@@ -36,7 +37,7 @@ class Kind:
     status: TaskStatus = TaskStatus.SUCCESS
     causes: tuple[Cause, ...] = (Cause.FIRST,)
     proof: Proof = lambda _: True
-    evidence: Evidence = lambda it: outcome(it)
+    evidence: Evidence = outcome
     child: Kind | None = None
 
     def faults(self, execution: Execution, attempts: list[Attempt]) -> Iterator[str]:
@@ -53,14 +54,6 @@ class Kind:
                 yield "a run lacks its own error"
         if not self.proof(execution):
             yield "the record does not show it"
-
-
-def outcome(execution: Execution) -> str:
-    """Give the error or the result of an execution."""
-    if execution.error is not None:
-        kind = (execution.error_type or "").rpartition(".")[2]
-        return kind if kind == execution.error else f"{kind}: {execution.error}"
-    return json.dumps(execution.result, ensure_ascii=False)
 
 
 async def _send_tracked() -> AsyncTaskiqTask[Any]:

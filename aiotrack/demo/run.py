@@ -92,7 +92,9 @@ async def _run(options: Options, console: Console) -> int:
     begun = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="aiotrack-demo-")))
-        console.print(Text("aiotrack demo", style="bold"))
+        console.print(
+            Text("aiotrack demo", style="bold").append(": a real broker, worker and database")
+        )
         redis = await _redis(options, stack, console)
         place = _database(options, folder, stack, console)
         name = f"demo-{secrets.token_hex(3)}"
@@ -131,7 +133,8 @@ async def _play(worker: Worker, stack: ExitStack, console: Console) -> tuple[Boa
                     sent = await kind.send()
                     board.sent(sent.task_id, kind)
             await _follow(board, worker, screen, tracker, prefix=f"{RUN}-")
-        worker.stop()
+            screen.show(board, "the worker is stopping …")
+            worker.stop()
     finally:
         await broker.shutdown()
     return board, tracker
@@ -176,8 +179,9 @@ def _redis_errors(url: str) -> Iterator[None]:
         raise InvalidValue(f"--redis: {error}") from error
     except (RedisError, OSError, TimeoutError) as error:
         where = _without_password(url)
+        words = (str(error) or type(error).__name__).rstrip(".")
         raise DemoFailed(
-            f"no Redis answers at {where}: {error or type(error).__name__}. Is it running? "
+            f"no Redis answers at {where}: {words}. Is it running? "
             "Without --redis the demo starts one itself."
         ) from error
 
@@ -196,7 +200,7 @@ def _database(options: Options, folder: Path, stack: ExitStack, console: Console
         server = stack.enter_context(PostgresServer())
         place = Place(url=server.url, what="PostgreSQL, started for the demo", is_kept=False)
     elif options.database is not None:
-        place = Place(url=options.database, what="yours", is_kept=True)
+        place = Place(url=options.database, what="yours, and it keeps the records", is_kept=True)
     else:
         path = Path(KEPT).absolute() if options.keep else folder / "aiotrack.db"
         what = "SQLite" if options.keep else "SQLite, temporary"

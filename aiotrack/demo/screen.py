@@ -37,8 +37,8 @@ _WORDS = {
 class Screen(AbstractContextManager["Screen"], Protocol):
     """Shows a board whenever it is told to."""
 
-    def show(self, board: Board) -> None:
-        """Show *board* as it is now."""
+    def show(self, board: Board, note: str = "") -> None:
+        """Show *board* as it is now, under a *note* in place of the counts."""
         ...
 
 
@@ -70,19 +70,19 @@ class LiveScreen:
     ) -> None:
         self._live.stop()
 
-    def show(self, board: Board) -> None:
+    def show(self, board: Board, note: str = "") -> None:
         """Draw the headline and a line for each task."""
-        self._spinner.update(text=self._headline(board))
+        self._spinner.update(text=self._headline(board, note))
         self._live.update(
             Group(self._spinner, Text(), _table(board, wide=self._console.width >= WIDE)),
             refresh=True,
         )
 
-    def _headline(self, board: Board) -> Text:
+    def _headline(self, board: Board, note: str) -> Text:
         line = Text(f"{time.monotonic() - self._begun:4.1f} s  ", style="dim")
         if not board.has_begun:
-            return line.append("the worker is starting …", style="default")
-        return line.append_text(counts(board))
+            note = "the worker is starting …"
+        return line.append(note, style="default") if note else line.append_text(counts(board))
 
 
 class PlainScreen:
@@ -104,8 +104,8 @@ class PlainScreen:
     ) -> None:
         """Nothing to put back."""
 
-    def show(self, board: Board) -> None:
-        """Print what changed since the last time."""
+    def show(self, board: Board, note: str = "") -> None:
+        """Print what changed since the last time, and the *note*."""
         for row in board.rows:
             execution = row.execution
             if execution is None:
@@ -113,11 +113,15 @@ class PlainScreen:
             state = (execution.status, execution.attempt)
             if self._seen.get(execution.task_id) != state:
                 self._seen[execution.task_id] = state
-                self._console.print(self._line(execution), soft_wrap=True)
+                self._console.print(self._line(execution), soft_wrap=True, markup=False)
+        if note:
+            self._console.print(f"{self._clock()}  {note}", soft_wrap=True)
+
+    def _clock(self) -> str:
+        return f"{time.monotonic() - self._begun:5.1f} s"
 
     def _line(self, execution: Execution) -> str:
-        clock = f"{time.monotonic() - self._begun:5.1f} s"
-        words = f"{clock}  {execution.status:<8} {execution.task_name:<18}"
+        words = f"{self._clock()}  {execution.status:<8} {execution.task_name:<18}"
         if execution.attempt > 1:
             words += f" attempt {execution.attempt}"
         if execution.is_completed:

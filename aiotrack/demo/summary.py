@@ -11,8 +11,8 @@ from rich.text import Text
 
 from aiotrack import Attempt, Execution, Stats, Tracker
 from aiotrack.demo.board import Board, Row
-from aiotrack.demo.screen import WIDE, status_text
-from aiotrack.terminal import COLOURS, one_line, seconds
+from aiotrack.demo.screen import WIDE
+from aiotrack.terminal import COLOURS, failure, one_line, seconds
 
 LONGEST = 150
 """Characters of one value in the table."""
@@ -102,21 +102,20 @@ def _add(
     table.add_row(
         Text("✓", style="green") if is_right else Text("✗", style="bold red"),
         Text(execution.task_name),
-        status_text(execution.status),
+        Text(execution.status, style=COLOURS[execution.status]),
         seconds(execution.duration),
         *([row.kind.title] if is_wide else []),
         Text(one_line(row.kind.evidence(execution), LONGEST), style="dim"),
     )
     if len(attempts) > 1:
         for number, attempt in enumerate(attempts, 1):
-            words = f"{attempt.error_type}: {attempt.error}" if attempt.error else ""
             table.add_row(
                 "",
                 Text(f"  run {number}", style="dim"),
                 Text(f"  {attempt.status}", style=f"dim {COLOURS[attempt.status]}"),
                 Text(seconds(attempt.duration), style="dim"),
                 *([Text(f"  {attempt.cause}", style="dim")] if is_wide else []),
-                Text(one_line(words, LONGEST), style="dim"),
+                Text(failure(attempt, LONGEST), style="dim"),
             )
 
 
@@ -128,17 +127,17 @@ def _verdict(stats: Stats, faults: list[str], took: float) -> Text:
     )
     if faults:
         return Text(counted).append(f"Wrong in {len(faults)}:", style="bold red")
-    return Text(counted).append("Each ended as it must.", style="bold green")
+    return Text(counted).append("Each ended as it must ✓", style="bold green")
 
 
 def _where(console: Console, place: Place, name: str) -> None:
     if place.is_kept:
         look = f"  aiotrack list --database '{_typed(place)}' --text {name}"
-        words = Text(f"The records are in {place.shown}; look at them with\n").append(
+        words = Text(f"The records are in {place.shown}; this shows them:\n").append(
             look, style="bold"
         )
     else:
-        words = Text(f"The database was temporary ({place.shown}). To look at one, type\n").append(
+        words = Text("The database was temporary; this keeps one:\n").append(
             "  aiotrack demo --keep", style="bold"
         )
     console.print(words, soft_wrap=True)

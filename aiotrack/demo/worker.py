@@ -37,7 +37,7 @@ class Worker:
         self._command = [
             *(sys.executable, "-m", "taskiq", "worker", broker),
             *("--workers", str(PROCESSES)),
-            *("--max-async-tasks", "20"),
+            *("--max-async-tasks", "5"),  # a process; so some tasks wait, and both get work
             *("--max-fails", "2"),  # a worker that cannot start ends, and does not try for ever
             *("--wait-tasks-timeout", "3", "--shutdown-timeout", "3"),
         ]

@@ -189,7 +189,7 @@ class Walk(Sheet):
             return
         if depth == 0:
             self.total = length
-        self.work -= 2
+        self.work -= 3
         limit = self.limits.items
         used: dict[str, int] = {}
         mark = "{"

@@ -242,6 +242,8 @@ def to_execution(row: Row) -> Execution:
     args, kwargs, metadata = values["args"], values["kwargs"], values["metadata"]
     values.update(
         task_id=decode_task_id(values["task_id"]),
+        parent_task_id=_decoded(values["parent_task_id"]),
+        rerun_of=_decoded(values["rerun_of"]),
         status=TaskStatus(values["status"]),
         worker=values["worker"] or None,
         args=args if isinstance(args, list) else [] if args is None else [args],
@@ -249,6 +251,10 @@ def to_execution(row: Row) -> Execution:
         metadata=_as_dict(metadata),
     )
     return Execution(**values)
+
+
+def _decoded(stored: str | None) -> str | None:
+    return None if stored is None else decode_task_id(stored)
 
 
 def _as_dict(value: Any) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -29,7 +31,21 @@ VERSION_TABLE = "aiotrack_version"
 HEAD = "0001"
 """The newest migration; a test holds it equal to the newest file."""
 
-JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+class JsonText(sqlite.JSON):
+    """JSON in a TEXT column: SQLite takes the name JSON for a number, and 1.0 would become 1."""
+
+
+@compiles(JsonText, "sqlite")
+def _as_text(*_: object, **__: object) -> str:
+    return "TEXT"
+
+
+JSON = (
+    sa.JSON(none_as_null=True)
+    .with_variant(JSONB(none_as_null=True), "postgresql")
+    .with_variant(JsonText(none_as_null=True), "sqlite")
+)
 BIG = BigInteger().with_variant(Integer(), "sqlite")
 
 

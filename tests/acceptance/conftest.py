@@ -1,4 +1,4 @@
-"""Real workers: `taskiq worker` and `taskiq scheduler` as processes that a test starts and stops."""
+"""Real workers: `taskiq worker` and `taskiq scheduler` as processes of one test."""
 
 from __future__ import annotations
 

@@ -76,9 +76,7 @@ async def _add(project: Project, n: int) -> dict[str, Expected]:
     task_id = await project.kiq("shop.sums:add", n, 2, note=f"grüße {n}")
     result = {"sum": n + 2, "note": f"grüße {n}"}
     kwargs = {"note": f"grüße {n}"}
-    return {
-        task_id: Expected(task_name="shop.sums:add", args=[n, 2], kwargs=kwargs, result=result)
-    }
+    return {task_id: Expected(task_name="shop.sums:add", args=[n, 2], kwargs=kwargs, result=result)}
 
 
 async def _tracked(project: Project, n: int) -> dict[str, Expected]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aiotrack import Cause, Execution, TaskStatus, Tracker
+from aiotrack import Execution, TaskStatus, Tracker
 from tests.acceptance.app import Project
 from tests.acceptance.conftest import until
 from tests.acceptance.kinds import Expected, faults, send, time_faults
@@ -208,10 +208,14 @@ async def retry_faults(project: Project, record: Execution, name: str, number: i
             attempts[-1].started_at, attempts[-1].finished_at, attempts[-1].duration,
         )),
     ]  # fmt: skip
-    told = [f"{what}: expected {left!r}, got {right!r}" for what, left, right in pairs if left != right]
-    for one in attempts:
-        if None in {one.worker, one.started_at, one.finished_at, one.duration}:
-            told.append(f"an attempt without times: {one}")
+    told = [
+        f"{what}: expected {left!r}, got {right!r}" for what, left, right in pairs if left != right
+    ]
+    told += [
+        f"an attempt without times: {one}"
+        for one in attempts
+        if None in {one.worker, one.started_at, one.finished_at, one.duration}
+    ]
     return told + time_faults(record)
 
 

@@ -122,6 +122,13 @@ CATALOGUE = {
         ended(started(replace(M, args='["?"]', exact=False), "a", 1), "SUCCESS", 9),
     ],
     "no word of the cancel": [sent(M), ended(A, "SUCCESS", 9, result="7", cancel_reason="late")],
+    "said in two ways": [
+        sent(M),
+        A,
+        ended(A, "FAILURE", 9),
+        ended(A, "FAILURE", 9, error="(refused)", traceback=None),
+        ended(A, "FAILURE", 9, error="a", traceback=None),
+    ],
     "bare result": [
         A,
         ended(A, "SUCCESS", 9, result="null"),
@@ -181,6 +188,7 @@ OUTCOMES = {
     "two messages, one run": ("FAILURE", 1, 1, 0),
     "received otherwise": ("SUCCESS", 1, 1, 0),
     "no word of the cancel": ("SUCCESS", 1, 1, 0),
+    "said in two ways": ("FAILURE", 1, 1, 0),
     "bare result": ("SUCCESS", 1, 2, 1),
     "retries to the end": ("FAILURE", 3, 3, 0),
     "everything at once": ("SUCCESS", 2, 3, 1),

@@ -213,7 +213,10 @@ class Truth:
 
     def finish(self, run: Report, **ending: Any) -> None:
         """Report the end of a run, maybe with its last progress."""
-        self.tell(replace(run, **ending, patch=self.patch(run) if self.chance(0.2) else None))
+        end = replace(run, **ending, patch=self.patch(run) if self.chance(0.2) else None)
+        self.tell(end)
+        if self.chance(0.1):  # a stub of it: the database refused a value once
+            self.tell(replace(end, result=end.result and '{"$refused":true}', traceback=None))
 
     def set_aside(self, run: Report) -> None:
         """Refuse a run: its body never begins."""
@@ -328,12 +331,7 @@ def told() -> st.SearchStrategy[list[Report]]:
     return st.randoms(use_true_random=False).map(play)
 
 
-def crowds(tasks: int = 30) -> st.SearchStrategy[list[list[Report]]]:
-    """Groups of reports about many tasks, mixed, each task out of order; quick to make."""
-    return st.randoms(use_true_random=True).map(lambda random: crowd(random, tasks))
-
-
-def crowd(random: Random, tasks: int) -> list[list[Report]]:
+def crowd(random: Random, tasks: int = 30) -> list[list[Report]]:
     """Play *tasks* histories at once and cut what is heard of them into groups."""
     run = f"{random.getrandbits(64):x}"
     every = [report for n in range(tasks) for report in Truth(random, f"{run}-{n}").happen()]

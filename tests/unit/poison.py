@@ -78,7 +78,7 @@ def _exit(*_args: Any, **_kwargs: Any) -> Any:
     raise SystemExit(3)
 
 
-def _recurse(self: Any, *_args: Any) -> Any:
+def _recurse(self: Any) -> Any:
     return _recurse(self)
 
 

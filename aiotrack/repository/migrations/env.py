@@ -8,6 +8,7 @@ from aiotrack.repository.tables import VERSION_TABLE, Base
 
 context.configure(
     connection=context.config.attributes["connection"],
+    dialect_name=context.config.attributes.get("dialect"),  # without connection: SQL is printed
     target_metadata=Base.metadata,
     version_table=VERSION_TABLE,
     transactional_ddl=False,

@@ -1,0 +1,91 @@
+"""The program: its verbs, and how what goes wrong is told: one line, and an exit code."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from aiotrack import __version__
+from aiotrack.cli import database, demo, records
+from aiotrack.demo.run import DemoFailed
+from aiotrack.errors import AioTrackError, ExecutionNotFound, StoreError
+from aiotrack.terminal import block
+from aiotrack.testing.process import ServerFailed
+
+FAILED = 1  # not found, or a check failed
+USAGE = 2  # wrong usage or setting
+NO_DATABASE = 3
+
+
+class Program(TyperGroup):
+    """Tells errors of aiotrack as a line, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except AioTrackError as error:
+            typer.echo(f"aiotrack: {block(str(error))}", err=True)
+            raise typer.Exit(exit_code(error)) from error
+
+
+def exit_code(error: AioTrackError) -> int:
+    """Give the exit code for an error."""
+    if isinstance(error, (ExecutionNotFound, DemoFailed, ServerFailed)):
+        return FAILED
+    return NO_DATABASE if isinstance(error, StoreError) else USAGE
+
+
+app = typer.Typer(
+    cls=Program,
+    help="See what the tasks of a TaskIQ project did.",
+    epilog="Exit codes: 0 fine, 1 not found or a check failed, 2 wrong usage, 3 no database.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aiotrack {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+demo.add_to(app)
+records.add_to(app)
+app.add_typer(database.app, name="db")
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    _print_version(wanted=True)
+
+
+def run(arguments: Sequence[str], name: str = "aiotrack") -> int:
+    """Run one command and give its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        app(list(arguments), prog_name=name)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0

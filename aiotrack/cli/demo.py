@@ -1,0 +1,38 @@
+"""``aiotrack demo``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from aiotrack.cli.output import console
+from aiotrack.demo.run import Options, run
+
+
+def demo(
+    redis: Annotated[
+        str | None, typer.Option(metavar="URL", help="A Redis to use; else a Valkey is started.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(metavar="URL", help="A database to record in, and to leave so.")
+    ] = None,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", help="Start a PostgreSQL to record in.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Record in ./aiotrack-demo.db and leave it there.")
+    ] = False,
+) -> None:
+    """Watch a real broker, worker and database at work, in ten seconds.
+
+    Everything is started for it and gone afterwards; by default the records are in a temporary
+    SQLite file.
+    """
+    options = Options(redis=redis, database=database, postgres=postgres, keep=keep)
+    raise typer.Exit(run(options, console()))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the program."""
+    app.command()(demo)

@@ -1,0 +1,152 @@
+"""How executions and counts look to people: tables, in the reader's own time zone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aiotrack import Attempt, Counts, Execution, Page, Stats, TaskStatus
+from aiotrack.terminal import COLOURS, block, failure, moment, one_line, outcome, seconds, value
+
+WIDE = 120
+"""Columns from which on a list has room for times and outcomes."""
+
+LONGEST = 120
+"""Characters of an outcome in a list."""
+
+_COUNTED = {
+    "pending": TaskStatus.PENDING,
+    "started": TaskStatus.STARTED,
+    "retry": TaskStatus.RETRY,
+    "success": TaskStatus.SUCCESS,
+    "failure": TaskStatus.FAILURE,
+    "revoked": TaskStatus.REVOKED,
+}
+
+
+def print_list(console: Console, page: Page[Execution]) -> None:
+    """Print a line for each execution, and how to get to the next page."""
+    if not page.items:
+        console.print("nothing found")
+        return
+    is_wide = console.width >= WIDE
+    table = _table(is_expanded=console.is_terminal and is_wide)
+    table.add_column("task_id", no_wrap=True, overflow="fold")
+    table.add_column("task", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("try", justify="right")
+    table.add_column("time", justify="right", no_wrap=True)
+    if is_wide:
+        table.add_column("created", no_wrap=True)
+        table.add_column("outcome", no_wrap=True, overflow="ellipsis", ratio=1, style="dim")
+    for item in page.items:
+        cells: list[Text | str] = [
+            Text(one_line(item.task_id)),
+            Text(one_line(item.task_name, 60)),
+            Text(item.status, style=COLOURS[item.status]),
+            str(item.attempt) if item.runs else "",
+            seconds(item.duration),
+        ]
+        if is_wide:
+            cells += [moment(item.created_at), Text(outcome(item, LONGEST))]
+        table.add_row(*cells)
+    console.print(table)
+    if page.next is not None:
+        console.print(f"more: --after {page.next}", style="dim", soft_wrap=True)
+
+
+def print_execution(console: Console, execution: Execution, attempts: list[Attempt]) -> None:
+    """Print everything that is known of one execution."""
+    status = Text(execution.status, style=COLOURS[execution.status])
+    if execution.presumed:
+        status.append(" (presumed)", style="dim")
+    head = Text(one_line(execution.task_name), style="bold").append("  ").append_text(status)
+    console.print(head, soft_wrap=True)
+    for name, text in _facts(execution):
+        if text:
+            console.print(Text(f"  {name:<12}", style="dim").append(text, style="default"))
+    console.print()
+    console.print(_attempts(attempts))
+    if execution.traceback:
+        console.print()
+        console.print(Text(block(execution.traceback.rstrip()), style="dim"), soft_wrap=True)
+
+
+def _facts(it: Execution) -> Iterable[tuple[str, str]]:
+    yield "task_id", one_line(it.task_id)
+    yield "id", str(it.id)
+    yield "module", one_line(it.module)
+    yield "created by", one_line(it.created_by or "")
+    yield "parent", one_line(it.parent_task_id or "")
+    yield "schedule", one_line(it.schedule_id or "")
+    yield "queue", one_line(it.queue or "")
+    yield "worker", one_line(it.worker or "")
+    yield "created", moment(it.created_at)
+    yield "started", f"{moment(it.started_at)}  after {seconds(it.wait)}" if it.started_at else ""
+    took = "" if it.duration is None else f"  in {seconds(it.duration)}"
+    yield "finished", f"{moment(it.finished_at)}{took}"
+    yield "args", value(it.args) if it.args else ""
+    yield "kwargs", value(it.kwargs) if it.kwargs else ""
+    yield "metadata", value(it.metadata) if it.metadata else ""
+    yield "result", value(it.result) if it.is_success else ""
+    yield "error", failure(it)
+    yield "error class", one_line(it.error_class or "")
+
+
+def _attempts(attempts: list[Attempt]) -> Table:
+    table = _table()
+    table.add_column("try", justify="right")
+    table.add_column("cause", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("started", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("worker", no_wrap=True, overflow="ellipsis")
+    table.add_column("error")
+    for attempt in attempts:
+        table.add_row(
+            str(attempt.attempt),
+            Text(attempt.cause),
+            Text(attempt.status, style=COLOURS[attempt.status]),
+            moment(attempt.started_at),
+            seconds(attempt.duration),
+            Text(one_line(attempt.worker or ""), style="dim"),
+            Text(failure(attempt)),
+        )
+    return table
+
+
+def print_stats(console: Console, stats: Stats) -> None:
+    """Print the counts, whole, by module and by task."""
+    if not stats.total:
+        console.print("nothing found")
+        return
+    console.print(_counts("module", stats.by_module))
+    console.print()
+    console.print(_counts("task", stats.by_task_name))
+    console.print()
+    console.print(_counts("", {"all": stats}))
+
+
+def _counts(title: str, parts: Mapping[str, Counts]) -> Table:
+    table = _table()
+    table.add_column(title, no_wrap=True, min_width=24)
+    for name in ("total", *_COUNTED, "fail rate"):
+        table.add_column(name, justify="right", min_width=7)
+    for key, counts in sorted(parts.items(), key=lambda part: (-part[1].total, part[0])):
+        numbers = [
+            Text(str(number), style=COLOURS[status] if number else "dim")
+            for name, status in _COUNTED.items()
+            for number in [getattr(counts, name)]
+        ]
+        rate = f"{100 * counts.failure_rate:.1f} %"
+        table.add_row(Text(one_line(key, 60)), str(counts.total), *numbers, rate)
+    return table
+
+
+def _table(*, is_expanded: bool = False) -> Table:
+    return Table(
+        box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=is_expanded
+    )

@@ -1,0 +1,132 @@
+"""``aiotrack list``, ``show`` and ``stats``: what was recorded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from aiotrack import Attempt, Execution, Tracker
+from aiotrack.cli import filters, pages
+from aiotrack.cli.connect import Database, read
+from aiotrack.cli.output import (
+    Json,
+    attempt_data,
+    console,
+    execution_data,
+    print_json,
+    stats_data,
+)
+from aiotrack.errors import ExecutionNotFound
+
+DIGITS = 19
+"""Digits of the largest id."""
+
+
+def list_(
+    *,
+    database: Database = None,
+    module: filters.Module = None,
+    task_name: filters.TaskName = None,
+    status: filters.Status = None,
+    created_by: filters.CreatedBy = None,
+    worker: filters.Worker = None,
+    error_class: filters.ErrorClass = None,
+    since: filters.Since = None,
+    until: filters.Until = None,
+    metadata: filters.Metadata = None,
+    text: filters.Text = None,
+    limit: Annotated[int, typer.Option(metavar="ROWS", help="Rows, 1 to 500.")] = 50,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Told by the page before.")
+    ] = None,
+    order: Annotated[
+        str, typer.Option(help="created_at, finished_at or duration; - is descending.")
+    ] = "-created_at",
+    as_json: Json = False,
+) -> None:
+    """List executions, the newest first; a filter given twice takes either value."""
+    narrowing = filters.narrowing(
+        module=module,
+        task_name=task_name,
+        status=status,
+        created_by=created_by,
+        worker=worker,
+        error_class=error_class,
+        since=since,
+        until=until,
+        metadata=metadata,
+        text=text,
+    )
+    page = read(database, lambda it: it.list(limit=limit, after=after, order=order, **narrowing))
+    if as_json:
+        print_json({"items": [execution_data(item) for item in page.items], "next": page.next})
+    else:
+        pages.print_list(console(), page)
+
+
+def show(
+    key: Annotated[str, typer.Argument(metavar="ID", help="A task_id, or the number of a record.")],
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Show one execution and each of its attempts."""
+    execution, attempts = read(database, lambda tracker: _find(tracker, key))
+    if as_json:
+        print_json(
+            execution_data(execution) | {"attempts": [attempt_data(item) for item in attempts]}
+        )
+    else:
+        pages.print_execution(console(), execution, attempts)
+
+
+async def _find(tracker: Tracker, key: str) -> tuple[Execution, list[Attempt]]:
+    try:
+        execution = await tracker.get(key)
+    except ExecutionNotFound:
+        if not (key.isascii() and key.isdigit() and len(key) < DIGITS):
+            raise
+        execution = await tracker.get_by_id(int(key))
+    return execution, await tracker.attempts(execution.task_id)
+
+
+def stats(
+    *,
+    database: Database = None,
+    module: filters.Module = None,
+    task_name: filters.TaskName = None,
+    status: filters.Status = None,
+    created_by: filters.CreatedBy = None,
+    worker: filters.Worker = None,
+    error_class: filters.ErrorClass = None,
+    since: filters.Since = None,
+    until: filters.Until = None,
+    metadata: filters.Metadata = None,
+    text: filters.Text = None,
+    as_json: Json = False,
+) -> None:
+    """Count executions by status, module and task; filters as in list."""
+    narrowing = filters.narrowing(
+        module=module,
+        task_name=task_name,
+        status=status,
+        created_by=created_by,
+        worker=worker,
+        error_class=error_class,
+        since=since,
+        until=until,
+        metadata=metadata,
+        text=text,
+    )
+    counted = read(database, lambda tracker: tracker.stats(**narrowing))
+    if as_json:
+        print_json(stats_data(counted))
+    else:
+        pages.print_stats(console(), counted)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the program."""
+    app.command("list")(list_)
+    app.command()(show)
+    app.command()(stats)

@@ -1,0 +1,360 @@
+"""The schema's history: what migrations make is what the models say, from wherever they run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from aiotrack import Base, SchemaOutdated, SchemaTooNew, Tracker
+from aiotrack.repository import migrations
+from aiotrack.repository.tables import HEAD, VERSION_TABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = set(Base.metadata.tables)
+
+T = TypeVar("T")
+
+
+# ── the models ──────────────────────────────────────────────────────────────────────────────────
+async def test_a_fresh_schema_is_what_the_models_say(empty_database_url: str) -> None:
+    """Autogenerate finds no difference between the migrated schema and the public models."""
+    await upgraded(empty_database_url)
+
+    assert [] == await on(empty_database_url, differences)
+
+
+async def test_a_difference_would_be_seen(empty_database_url: str) -> None:
+    """The comparison above sees a dropped index, so that its silence means something."""
+    await upgraded(empty_database_url)
+    await on(
+        empty_database_url,
+        lambda connection: connection.execute(text("DROP INDEX ix_aiotrack_executions_unfinished")),
+    )
+
+    found = await on(empty_database_url, differences)
+
+    assert ["add_index"] == [change[0] for change in found]
+
+
+def test_head_is_the_newest_migration() -> None:
+    """The version that the tables module names is the newest migration, and there is one line."""
+    script = ScriptDirectory.from_config(migrations.config())
+
+    assert [HEAD] == script.get_heads()
+    assert 1 == len(script.get_bases())
+
+
+# ── up and down ─────────────────────────────────────────────────────────────────────────────────
+async def test_up_down_and_up_again(empty_database_url: str) -> None:
+    """Going down leaves no table but the version's, empty; going up again makes them all anew."""
+    await on(empty_database_url, migrations.upgrade)
+    up = await on(empty_database_url, tables)
+    await on(empty_database_url, migrations.downgrade)
+    down = await on(empty_database_url, tables)
+    no_version = await on(empty_database_url, version)
+    await on(empty_database_url, migrations.upgrade)
+
+    assert {*TABLES, VERSION_TABLE} == up
+    assert {VERSION_TABLE} == down
+    assert no_version is None
+    assert HEAD == await on(empty_database_url, version)
+    assert [] == await on(empty_database_url, differences)
+
+
+async def test_an_upgrade_may_be_repeated(empty_database_url: str) -> None:
+    """`tracker.upgrade()` gives the version, and changes nothing when it runs again."""
+    async with Tracker(empty_database_url) as tracker:
+        first = await tracker.upgrade()
+        await tracker.register("kept", "app.job")
+        second = await tracker.upgrade()
+        kept = await tracker.get("kept")
+
+    assert (HEAD, HEAD) == (first, second)
+    assert "kept" == kept.task_id
+
+
+async def test_an_upgrade_makes_the_schema_without_a_start(empty_database_url: str) -> None:
+    """`tracker.upgrade()` is enough for an empty database; nothing need be started."""
+    tracker = Tracker(empty_database_url)
+    try:
+        found = await tracker.upgrade()
+    finally:
+        await tracker.shutdown()
+
+    assert HEAD == found
+    assert {*TABLES, VERSION_TABLE} == await on(empty_database_url, tables)
+
+
+# ── versions ────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("found", "error", "advice"),
+    [
+        ("0000", SchemaOutdated, "aiotrack db upgrade"),
+        ("9999", SchemaTooNew, "pip install -U aiotrack"),
+    ],
+)
+async def test_another_version_is_an_error_that_says_what_to_type(
+    database_url: str, found: str, error: type[Exception], advice: str
+) -> None:
+    """A schema of an older or newer release is refused at the start, with the command to type."""
+    await upgraded(database_url)
+    await on(database_url, lambda connection: set_version(connection, found))
+
+    with pytest.raises(error, match=advice):
+        await Tracker(database_url).startup()
+
+
+async def test_the_version_is_read_without_alembic(empty_database_url: str) -> None:
+    """A process that finds the schema in place never imports Alembic; one that makes it does."""
+    program = (
+        "import asyncio, sys\n"
+        "from aiotrack import Tracker\n"
+        "async def main():\n"
+        "    async with Tracker(sys.argv[1]):\n"
+        "        print('alembic' in sys.modules)\n"
+        "asyncio.run(main())\n"
+    )
+    made = await asyncio.to_thread(run, program, empty_database_url)
+    found = await asyncio.to_thread(run, program, empty_database_url)
+
+    assert ["True", "False"] == [made, found]
+
+
+# ── many at once ────────────────────────────────────────────────────────────────────────────────
+CONNECT = """
+import asyncio, sys
+from aiotrack import Tracker
+
+async def connect(name):
+    async with Tracker(sys.argv[1]) as tracker:
+        return (await tracker.register(name, "app.job")).id
+
+async def main():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    names = [f"{sys.argv[2]}-{number}" for number in range(4)]
+    print(len(set(await asyncio.gather(*map(connect, names)))))
+
+asyncio.run(main())
+"""
+
+
+async def test_an_empty_database_is_made_once_by_many_at_once(empty_database_url: str) -> None:
+    """Four processes with four trackers each meet an empty database: all connect, none fails."""
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            CONNECT,
+            empty_database_url,
+            str(number),
+            env=environment(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        for number in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        await process.stdout.readline()
+    done = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+
+    assert [("4\n", "")] * 4 == [(out.decode(), err.decode()) for out, err in done]
+    async with Tracker(empty_database_url) as tracker:
+        assert 16 == (await tracker.stats()).total
+    assert [] == await on(empty_database_url, differences)
+
+
+# ── inside a user's own Alembic ─────────────────────────────────────────────────────────────────
+USER_ENV = """
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"])
+with context.begin_transaction():
+    context.run_migrations()
+"""
+
+USER_MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+from aiotrack.repository import migrations
+
+revision, down_revision = "a1", None
+
+
+def upgrade():
+    op.create_table("before", sa.Column("id", sa.Integer, primary_key=True))
+    migrations.upgrade()
+    op.create_table("after", sa.Column("id", sa.Integer, primary_key=True))
+
+
+def downgrade():
+    op.drop_table("after")
+    migrations.downgrade()
+    op.drop_table("before")
+"""
+
+FAILING_MIGRATION = """
+from aiotrack.repository import migrations
+
+revision, down_revision = "a1", None
+
+
+def upgrade():
+    migrations.upgrade()
+    raise RuntimeError("the user's own mistake")
+"""
+
+
+async def test_our_migrations_run_inside_a_users_migration(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    """`migrations.upgrade()` makes our schema amid a user's own steps, and each keeps its table."""
+    config = alembic_of_a_user(tmp_path, USER_MIGRATION)
+    await on(empty_database_url, lambda connection: user_upgrade(config, connection))
+    up = await on(empty_database_url, tables)
+    found = await on(empty_database_url, differences, ours_only=True)
+    async with Tracker(empty_database_url) as tracker:
+        execution = await tracker.register("1", "app.job")
+
+    assert {*TABLES, VERSION_TABLE, "alembic_version", "before", "after"} == up
+    assert HEAD == await on(empty_database_url, version)
+    assert [] == found
+    assert "1" == execution.task_id
+
+
+async def test_our_migrations_go_down_inside_a_users_migration(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    """`migrations.downgrade()` drops our tables amid a user's own steps."""
+    config = alembic_of_a_user(tmp_path, USER_MIGRATION)
+    await on(empty_database_url, lambda connection: user_upgrade(config, connection))
+    await on(empty_database_url, lambda connection: user_downgrade(config, connection))
+
+    assert {VERSION_TABLE, "alembic_version"} == await on(empty_database_url, tables)
+
+
+async def test_a_users_migration_that_fails_leaves_nothing_of_ours(
+    empty_postgres_url: str, tmp_path: Path
+) -> None:
+    """Our steps are in the transaction of the user's migration: Postgres takes them back with it."""
+    config = alembic_of_a_user(tmp_path, FAILING_MIGRATION)
+    with pytest.raises(RuntimeError, match="own mistake"):
+        await on(empty_postgres_url, lambda connection: user_upgrade(config, connection))
+
+    assert set() == await on(empty_postgres_url, tables)
+
+
+# ── helpers ─────────────────────────────────────────────────────────────────────────────────────
+async def upgraded(url: str) -> None:
+    """Give a database the newest schema."""
+    tracker = Tracker(url)
+    try:
+        await tracker.upgrade()
+    finally:
+        await tracker.shutdown()
+
+
+@asynccontextmanager
+async def transaction(url: str) -> AsyncIterator[Any]:
+    """A connection in a transaction, of an engine that is none of ours."""
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+async def on(url: str, work: Callable[..., T], **options: Any) -> T:
+    """Run sync *work* on a connection, as Alembic wants it."""
+    async with transaction(url) as connection:
+        found: T = await connection.run_sync(work, **options)
+        return found
+
+
+def differences(connection: Connection, *, ours_only: bool = False) -> list[Any]:
+    """What autogenerate would change to make the database what the models say."""
+
+    def is_ours(thing: Any, name: str | None, kind: str, *_: object) -> bool:
+        return not ours_only or kind != "table" or name in TABLES
+
+    options = {"version_table": VERSION_TABLE, "compare_type": True, "include_object": is_ours}
+    return compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
+
+
+def tables(connection: Connection) -> set[str]:
+    """The names of the tables."""
+    return set(inspect(connection).get_table_names()) - {"sqlite_sequence"}
+
+
+def version(connection: Connection) -> str | None:
+    """Where the schema stands."""
+    found: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return found
+
+
+def set_version(connection: Connection, number: str) -> None:
+    """Pretend that another release made the schema."""
+    connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = :number"), {"number": number})
+
+
+def alembic_of_a_user(folder: Path, migration: str) -> Config:
+    """A small Alembic environment with one migration."""
+    (folder / "versions").mkdir()
+    (folder / "env.py").write_text(USER_ENV)
+    (folder / "versions" / "a1_add_aiotrack.py").write_text(migration)
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def user_upgrade(config: Config, connection: Connection) -> None:
+    """What the user's ``alembic upgrade head`` does."""
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def user_downgrade(config: Config, connection: Connection) -> None:
+    """What the user's ``alembic downgrade base`` does."""
+    config.attributes["connection"] = connection
+    command.downgrade(config, "base")
+
+
+def environment() -> dict[str, str]:
+    """Variables of a fresh process that finds the package."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run(program: str, *arguments: str) -> str:
+    """Run a program in a fresh interpreter and give what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=15,
+    )
+    if done.returncode:
+        pytest.fail(done.stderr)
+    return done.stdout.strip()
