@@ -144,8 +144,8 @@ class Lifecycle:
 
     def report_from_anywhere(self, report: Report) -> None:
         """Take a report from sync code, in the loop's thread or another one."""
-        loop = self._loop
-        if loop is None or loop.is_closed():
+        loop = self._living_loop()
+        if loop is None:
             log.error("%s is not recorded: start the tracker first", report.origin.task_name)
             return
         try:
@@ -156,6 +156,14 @@ class Lifecycle:
             self.recorder().add(report)
         else:
             loop.call_soon_threadsafe(self._core_of(loop).recorder.add, report)
+
+    def _living_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Give the loop that was used last, or another one if it has gone."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            living = [one for one in list(self._cores) if not one.is_closed()]
+            loop = self._loop = living[0] if living else None
+        return loop
 
     async def upgrade(self) -> str:
         """Bring the schema to this release's version, and give that version.

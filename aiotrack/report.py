@@ -184,6 +184,8 @@ def canonical(report: Report) -> str:
     said = {name: getattr(report, name) for name in RUN_FIELDS}
     if report.result is not None:
         said["result"] = json.loads(report.result)
+    if report.duration is not None:
+        said["duration"] = float(report.duration)  # as it comes back from a database
     return json.dumps(list(said.values()), sort_keys=True)
 
 

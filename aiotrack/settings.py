@@ -19,10 +19,12 @@ class Settings:
     """What can be set. Every field is also an environment variable: ``AIOTRACK_`` + upper case.
 
     Attributes:
-        database_url: An SQLAlchemy URL; None means `DEFAULT_DATABASE`.
-        redis_url: ``redis://...``; None means no Redis.
-        namespace: Prefix of every Redis key: projects with different ones share nothing.
-        durability: ``commit`` waits until a report is committed, ``async`` does not wait.
+        database_url: An SQLAlchemy URL; None means the file ``aiotrack.db`` in the working
+            directory.
+        redis_url: ``redis://...``; None means no Redis. No feature of this release uses it.
+        namespace: Prefix of every Redis key; no feature of this release uses it.
+        durability: ``commit``: a send waits until its PENDING is committed; ``async``: it does not.
+            The end of a run waits in both.
         commit_budget: Seconds that a hook waits for a commit before it lets the task go on.
         max_value_bytes: Size of one stored value (arguments, result); more is cut and marked.
         max_backlog: Reports kept in memory while the database is away.

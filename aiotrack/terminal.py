@@ -68,11 +68,11 @@ def seconds(duration: float | None) -> str:
     """Give a duration in the unit that reads best; nothing for None."""
     if duration is None:
         return ""
-    if duration < 0.001:
+    if duration < 0.000_999_5:
         return f"{duration * 1e6:.0f} µs"
-    if duration < 1:
+    if duration < 0.999_5:
         return f"{duration * 1e3:.0f} ms"
-    if duration < 60:
+    if duration < 59.95:
         return f"{duration:.1f} s"
     whole = round(duration)
     if whole < 3600:

@@ -125,8 +125,8 @@ class Tracker(Records):
         """Tell how far the work is, from a task that runs in a thread. As `progress`."""
         values = progress_values(percent, message, step, current, total, extra, self._nonsense)
         run = CURRENT.get()
-        loop = self._loop
-        if run is None or run.is_over or loop is None or loop.is_closed():
+        loop = self._living_loop()
+        if run is None or run.is_over or loop is None:
             log.debug("progress outside a run is not recorded")
             return
         (run.progress or self._progress_of(run, loop)).put(values, from_thread=True)

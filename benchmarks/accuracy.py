@@ -39,7 +39,7 @@ Records = dict[str, Told]
 
 
 # ── readers ─────────────────────────────────────────────────────────────────────────────────────
-def read_aiotrack(lab: Lab, target: Target) -> Records:
+def read_aiotrack(_: Lab, target: Target) -> Records:
     """Read by the public interface: every page, and every attempt of what did not just succeed."""
     from aiotrack import Tracker
 
@@ -75,7 +75,7 @@ def read_dashboard(lab: Lab, target: Target) -> Records:
     }
 
 
-def read_sink(lab: Lab, target: Target) -> Records:
+def read_sink(_: Lab, target: Target) -> Records:
     """Read what the ideal server was told: the last post of a kind counts, errors are all kept."""
     with urllib.request.urlopen(target.sink) as answer:
         found = json.load(answer)
@@ -105,9 +105,7 @@ WAYS = {
     "sqlite": Way("aiotrack, SQLite", "sqlite", read_aiotrack),
     "admin-ideal": Way("TaskiqAdminMiddleware, ideal server", "admin", read_sink),
     "admin": Way("TaskiqAdminMiddleware, taskiq-dashboard", "admin", read_dashboard, True),
-    "dashboard": Way(
-        "taskiq-dashboard's middleware and server", "dashboard", read_dashboard, True
-    ),
+    "dashboard": Way("taskiq-dashboard's middleware and server", "dashboard", read_dashboard, True),
 }
 
 

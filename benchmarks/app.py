@@ -16,9 +16,7 @@ TARGET = Target(
     sink=os.environ.get("BENCH_SINK", ""),
 )
 
-broker = build(
-    os.environ["BENCH_VARIANT"], TARGET, signals=os.environ.get("BENCH_SIGNALS") == "1"
-)
+broker = build(os.environ["BENCH_VARIANT"], TARGET, signals=os.environ.get("BENCH_SIGNALS") == "1")
 if os.environ.get("BENCH_RETRIES") == "1":
     broker.add_middlewares(SimpleRetryMiddleware())
 

@@ -18,9 +18,8 @@ async def main(database: str) -> None:
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen(128)  # who connects before it serves has to wait, and is not refused
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
         print(listener.getsockname()[1], flush=True)
         await asyncio.to_thread(sys.stdin.read)  # until the parent lets go
         server.should_exit = True

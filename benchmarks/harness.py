@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import redis
@@ -39,7 +39,7 @@ class Lab:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         self.postgres = self._stack.enter_context(PostgresServer())
         self.valkey = self._stack.enter_context(ValkeyServer())
@@ -348,9 +348,7 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, markdown: boo
     print(render(columns, rows, markdown=markdown), flush=True)
 
 
-def render(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, markdown: bool = False
-) -> str:
+def render(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, markdown: bool = False) -> str:
     """Give a table as text, the first column to the left, the others to the right."""
     lines = [[str(cell) for cell in row] for row in rows]
     if markdown:

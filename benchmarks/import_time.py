@@ -1,7 +1,8 @@
 """What `from aiotrack import Tracker, TrackerMiddleware, tracking` costs on top of `import taskiq`.
 
 Each sample is a fresh interpreter that imports taskiq first and then takes the time of our import
-alone. It also says which modules that import loaded, and fails when a database driver is among them.
+alone. It also says which modules that import loaded, and fails when a database
+driver is among them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ start, cpu = time.perf_counter(), time.process_time()
 done, used = time.perf_counter(), time.process_time()
 print(json.dumps([middle - begun, done - start, used - cpu, sorted(set(sys.modules) - before)]))
 """
+TRACE = f"import taskiq, sys\nsys.stderr.write('#\\n')\n{LINE}"
 
 
 def environment(cache: str) -> dict[str, str]:
@@ -54,7 +56,7 @@ def sample(cache: str) -> tuple[float, float, float, list[str]]:
 def by_module(cache: str) -> list[tuple[str, float]]:
     """Give what each module of our import costs by itself, in ms, the dearest first."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", f"import taskiq, sys\nsys.stderr.write('#\\n')\n{LINE}"],
+        [sys.executable, "-X", "importtime", "-c", TRACE],
         check=True,
         capture_output=True,
         text=True,
@@ -66,6 +68,10 @@ def by_module(cache: str) -> list[tuple[str, float]]:
         own, _, name = line.removeprefix("import time:").split("|")
         costs[name.strip()] += float(own) / 1e3
     return costs.most_common()
+
+
+def p95(values: list[float]) -> float:
+    return percentile(values, 95)
 
 
 def main() -> None:
@@ -83,7 +89,7 @@ def main() -> None:
     loaded = samples[0][3]
     extra = sorted({name for name in loaded if name.split(".")[0] in FORBIDDEN})
     rows = [
-        [name, *(f"{ms:.1f}" for ms in (statistics.median(taken), min(taken), percentile(taken, 95)))]
+        [name, *(f"{figure(taken):.1f}" for figure in (statistics.median, min, p95))]
         for name, taken in every.items()
     ]
     show(["", "median ms", "lowest", "p95"], rows, markdown=options.markdown)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, String, Text, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
@@ -66,6 +67,12 @@ class NaiveMiddleware(TaskiqMiddleware):
         )
 
     async def _write(self, message: TaskiqMessage, **values: Any) -> None:
+        try:
+            await self._write_once(message, values)
+        except IntegrityError:  # the sender and the worker both found no row
+            await self._write_once(message, values)
+
+    async def _write_once(self, message: TaskiqMessage, values: dict[str, Any]) -> None:
         async with self._sessions() as session:
             query = select(Execution).where(Execution.task_id == message.task_id)
             row = await session.scalar(query)

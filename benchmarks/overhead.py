@@ -62,7 +62,8 @@ def _drain(
     tasks = options.tasks or known.get(at_once, known[10])
     rounds, fleets = options.rounds, options.fleets
     results = drain.run(lab, names, at_once, tasks=tasks, rounds=rounds, fleets=fleets)
-    print(f"\nA worker drains a stream, {at_once} at a time, {tasks:,} tasks, {rounds * fleets} rounds")
+    title = f"A worker drains a stream, {at_once} at a time, {tasks:,} tasks"
+    print(f"\n{title}, {rounds * fleets} rounds")
     print(drain.table(results, markdown=options.markdown), flush=True)
     for one in results:
         if one["all_final"] is False:

@@ -48,7 +48,8 @@ def main() -> None:
         [name, f"{statistics.median(every):.2f}", f"{percentile(every, 100):.2f}"]
         for name, every in times.items()
     ]
-    show(["await tracker.progress(…)", "µs a call", "slowest round"], rows, markdown=options.markdown)
+    head = ["await tracker.progress(…)", "µs a call", "slowest round"]
+    show(head, rows, markdown=options.markdown)
     results: list[dict[str, Any]] = [
         {"what": "progress", "call": name, "calls": calls, "us": statistics.median(every)}
         for name, every in times.items()

@@ -1,7 +1,7 @@
 """Sends tasks by the client of one variant, and says what it took: a child of the harness.
 
-    python sender.py COUNT SENDERS           noop tasks, measured
-    python sender.py COUNT SENDERS mixed     the mixed workload; says the task_ids in order
+`sender.py COUNT SENDERS` sends noop tasks and measures; with the word `mixed` behind it sends the
+mixed workload and says the task_ids in order.
 """
 
 from __future__ import annotations

@@ -18,9 +18,7 @@ def end_to_end(lab: Lab, names: list[str], *, tasks: int, rounds: int) -> list[d
     The senders run in a process of their own, and it starts anew for each round; its start and
     its first tasks do not count.
     """
-    workers = {
-        name: lab.worker(VARIANTS[name], lab.target(VARIANTS[name]), 100) for name in names
-    }
+    workers = {name: lab.worker(VARIANTS[name], lab.target(VARIANTS[name]), 100) for name in names}
     seconds: dict[str, list[float]] = defaultdict(list)
     for number in range(-1, rounds):  # the first round warms up
         for name in order(names, number):

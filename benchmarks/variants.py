@@ -137,9 +137,7 @@ VARIANTS = {
             needs=("taskiq_dashboard",),
             has_sink=True,
         ),
-        Variant(
-            name="redis-results", label="TaskIQ's Redis result backend", add=redis_results
-        ),
+        Variant(name="redis-results", label="TaskIQ's Redis result backend", add=redis_results),
         Variant(
             name="postgres-results",
             label="taskiq-postgres' result backend",

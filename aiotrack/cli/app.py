@@ -13,14 +13,15 @@ from typer.core import TyperGroup
 
 from aiotrack import __version__
 from aiotrack.cli import database, demo, records
-from aiotrack.demo.run import DemoFailed
-from aiotrack.errors import AioTrackError, ExecutionNotFound, StoreError
+from aiotrack.errors import AioTrackError, StoreError
 from aiotrack.terminal import block
-from aiotrack.testing.process import ServerFailed
 
 FAILED = 1  # not found, or a check failed
 USAGE = 2  # wrong usage or setting
 NO_DATABASE = 3
+
+FAILURES = {"demo-failed", "execution-not-found", "server-failed"}
+"""Codes of errors that are neither the user's fault nor the database's."""
 
 
 class Program(TyperGroup):
@@ -37,7 +38,7 @@ class Program(TyperGroup):
 
 def exit_code(error: AioTrackError) -> int:
     """Give the exit code for an error."""
-    if isinstance(error, (ExecutionNotFound, DemoFailed, ServerFailed)):
+    if error.code in FAILURES:
         return FAILED
     return NO_DATABASE if isinstance(error, StoreError) else USAGE
 

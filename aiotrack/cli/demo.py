@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from aiotrack.cli.output import console
-from aiotrack.demo.run import Options, run
 
 
 def demo(
@@ -29,6 +28,8 @@ def demo(
     Everything is started for it and gone afterwards; by default the records are in a temporary
     SQLite file.
     """
+    from aiotrack.demo.run import Options, run  # the embedded servers' modules, only for this
+
     options = Options(redis=redis, database=database, postgres=postgres, keep=keep)
     raise typer.Exit(run(options, console()))
 

@@ -47,7 +47,7 @@ class Kind:
             return
         causes = tuple(attempt.cause for attempt in attempts)
         if causes != self.causes:
-            yield f"its runs are {', '.join(causes)}; must be {', '.join(self.causes)}"
+            yield f"its runs are {', '.join(causes) or 'none'}; must be {', '.join(self.causes)}"
         if execution.status is TaskStatus.FAILURE:
             errors = {attempt.error for attempt in attempts}
             if None in errors or len(errors) < len(attempts):

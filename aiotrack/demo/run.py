@@ -135,6 +135,9 @@ async def _play(worker: Worker, stack: ExitStack, console: Console) -> tuple[Boa
             await _follow(board, worker, screen, tracker, prefix=f"{RUN}-")
             screen.show(board, "the worker is stopping …")
             worker.stop()
+    except asyncio.CancelledError:
+        console.print("stopping …", style="dim")
+        raise
     finally:
         await broker.shutdown()
     return board, tracker

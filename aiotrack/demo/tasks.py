@@ -93,6 +93,7 @@ async def monthly_report(month: str) -> str:
     for step, percent in (("collect", 10), ("compute", 40), ("draw", 80)):
         await tracker.progress(percent, step=step)
         await asyncio.sleep(1.2)
+    await tracker.progress(100)
     return f"{month}.pdf"
 
 

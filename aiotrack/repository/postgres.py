@@ -14,7 +14,6 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
 from aiotrack.errors import ExecutionNotFound, StoreUnavailable
-from aiotrack.model import TaskStatus
 from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
@@ -94,7 +93,7 @@ class PostgresWriter:
         async with self._lock:
             try:
                 if self._held is None:
-                    self._held = await self._engine.raw_connection()
+                    self._held = await self._open()
                 yield self._held.driver_connection
             except asyncpg.PostgresError as error:
                 await self._after_error(error)
@@ -104,6 +103,17 @@ class PostgresWriter:
             except asyncio.CancelledError:
                 self._drop()
                 raise
+
+    async def _open(self) -> Any:
+        """Connect. Whatever goes wrong here is never the data's fault.
+
+        The driver's own errors come raw, wrapped or translated: 'the database system is starting
+        up' is neither SQLAlchemy's nor asyncpg's.
+        """
+        try:
+            return await self._engine.raw_connection()
+        except Exception as error:
+            raise StoreUnavailable(f"cannot connect to the database: {error!r}") from error
 
     async def _after_error(self, error: asyncpg.PostgresError) -> None:
         state = error.sqlstate or ""
@@ -174,7 +184,6 @@ _OPTIONAL_ORIGIN = (
     "rerun_of",
     "trace_id",
 )
-_OPTIONAL_NUMBERS = ("started_at", "finished_at", "duration")
 _OPTIONAL_RUN = (
     "error",
     "error_type",
@@ -221,11 +230,10 @@ def _render_run(report: Report) -> str:
         text += f',"duration":{report.duration!r}'
     if report.result is not None:
         text += f',"result":{report.result}'
-    if report.status is not TaskStatus.SUCCESS:
-        for name in _OPTIONAL_RUN:
-            value = getattr(report, name)
-            if value is not None:
-                text += f',"{name}":{quote(value)}'
+    for name in _OPTIONAL_RUN:  # also of a success: a cancel that came too late leaves its reason
+        value = getattr(report, name)
+        if value is not None:
+            text += f',"{name}":{quote(value)}'
     return text
 
 

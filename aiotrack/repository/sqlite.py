@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import sqlite3
 import time
@@ -179,8 +178,8 @@ def _modify(
 def _fold(
     connection: sqlite3.Connection, task_id: str, change: Callable[[History], Iterable[Report]]
 ) -> None:
-    row = _read(connection.execute(sql.SQLITE_ROW, (task_id,)).fetchone())
-    attempts = [_read(item) for item in connection.execute(sql.SQLITE_ATTEMPTS, (task_id,))]
+    row: Row = dict(connection.execute(sql.SQLITE_ROW, (task_id,)).fetchone())
+    attempts = [dict(item) for item in connection.execute(sql.SQLITE_ATTEMPTS, (task_id,))]
     folded = fold(row, attempts, change(history_of(row, attempts)))
     if folded is None:
         return
@@ -188,11 +187,3 @@ def _fold(
     connection.execute(sql.SQLITE_UPDATE, (*_execution_values(written), task_id))
     for item in folded[1]:
         connection.execute(sql.SQLITE_ATTEMPT, _attempt_values(item))
-
-
-def _read(found: sqlite3.Row) -> Row:
-    """Give a row with its result as text: a bare number comes back as one from a JSON column."""
-    row = dict(found)
-    if isinstance(row["result"], int | float):
-        row["result"] = json.dumps(row["result"])
-    return row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -202,9 +203,9 @@ class Repository:
         await self._learn_time()
 
     async def _migrate(self, revision: str, *, only_empty: bool) -> str:
-        """Run migrations, one process at a time."""
+        """Run migrations, one process at a time, and one at a time in this process."""
         guard = file_lock(self._path) if self._path is not None else contextlib.nullcontext()
-        async with self.connection() as connection:
+        async with _alone(), self.connection() as connection:
             with guard:
                 if not self._sqlite:
                     await connection.execute(text(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
@@ -225,6 +226,21 @@ class Repository:
                 text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
             )
             self._clock.learn(int(row.scalar_one()), time.monotonic() - begun)
+
+
+_migrating = threading.Lock()
+"""Alembic keeps the migration that runs in a global of the process, whatever the database."""
+
+
+@contextlib.asynccontextmanager
+async def _alone() -> AsyncIterator[None]:
+    """Hold `_migrating` without stopping the loop, in which its holder may be at work."""
+    while not _migrating.acquire(blocking=False):  # noqa: ASYNC110 - loops share no event
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        _migrating.release()
 
 
 def _version(connection: Connection) -> str | None:

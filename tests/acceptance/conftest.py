@@ -35,7 +35,7 @@ class Workers:
     """Processes of one project, their output in one file."""
 
     def __init__(self, environment: dict[str, str], output: Path) -> None:
-        self._environment = {**os.environ, **environment}
+        self.environment = {**os.environ, **environment}
         self._processes: list[subprocess.Popen[bytes]] = []
         self.output = output
 
@@ -45,7 +45,7 @@ class Workers:
             process = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=ROOT,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -163,6 +163,7 @@ def as_row(item: Report) -> Row:
     row["witness"] = int(item.witness)
     row["status"] = str(item.status)
     row["result"] = None if item.result is None else decoded(item.result)
+    row["duration"] = None if item.duration is None else float(item.duration)
     return row
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
 from aiotrack.clock import Clock, to_micros
+from aiotrack.recorder import GROUP
 from aiotrack.report import History, Report
 from aiotrack.repository.fold import attempt_row, execution_row
 from aiotrack.repository.statements import ATTEMPT_COLUMNS, EXECUTION_COLUMNS, JSON, TIME
@@ -76,16 +77,20 @@ def test_a_success_is_never_undone(reports: list[Report]) -> None:
 
 
 # ── databases ───────────────────────────────────────────────────────────────────────────────────
+BOUND = pytest.mark.timeout(90)
+"""Seconds for what takes three on a free machine."""
+
 SEEDS = st.integers(0, 2**32)
 """Many histories at once are made from a seed: quick, and short to tell when they fail."""
 
 ONE_STORE = settings(
-    max_examples=80,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # the drawn seed does not shrink
 )
 
 
+@BOUND
 @given(SEEDS)
 @ONE_STORE
 async def test_a_database_says_what_the_rules_say_after_every_group(
@@ -104,6 +109,7 @@ async def test_a_database_says_what_the_rules_say_for_long(store: Store, seed: i
     await agree(store, crowd(Random(seed)))
 
 
+@BOUND
 async def test_every_order_leaves_the_same_rows(store: Store) -> None:
     """All orders of up to five facts, each told twice, leave the oracle's record at every step."""
     for name, history in CATALOGUE.items():
@@ -141,7 +147,7 @@ async def agree(store: Store, groups: Iterable[Sequence[Report]]) -> None:
 
 
 def in_every_order(history: Sequence[Report], name: str) -> Iterable[list[Report]]:
-    """Tell *history* of as many tasks as it has orders, in step: one group for each step."""
+    """Tell *history* of as many tasks as it has orders, in step: a group for each step."""
     told = []
     for number, order in enumerate(permutations(history)):
         random = Random(number)
@@ -150,7 +156,9 @@ def in_every_order(history: Sequence[Report], name: str) -> Iterable[list[Report
             place = sequence.index(report)
             sequence.insert(random.randint(place + 1, len(sequence)), report)
         told.append(renamed(sequence, f"{name} {number}"))
-    return [list(step) for step in zip(*told, strict=True)]
+    for step in zip(*told, strict=True):
+        for first in range(0, len(step), GROUP):
+            yield list(step[first : first + GROUP])
 
 
 def renamed(history: Sequence[Report], task_id: str) -> list[Report]:

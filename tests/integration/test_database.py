@@ -119,7 +119,7 @@ async def test_a_database_in_memory_works_and_leaves_nothing(
 
     assert TaskStatus.SUCCESS is record.status
     assert 0 == apart.total
-    assert [] == list(tmp_path.iterdir())
+    assert [] == await asyncio.to_thread(lambda: list(tmp_path.iterdir()))
 
 
 async def test_an_engine_of_the_users_stays_the_users(database_url: str) -> None:

@@ -182,6 +182,14 @@ async def test_an_empty_database_is_made_once_by_many_at_once(empty_database_url
     assert [] == await on(empty_database_url, differences)
 
 
+async def test_trackers_of_several_empty_databases_may_start_at_once(tmp_path: Path) -> None:
+    """Alembic keeps its state in globals of the process; starts of several trackers bear it."""
+    urls = [f"sqlite+aiosqlite:///{tmp_path / name}.db" for name in "abc"]
+    await asyncio.gather(*map(upgraded, urls))
+
+    assert [HEAD] * 3 == [await on(url, version) for url in urls]
+
+
 # ── inside a user's own Alembic ─────────────────────────────────────────────────────────────────
 USER_ENV = """
 from alembic import context
@@ -255,7 +263,7 @@ async def test_our_migrations_go_down_inside_a_users_migration(
 async def test_a_users_migration_that_fails_leaves_nothing_of_ours(
     empty_postgres_url: str, tmp_path: Path
 ) -> None:
-    """Our steps are in the transaction of the user's migration: Postgres takes them back with it."""
+    """Our steps are in the transaction of the user's migration: Postgres takes them back, too."""
     config = alembic_of_a_user(tmp_path, FAILING_MIGRATION)
     with pytest.raises(RuntimeError, match="own mistake"):
         await on(empty_postgres_url, lambda connection: user_upgrade(config, connection))
@@ -308,13 +316,17 @@ def tables(connection: Connection) -> set[str]:
 
 def version(connection: Connection) -> str | None:
     """Where the schema stands."""
-    found: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    found: str | None = connection.execute(
+        text(f"SELECT version_num FROM {VERSION_TABLE}")
+    ).scalar()
     return found
 
 
 def set_version(connection: Connection, number: str) -> None:
     """Pretend that another release made the schema."""
-    connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = :number"), {"number": number})
+    connection.execute(
+        text(f"UPDATE {VERSION_TABLE} SET version_num = :number"), {"number": number}
+    )
 
 
 def alembic_of_a_user(folder: Path, migration: str) -> Config:

@@ -1,0 +1,249 @@
+"""Writes docs/reference from the code: settings, tables, errors.
+
+``python docs/generate.py`` writes the pages, ``--check`` only says which are out of date and ends
+with 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from inspect import cleandoc
+from pathlib import Path
+
+from sqlalchemy import Column, Index, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+from aiotrack import errors
+from aiotrack.errors import AioTrackError, InvalidSetting
+from aiotrack.repository.tables import VERSION_TABLE, Base
+from aiotrack.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+NOTE = "<!-- Made by docs/generate.py: change the code and run it again. -->"
+
+COLUMNS = {
+    "id": "Number of the record; `tracker.get_by_id` takes it.",
+    "task_id": "TaskIQ's id; NUL, `%` and lone surrogates escaped, over 255 characters shortened.",
+    "task_name": "The task's name.",
+    "module": "Business scope.",
+    "status": "A word of `TaskStatus`.",
+    "attempt": "From 1; in RETRY the attempt that is waited for.",
+    "queue": "Queue, when the broker or a label names one.",
+    "priority": "The label `priority`.",
+    "worker": "Worker process that ran it: host, process id, random part.",
+    "created_at": "When it was queued or registered.",
+    "started_at": "When the shown run started.",
+    "finished_at": "When it ended.",
+    "duration": "Seconds, by a monotonic clock.",
+    "args": "Positional arguments.",
+    "kwargs": "Keyword arguments.",
+    "result": "What it gave.",
+    "error": "The exception's message.",
+    "error_type": "The exception's class.",
+    "error_class": "`timeout` or `cancelled`, where the run alone can tell.",
+    "traceback": "The exception's traceback, bounded and without locals.",
+    "created_by": "Who asked for it.",
+    "metadata": "Key-value pairs, progress among them.",
+    "schedule_id": "The schedule that sent it.",
+    "config_id": "The label `aiotrack_config_id`.",
+    "parent_task_id": "Task_id of the work that it belongs to.",
+    "rerun_of": "The label `aiotrack_rerun_of`.",
+    "presumed": "The verdict is not the worker's own. Nothing writes such verdicts yet.",
+    "runs": "How many runs there were.",
+    "duplicates": "How many runs did what another run of the same message did, too.",
+    "cancel_reason": "Nothing fills it yet.",
+    "cancelled_by": "Nothing fills it yet.",
+    "trace_id": "Nothing fills it yet.",
+    "run_id": "The run that is shown or meant; empty before the first.",
+    "witness": "How much the reporter saw: 0 sent, 1 started, 2 handed back, 3 presumed, 4 ended.",
+    "exact": "Whether the stored arguments equal the real ones.",
+    "plain": "This row alone tells it all: no rows among the attempts.",
+    "stamps": "Who told each birth fact, and when each metadata key was written.",
+    "requeues": "How often the message was requeued before this run.",
+    "set_aside": "The run did not do the task's work. Nothing sets it yet.",
+}
+TABLES = {
+    "aiotrack_executions": """One row for each execution. The columns from `run_id` to `stamps`
+are the recorder's bookkeeping: read them, but do not rely on them.""",
+    "aiotrack_attempts": """One row for each run of an execution that its own row cannot tell alone:
+see [plain rows](../decisions/003-plain-rows.md). `tracker.attempts` reads both.""",
+}
+SETTINGS_TEXT = f"""# Settings
+
+{NOTE}
+
+Keyword > environment > default: `Tracker(url, settings={{"commit_budget": 0.5}})`,
+`Tracker(settings=Settings(...))`, or a variable of the environment. Anything else is an
+`InvalidSetting` that names the setting. A database or Redis given to `Tracker` itself comes before
+`database_url` and `redis_url`. A `Settings(...)` made by hand reads no environment."""
+TABLES_TEXT = f"""# Tables
+
+{NOTE}
+
+The models are `aiotrack.ExecutionRow` and `aiotrack.AttemptRow`: [join them to your
+own](../how-to/join-your-own-tables.md). On SQLite, times are whole microseconds since 1970 UTC and
+JSON is text; the models turn both into Python values. The table `{VERSION_TABLE}` holds the
+schema's version."""
+ERRORS_TEXT = f"""# Errors
+
+{NOTE}
+
+All are exported from `aiotrack` itself. None ever leaves a hook of TaskIQ: a task goes on whatever
+happens to its record. You meet them where you call the tracker."""
+
+
+def settings() -> Iterator[str]:
+    """Yield the page of settings."""
+    yield from (SETTINGS_TEXT, "")
+    meanings = attributes(Settings)
+    lines = []
+    for field in fields(Settings):
+        default = "" if field.default is None else f"`{field.default}`"
+        variable = f"`{PREFIX}{field.name.upper()}`"
+        meaning = " ".join(meanings[field.name].replace("``", "`").split())
+        lines.append(
+            (f"`{field.name}`", variable, default, span(field.name, field.default), meaning)
+        )
+    yield from table(("setting", "environment", "default", "range", "meaning"), lines)
+
+
+def attributes(documented: type) -> dict[str, str]:
+    """Read the ``Attributes`` of a Google docstring."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in cleandoc(documented.__doc__ or "").partition("Attributes:\n")[2].splitlines():
+        if not line.strip():
+            break
+        if line.startswith("     "):
+            found[name] += " " + line.strip()
+        else:
+            name, _, found[name] = line.strip().partition(":")
+    return found
+
+
+def span(name: str, default: object) -> str:
+    """Ask the settings themselves for the range of a number."""
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return ""
+    try:
+        Settings(**{name: -1})
+    except InvalidSetting as error:
+        return error.fault.partition("outside ")[2]
+    return ""
+
+
+def tables() -> Iterator[str]:
+    """Yield the page of tables."""
+    yield TABLES_TEXT
+    for found in Base.metadata.sorted_tables[::-1]:
+        yield from ("", f"## {found.name}", "", TABLES[found.name], "")
+        lines = [
+            (
+                f"`{column.name}`",
+                kind(column),
+                "yes" if column.nullable else "",
+                COLUMNS[column.name],
+            )
+            for column in found.columns
+        ]
+        yield from table(("column", "type on Postgres / SQLite", "null", "meaning"), lines)
+        yield from ("", "Indexes: " + "; ".join(indexes(found)) + ".")
+
+
+def kind(column: Column[object]) -> str:
+    """Name a column's type in both databases' words."""
+    spoken = [
+        column.type.compile(dialect=dialect())  # type: ignore[no-untyped-call]
+        for dialect in (postgresql.dialect, sqlite.dialect)
+    ]
+    return " / ".join(dict.fromkeys(spoken)).lower()
+
+
+def indexes(found: Table) -> Iterator[str]:
+    """Describe the keys and indexes of a table."""
+    yield f"primary key ({', '.join(f'`{column.name}`' for column in found.primary_key)})"
+    yield from (f"unique (`{column.name}`)" for column in found.columns if column.unique)
+    for index in sorted(found.indexes, key=lambda index: str(index.name)):
+        yield describe(index)
+
+
+def describe(index: Index) -> str:
+    """Describe one index."""
+    listed = ", ".join(f"`{column.name}`" for column in index.columns)
+    where = index.dialect_options["postgresql"]["where"]
+    return f"({listed})" if where is None else f"({listed}) where `{where}`"
+
+
+def faults() -> Iterator[str]:
+    """Yield the page of errors."""
+    drawing = [line[4:] for line in (errors.__doc__ or "").splitlines() if line.startswith("    ")]
+    yield from (ERRORS_TEXT, "", "```text", *drawing, "```", "")
+    lines = []
+    for error in walk(AioTrackError):
+        also = ", ".join(f"`{base.__name__}`" for base in error.__bases__ if base not in ours())
+        meaning = (error.__doc__ or "").splitlines()[0].replace("``", "`")
+        lines.append((f"`{error.__name__}`", f"`{error.code}`", also, meaning))
+    yield from table(("error", "`code`", "is also a", "meaning"), lines)
+
+
+def ours() -> set[type]:
+    """Give the errors of the module and what stands above all of them."""
+    return {thing for thing in vars(errors).values() if isinstance(thing, type)} | {Exception}
+
+
+def walk(error: type[AioTrackError]) -> Iterator[type[AioTrackError]]:
+    """Give an error and those below it that users can meet."""
+    yield error
+    for below in error.__subclasses__():
+        if below.__module__ == errors.__name__:
+            yield from walk(below)
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield a table in Markdown."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{' --- |' * len(head)}"
+    for line in lines:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+
+
+PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "settings.md": settings,
+    "tables.md": tables,
+    "errors.md": faults,
+}
+
+
+def outdated() -> list[Path]:
+    """Give the pages that are not what the code says."""
+    return [
+        REFERENCE / name
+        for name, page in PAGES.items()
+        if not (REFERENCE / name).exists()
+        or (REFERENCE / name).read_text(encoding="utf-8") != written(page)
+    ]
+
+
+def written(page: Callable[[], Iterator[str]]) -> str:
+    """Give the text of a page."""
+    return "\n".join(page()) + "\n"
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    old = outdated()
+    for path in old:
+        name = path.relative_to(ROOT)
+        if "--check" in sys.argv[1:]:
+            print(f"{name} is out of date: run  python docs/generate.py")
+        else:
+            path.write_text(written(PAGES[path.name]), encoding="utf-8")
+            print(f"{name} written")
+    return 1 if old and "--check" in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
