@@ -241,36 +241,30 @@ class Recorder:
             await self._wake.wait()
             self._wake.clear()
             waiting, self._waiting = self._waiting, _Waiting()
-            self._writing = self._take()
+            self._writing, self._buffer = self._buffer, {}
             self._peak = max(self._live, self._peak // 2)
             backoff = BACKOFF_FIRST
-            while self._writing and not await self._try():
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, BACKOFF_LAST)
-            waiting.release(True)
-            if len(self._buffer) >= GROUP:
-                self._wake.set()
-
-    def _take(self) -> dict[Key, Report]:
-        """Take the next group out of the buffer."""
-        if len(self._buffer) <= GROUP:
-            group, self._buffer = self._buffer, {}
-            return group
-        group = dict(islice(self._buffer.items(), GROUP))
-        for key in group:
-            del self._buffer[key]
-        return group
+            while self._writing:
+                if await self._try():
+                    backoff = BACKOFF_FIRST
+                else:
+                    await asyncio.sleep(backoff)
+                    backoff = min(backoff * 2, BACKOFF_LAST)
+            waiting.release(True)  # only now: one write may not have held all of their reports
 
     async def _try(self) -> bool:
-        """Write the group once; False when it has to be written again."""
+        """Write at most `GROUP` reports once; False when they have to be written again."""
         group = self._writing
+        if len(group) > GROUP:
+            group = dict(islice(group.items(), GROUP))
         try:
             await self._write(list(group.values()))
-        except StoreError as error:
+        except Exception as error:  # also a fault of ours: the writer must outlive it
             self.counters["failures"] += 1
             if self._failing_since is None:
                 self._failing_since = self._loop.time()
-                log.error("executions are not being recorded for now: %s", error)
+                fault = None if isinstance(error, StoreError) else error
+                log.error("executions are not being recorded for now: %s", error, exc_info=fault)
             return False
         if self._failing_since is not None:
             away = self._loop.time() - self._failing_since
@@ -278,5 +272,9 @@ class Recorder:
             log.warning("recording goes on after %.1f s, %d reports wait", away, self.backlog)
         self.counters["groups"] += 1
         self.counters["flushed"] += len(group)
-        self._writing = {}
+        if group is self._writing:
+            self._writing = {}
+        else:
+            for key in group:
+                self._writing.pop(key, None)
         return True

@@ -1,6 +1,6 @@
 """What tracking costs a worker and its senders: aiotrack, its neighbours, and nothing, in one run.
 
-    python benchmarks/overhead.py                     all of it, about twenty minutes
+    python benchmarks/overhead.py                     all of it, about forty minutes
     python benchmarks/overhead.py --mode drain --at-once 100 --variants postgres,sqlite
     python benchmarks/overhead.py --short             two minutes, to see that it works
 

@@ -17,7 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, MetaData, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -269,6 +269,26 @@ async def test_a_users_migration_that_fails_leaves_nothing_of_ours(
         await on(empty_postgres_url, lambda connection: user_upgrade(config, connection))
 
     assert set() == await on(empty_postgres_url, tables)
+
+
+async def test_a_users_autogenerate_can_leave_our_tables_alone(empty_database_url: str) -> None:
+    """With the `include_object` of the documentation, autogenerate drops none of our tables."""
+
+    def include_object(
+        _: object, name: str | None, kind: str, reflected: bool, compare_to: object
+    ) -> bool:
+        return not (kind == "table" and (name or "").startswith("aiotrack_"))
+
+    def proposals(connection: Connection, **options: Any) -> list[Any]:
+        context = MigrationContext.configure(connection, opts=options)
+        return compare_metadata(context, MetaData())
+
+    await upgraded(empty_database_url)
+    alone = await on(empty_database_url, proposals)
+    told = await on(empty_database_url, proposals, include_object=include_object)
+
+    assert "remove_table" in {change[0] for change in alone}
+    assert [] == told
 
 
 # ── helpers ─────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,122 @@
+"""The kept results as Markdown: prints the tables, or puts them into README.md with ``--write``.
+
+A result is one JSON line in results/; scripts keep them unless they run short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import drain
+import lone
+import sends
+from harness import HERE, RESULTS, render
+
+BEGIN, END = "<!-- results: made by report.py --write -->", "<!-- end of results -->"
+
+Results = list[dict[str, Any]]
+
+
+def overhead(results: Results) -> Iterator[str]:
+    drains = [one for one in results if one["what"] == "drain"]
+    for at_once, found in groupby(drains, key=lambda one: one["at_once"]):
+        group = list(found)
+        yield f"A worker drains a stream, {at_once} at a time, {_size(group[0])}:"
+        yield drain.table(group, markdown=True)
+    others = [one for one in results if one["what"] not in {"drain", "lone"}]
+    for what, found in groupby(others, key=lambda one: one["what"]):
+        group = list(found)
+        yield f"{what[0].upper()}{what[1:]}, {_size(group[0])}:"
+        yield sends.table(group, markdown=True)
+    alone = [one for one in results if one["what"] == "lone"]
+    if alone:
+        yield f"A lone task on an idle worker, {alone[0]['tasks']} of each:"
+        yield lone.table(alone, markdown=True)
+
+
+def accuracy(results: Results) -> Iterator[str]:
+    yield f"What is known in the end of {results[0]['tasks']:,} mixed tasks:"
+    columns = ["", "rows missing", "unfinished", "wrong status", "retry errors forgotten"]
+    names = ("missing", "unfinished", "wrong")
+    rows = [
+        [
+            one["label"],
+            *(f"{one[name]:,}" for name in names),
+            f"{one['forgotten']:,} of {one['retries']:,}",
+        ]
+        for one in results
+    ]
+    yield render(columns, rows, markdown=True)
+
+
+def import_time(results: Results) -> Iterator[str]:
+    (one,) = results
+    yield (
+        f"`from aiotrack import Tracker, TrackerMiddleware, tracking` adds {one['ours_ms']:.1f} ms "
+        f"to the {one['taskiq_ms']:.0f} ms of `import taskiq` (median of {one['samples']} fresh "
+        f"interpreters); database drivers loaded: {', '.join(one['drivers_loaded']) or 'none'}."
+    )
+
+
+def write(results: Results) -> Iterator[str]:
+    yield f"The hot write, µs a row in groups of {results[0]['size']}:"
+    rows = [
+        [f"{one['database']}, {one['way']}", f"{one['cpu_us']:.1f}", f"{one['wall_us']:.1f}"]
+        for one in results
+    ]
+    yield render(["", "client CPU", "wall"], rows, markdown=True)
+
+
+def progress(results: Results) -> Iterator[str]:
+    told = ", ".join(f"{one['us']:.1f} µs ({one['call']})" for one in results)
+    yield f"`await tracker.progress(…)` in a loop, a call: {told}."
+
+
+SECTIONS = {
+    "overhead": overhead,
+    "accuracy": accuracy,
+    "write": write,
+    "progress": progress,
+    "import_time": import_time,
+}
+
+
+def _size(one: dict[str, Any]) -> str:
+    return f"{one['tasks']:,} tasks, {one['rounds']} rounds"
+
+
+def _machine(one: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in one["packages"].items())
+    return f"{one['python']}, {one['kernel']}, {one['machine']}, {one['cores']} cores; {packages}."
+
+
+def report() -> str:
+    parts = []
+    for name, section in SECTIONS.items():
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            continue
+        results = [json.loads(line) for line in path.read_text().splitlines()]
+        parts += [f"### {name}.py", f"`{results[0]['command']}`", *section(results)]
+        parts.append(_machine(results[0]))
+    return "\n\n".join(parts) or "No results are kept yet."
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--write", action="store_true", help="put the tables into README.md")
+    text = report()
+    if not made.parse_args().write:
+        print(text)
+        return
+    readme = HERE / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")
+
+
+if __name__ in {"__main__"}:
+    main()
