@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import socket
@@ -16,6 +17,8 @@ from uuid import uuid4
 from aiotrack.clock import Clock
 from aiotrack.encode import Encoder
 from aiotrack.errors import AioTrackError, InvalidSetting
+from aiotrack.journal import Journal, default_folder
+from aiotrack.keeper import Keeper
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report
 from aiotrack.settings import DEFAULT_DATABASE, Settings
@@ -48,8 +51,13 @@ class Core:
             tracker.database, clock=tracker.clock, pgbouncer=settings.pgbouncer
         )
         self.reader: Reader = Reader(self.repository)
+        journal = Journal(_journal_folder(tracker))
         self.recorder = Recorder(
-            self.repository.write, budget=settings.commit_budget, max_backlog=settings.max_backlog
+            self.repository.write,
+            budget=settings.commit_budget,
+            max_backlog=settings.max_backlog,
+            keeper=Keeper(journal, self.repository.write),
+            block_ack=settings.on_store_failure == "block_ack",
         )
         self.is_ready = False
 
@@ -103,6 +111,7 @@ class Lifecycle:
         try:
             await core.repository.connect()
             core.is_ready = True
+            core.recorder.start()
         except AioTrackError as error:
             if wait:
                 await self._discard(core)
@@ -208,6 +217,17 @@ class Lifecycle:
     def make_encoder(self, redact: Iterable[str | re.Pattern[str]]) -> Encoder:
         """Give an encoder with this tracker's limits."""
         return Encoder(max_value_bytes=self.settings.max_value_bytes, redact=redact)
+
+
+def _journal_folder(tracker: Lifecycle) -> Path:
+    """Give the folder of a database's journals: processes of other databases never adopt them."""
+    database = tracker.database
+    url = database if isinstance(database, str) else str(database.url)
+    head, at, tail = url.rpartition("@")
+    name = f"{head.rpartition(':')[0]}@{tail}" if at else url  # a password may change
+    told = tracker.settings.journal_dir
+    base = Path(told) if told else default_folder()
+    return base / hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 _EVERY: weakref.WeakSet[Lifecycle] = weakref.WeakSet()

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 from aiotrack.errors import StoreError
-from aiotrack.report import Report, combine
+from aiotrack.keeper import Keeper
+from aiotrack.report import Report, Witness, combine
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ BACKOFF_FIRST, BACKOFF_LAST = 0.05, 2.0
 """Seconds between tries while the database is away: doubled from the first to the last."""
 
 Key = tuple[str, str, int]
+
+
+def _key(report: Report) -> Key:
+    return (report.origin.task_id, report.run_id, report.origin.created_at)
 
 
 class _Waiting:
@@ -59,7 +64,9 @@ class Recorder:
     Args:
         write: Commits reports; raises `StoreError` when they must be written again.
         budget: Seconds that `commit` waits at most.
-        max_backlog: Reports kept while the database is away.
+        max_backlog: Reports kept in memory while the database is away.
+        keeper: Takes final reports then; without one they are kept in memory.
+        block_ack: When nothing can keep a final report, let its task wait instead.
     """
 
     def __init__(
@@ -68,8 +75,12 @@ class Recorder:
         *,
         budget: float = 1.0,
         max_backlog: int = 50_000,
+        keeper: Keeper | None = None,
+        block_ack: bool = False,
     ) -> None:
         self._write = write
+        self._keeper = keeper
+        self._blocks = block_ack
         self._budget = budget
         self._max_backlog = max_backlog
         self._buffer: dict[Key, Report] = {}
@@ -80,6 +91,7 @@ class Recorder:
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._failing_since: float | None = None
+        self._is_reported = False
         self._live = 0
         self._peak = 0
         self.counters: Counter[str] = Counter()
@@ -95,6 +107,10 @@ class Recorder:
         """Whether the database has been away for longer than the budget: nobody waits for it."""
         since = self._failing_since
         return since is not None and self._loop.time() - since >= self._budget
+
+    def start(self) -> None:
+        """Look for journals that other processes left."""
+        self._go()
 
     @property
     def is_busy(self) -> bool:
@@ -127,17 +143,39 @@ class Recorder:
         Returns:
             False when the budget was over first: the report is kept and written later.
         """
-        self._put(report)
         if self.is_stalled:
-            self.counters["late"] += 1
-            self._go()
-            return False
+            return await self._keep(report)
+        self._put(report)
         waiter = self._wait()
         if at_once or (not self._writing and self._is_complete()):
             self._go()
         else:
             self._schedule(GATHER)
-        return await waiter
+        return await waiter or await self._keep(report)
+
+    async def _keep(self, report: Report) -> bool:
+        """Take a report that the database does not take in time; False: it is not committed."""
+        self.counters["late"] += 1
+        is_last_word = report.witness in {Witness.HANDED_BACK, Witness.ENDED}
+        if is_last_word and self._keeper is not None and await self._keeper.keep(report):
+            self.counters["journaled"] += 1
+            for group in (self._buffer, self._writing):
+                if group.get(_key(report)) is report:
+                    del group[_key(report)]
+        else:
+            await self._hold(report)
+        self._go()
+        return False
+
+    async def _hold(self, report: Report) -> None:
+        """Keep a report in memory, and with `block_ack` its task with it."""
+        if _key(report) not in self._writing:
+            self._put(report)
+        while self._blocks and (_key(report) in self._buffer or _key(report) in self._writing):
+            future: asyncio.Future[bool] = self._loop.create_future()
+            self._waiting.futures.append(future)
+            self._go()
+            await future
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Write all that was taken until now; False when *timeout* (seconds) was over first."""
@@ -158,7 +196,8 @@ class Recorder:
         Returns:
             The reports that could not be written.
         """
-        await self.flush(timeout)
+        if not self.is_stalled:
+            await self.flush(timeout)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -167,7 +206,13 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
         self._waiting.release(False)
-        return self.drain()
+        left = self.drain()
+        if self._keeper is not None:
+            kept = await self._keeper.keep_all(left)
+            self.counters["journaled"] += kept
+            left = left[kept:]
+            await self._keeper.close()
+        return left
 
     def drain(self) -> list[Report]:
         """Hand over what is not committed, to a recorder of another loop."""
@@ -188,15 +233,15 @@ class Recorder:
         return future
 
     def _give_up(self, waiting: _Waiting) -> None:
-        """Let the hooks go on: their budget is over. The reports stay."""
-        self.counters["late"] += len(waiting.futures)
+        """Let the hooks go on: their budget is over, and nobody waits before an answer comes."""
+        stalled = self._loop.time() - self._budget
+        self._failing_since = min(stalled, self._failing_since or stalled)
         if waiting is self._waiting:
             self._waiting = _Waiting()
         waiting.release(False)
 
     def _put(self, report: Report) -> None:
-        origin = report.origin
-        key = (origin.task_id, report.run_id, origin.created_at)
+        key = _key(report)
         known = self._buffer.get(key)
         self._buffer[key] = report if known is None else combine(known, report)
         self.counters["reports"] += 1
@@ -244,13 +289,23 @@ class Recorder:
             self._writing, self._buffer = self._buffer, {}
             self._peak = max(self._live, self._peak // 2)
             backoff = BACKOFF_FIRST
-            while self._writing:
+            while self._writing or self._failing_since is not None:
                 if await self._try():
                     backoff = BACKOFF_FIRST
                 else:
                     await asyncio.sleep(backoff)
                     backoff = min(backoff * 2, BACKOFF_LAST)
             waiting.release(True)  # only now: one write may not have held all of their reports
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Replay one piece of the journal, and come again for the next."""
+        if self._keeper is not None and self._keeper.has_work:
+            try:
+                await self._keeper.replay()
+            except Exception as error:  # as below
+                self._failed(error)
+            self._wake.set()
 
     async def _try(self) -> bool:
         """Write at most `GROUP` reports once; False when they have to be written again."""
@@ -258,18 +313,14 @@ class Recorder:
         if len(group) > GROUP:
             group = dict(islice(group.items(), GROUP))
         try:
-            await self._write(list(group.values()))
+            if group:
+                await self._write(list(group.values()))
+            elif self._keeper is not None:
+                await self._keeper.replay()  # also the probe that tells when the database is back
         except Exception as error:  # also a fault of ours: the writer must outlive it
-            self.counters["failures"] += 1
-            if self._failing_since is None:
-                self._failing_since = self._loop.time()
-                fault = None if isinstance(error, StoreError) else error
-                log.error("executions are not being recorded for now: %s", error, exc_info=fault)
+            self._failed(error)
             return False
-        if self._failing_since is not None:
-            away = self._loop.time() - self._failing_since
-            self._failing_since = None
-            log.warning("recording goes on after %.1f s, %d reports wait", away, self.backlog)
+        self._recovered()
         self.counters["groups"] += 1
         self.counters["flushed"] += len(group)
         if group is self._writing:
@@ -278,3 +329,18 @@ class Recorder:
             for key in group:
                 self._writing.pop(key, None)
         return True
+
+    def _failed(self, error: Exception) -> None:
+        self.counters["failures"] += 1
+        if not self._is_reported:
+            self._is_reported = True
+            fault = None if isinstance(error, StoreError) else error
+            log.error("executions are not being recorded for now: %s", error, exc_info=fault)
+        if self._failing_since is None:
+            self._failing_since = self._loop.time()
+
+    def _recovered(self) -> None:
+        if self._failing_since is not None and self._is_reported:
+            away = self._loop.time() - self._failing_since
+            log.warning("recording goes on after %.1f s, %d reports wait", away, self.backlog)
+        self._failing_since, self._is_reported = None, False

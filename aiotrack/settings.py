@@ -28,6 +28,10 @@ class Settings:
         commit_budget: Seconds that a hook waits for a commit before it lets the task go on.
         max_value_bytes: Size of one stored value (arguments, result); more is cut and marked.
         max_backlog: Reports kept in memory while the database is away.
+        journal_dir: Folder of the journals that take final reports while the database is away;
+            default: ``~/.local/state/aiotrack``. It has to outlive the process.
+        on_store_failure: What happens to a final report when the journal is full, too: ``drop``
+            keeps it in memory as long as there is room, ``block_ack`` lets its task wait.
         pgbouncer: The database is behind pgbouncer in transaction mode: no prepared statements.
     """
 
@@ -38,6 +42,8 @@ class Settings:
     commit_budget: float = 1.0
     max_value_bytes: int = 65_536
     max_backlog: int = 50_000
+    journal_dir: str | None = None
+    on_store_failure: str = "drop"
     pgbouncer: bool = False
 
     def __post_init__(self) -> None:
@@ -96,6 +102,9 @@ def _check(settings: Settings) -> None:
     """Refuse values outside their range, by name."""
     if settings.durability not in {"commit", "async"}:
         raise InvalidSetting("durability", f"{settings.durability!r} is not 'commit' or 'async'")
+    if settings.on_store_failure not in {"drop", "block_ack"}:
+        fault = f"{settings.on_store_failure!r} is not 'drop' or 'block_ack'"
+        raise InvalidSetting("on_store_failure", fault)
     if not settings.namespace or any(letter in settings.namespace for letter in "{} \n"):
         raise InvalidSetting("namespace", "must be a word without spaces or braces")
     ranges = {

@@ -1,0 +1,122 @@
+"""The journal as the recorder sees it: grouped, in a thread of its own, replayed in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from aiotrack.journal import Journal, Orphan
+from aiotrack.report import Report
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PIECE = 500
+"""Reports that are replayed at once, between two groups of fresh ones."""
+
+Write = Callable[[Sequence[Report]], Awaitable[None]]
+
+
+class Keeper:
+    """Keeps reports in a journal while the database is away.
+
+    Args:
+        journal: Where to.
+        write: Commits reports; raises when the database is away again.
+    """
+
+    def __init__(self, journal: Journal, write: Write) -> None:
+        self._journal = journal
+        self._write = write
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiotrack-journal")
+        self._queue: list[tuple[Report, asyncio.Future[bool]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._replayed = 0
+        self._adopted = 0
+        self._orphans: list[Orphan] | None = None
+        self._is_broken = False
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something waits to be replayed."""
+        return self._journal.size > 0 or bool(self._orphans) or self._orphans is None
+
+    async def keep(self, report: Report) -> bool:
+        """Keep one report; True when it is on the disk."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._queue.append((report, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._append_all())
+        return await future
+
+    async def keep_all(self, reports: Sequence[Report]) -> int:
+        """Keep many at once, at a stop; gives how many."""
+        return await self._append(reports)
+
+    async def replay(self) -> None:
+        """Write one piece of what is kept, of this process or of those that are gone.
+
+        Raises:
+            StoreError: The database is away again; nothing is lost.
+        """
+        if self._orphans is None:
+            self._orphans = await self._call(self._journal.adopt)
+        if self._journal.size > 0:
+            await self._replay_own()
+        elif self._orphans:
+            await self._replay_orphan(self._orphans[-1])
+
+    async def _replay_own(self) -> None:
+        reports, after = await self._call(self._journal.read, self._replayed, PIECE)
+        if reports:
+            await self._write(reports)
+            self._replayed = after
+        elif not self._queue:
+            await self._call(self._journal.clear)
+            self._replayed = 0
+
+    async def _replay_orphan(self, orphan: Orphan) -> None:
+        reports, after = await self._call(orphan.read, self._adopted, PIECE)
+        if reports:
+            await self._write(reports)
+            self._adopted = after
+        else:
+            await self._call(orphan.remove)
+            log.warning("the journal of a process that is gone was replayed: %s", orphan.path)
+            self._orphans = self._orphans[:-1] if self._orphans else []
+            self._adopted = 0
+
+    async def close(self) -> None:
+        """Let the files go."""
+        if self._task is not None:
+            await self._task
+        for orphan in self._orphans or ():
+            await self._call(orphan.close)
+        await self._call(self._journal.close)
+        self._thread.shutdown(wait=False)
+
+    async def _append_all(self) -> None:
+        while self._queue:
+            group, self._queue = self._queue, []
+            count = await self._append([report for report, _ in group])
+            for position, (_, future) in enumerate(group):
+                if not future.done():
+                    future.set_result(position < count)
+
+    async def _append(self, reports: Sequence[Report]) -> int:
+        try:
+            return await self._call(self._journal.append, reports)
+        except Exception as error:
+            if not self._is_broken:
+                self._is_broken = True
+                log.error("the journal cannot be written: %s", error)
+            return 0
+
+    async def _call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
