@@ -170,8 +170,11 @@ def read(path: Path, offset: int, count: int) -> tuple[list[Report], int]:
             if payload is None:
                 log.warning("%s is damaged at byte %d: what follows is left out", path, offset)
                 break
-            reports.append(from_json(json.loads(payload)))
             offset = file.tell()
+            try:
+                reports.append(from_json(json.loads(payload)))
+            except (ValueError, TypeError, KeyError) as error:
+                log.error("%s holds a report that cannot be read: %r", path, error)
     return reports, offset
 
 

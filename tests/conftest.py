@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 DATABASE_VARIABLE = "AIOTRACK_TEST_DATABASE_URL"
 REDIS_VARIABLE = "AIOTRACK_TEST_REDIS_URL"
 NO_SERVERS_VARIABLE = "AIOTRACK_TEST_NO_SERVERS"
+
+# Journals of test databases do not belong into the home of whoever runs the tests.
+os.environ.setdefault("AIOTRACK_JOURNAL_DIR", tempfile.mkdtemp(prefix="aiotrack-journals-"))
 
 # An example with a database takes what the machine gives it; CI repeats no bad luck.
 hypothesis_settings.register_profile("aiotrack", deadline=None, print_blob=True)
