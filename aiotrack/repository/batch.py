@@ -7,12 +7,21 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from aiotrack.errors import StoreError
-from aiotrack.report import Report, Witness
+from aiotrack.report import SINGLE_FACTS, Origin, Report, Witness
 from aiotrack.repository.fold import is_fast
 
 
 class PoisonError(StoreError):
     """The database blames a value of the group, not itself; never leaves the repository."""
+
+
+def says_all(run: Origin, sent: Origin) -> bool:
+    """Whether a run's report tells every birth fact that its send tells."""
+    return (
+        run.created_at == sent.created_at
+        and run.metadata == sent.metadata
+        and all(getattr(sent, name) in (None, getattr(run, name)) for name in SINGLE_FACTS)
+    )
 
 
 @dataclass(slots=True)
@@ -42,7 +51,7 @@ class Batch:
                 batch.add_slow(batch.slow, report)
         for task_id, report in runs.items():
             sent = sends.get(task_id)
-            if sent is not None and sent.origin.created_at == report.origin.created_at:
+            if sent is not None and says_all(report.origin, sent.origin):
                 del sends[task_id]  # the run says all that its send says
         by_id = attrgetter("origin.task_id")
         batch.sends = sorted(sends.values(), key=by_id)
@@ -57,7 +66,7 @@ class Batch:
     def sort_sends(self, told: Mapping[str, int | None], slow: dict[str, list[Report]]) -> None:
         """Find the sends that met a row of more than their own message.
 
-        *told* has the time of each touched row by task_id, None when the row is not plain.
+        *told* has the time of each touched row by task_id, None when it is more than a send.
         """
         for report in self.sends:
             task_id = report.origin.task_id

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from aiotrack.report import SINGLE_FACTS
+
 TEXT, INT, BIG, FLOAT, BOOL, JSON, TIME = (
     "text",
     "integer",
@@ -71,6 +73,9 @@ ATTEMPT_COLUMNS: Final = {
 EXECUTIONS = "aiotrack_executions"
 ATTEMPTS = "aiotrack_attempts"
 
+_FACTS = tuple(name for name in BIRTH_COLUMNS if name in SINGLE_FACTS)
+_IS_POSTGRES, _IS_SQLITE = "IS NOT DISTINCT FROM", "IS"
+
 _SAME_MESSAGE = "t.plain AND t.created_at = excluded.created_at"
 _SAME_RUN = "t.run_id = excluded.run_id AND excluded.witness > t.witness"
 
@@ -79,7 +84,17 @@ def _assignments(names: list[str], source: str = "excluded") -> str:
     return ", ".join(f"{name} = {source}.{name}" for name in names)
 
 
-def _run_conflict() -> str:
+def _same_facts(same: str) -> str:
+    """Say that what is told fits the row: sender and worker may see other labels.
+
+    *same* is the database's word for an equality that takes NULLs as equal.
+    """
+    told = ", ".join(f"COALESCE(excluded.{name}, t.{name})" for name in _FACTS)
+    known = ", ".join(f"t.{name}" for name in _FACTS)
+    return f"({told}, excluded.metadata) {same} ({known}, t.metadata)"
+
+
+def _run_conflict(same: str) -> str:
     """Take a worker's report over its own send, or its own earlier report; refuse all else."""
     taken = [*RUN_COLUMNS, "runs"]
     birth = ", ".join(
@@ -88,18 +103,20 @@ def _run_conflict() -> str:
     )
     return (
         f"ON CONFLICT (task_id) DO UPDATE SET {_assignments(taken)}, {birth} "
-        f"WHERE {_SAME_MESSAGE} AND (t.run_id = '' OR ({_SAME_RUN}))"
+        f"WHERE {_SAME_MESSAGE} AND ((t.run_id = '' AND {_same_facts(same)}) OR ({_SAME_RUN}))"
     )
 
 
-_SEND_CONFLICT = (
-    "ON CONFLICT (task_id) DO UPDATE SET witness = t.witness "
-    "WHERE NOT t.plain OR t.created_at <> excluded.created_at"
-)
-"""Touch a known row only when it may tell of another message."""
+def _send_conflict(same: str) -> str:
+    """Touch a known row only when it may tell of another message, or otherwise of this one."""
+    return (
+        "ON CONFLICT (task_id) DO UPDATE SET witness = t.witness WHERE NOT t.plain "
+        f"OR t.created_at <> excluded.created_at OR NOT ({_same_facts(same)})"
+    )
 
-_PLAIN_TIME = "CASE WHEN plain THEN created_at END"
-"""What a send gets back: the old time of a plain row that it touched, NULL from any other row."""
+
+_PLAIN_TIME = "CASE WHEN plain AND run_id = '' THEN created_at END"
+"""What a send gets back: the time of a row that is but a send, NULL from any other row."""
 
 
 class Postgres:
@@ -149,12 +166,13 @@ class Postgres:
 
 
 POSTGRES_RUN = Postgres.insert(
-    EXECUTIONS, EXECUTION_COLUMNS, f"{_run_conflict()} RETURNING task_id"
+    EXECUTIONS, EXECUTION_COLUMNS, f"{_run_conflict(_IS_POSTGRES)} RETURNING task_id"
 )
 POSTGRES_SEND = Postgres.insert(
     EXECUTIONS,
     EXECUTION_COLUMNS,
-    f"{_SEND_CONFLICT} RETURNING task_id, (extract(epoch FROM {_PLAIN_TIME}) * 1000000)::bigint",
+    f"{_send_conflict(_IS_POSTGRES)} "
+    f"RETURNING task_id, (extract(epoch FROM {_PLAIN_TIME}) * 1000000)::bigint",
 )
 POSTGRES_ENSURE = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, "ON CONFLICT (task_id) DO NOTHING")
 POSTGRES_LOCK = Postgres.select(
@@ -176,9 +194,11 @@ def _sqlite_insert(table: str, columns: dict[str, str], tail: str) -> str:
     return f"INSERT INTO {table} AS t ({names}) VALUES ({marks}) {tail}"
 
 
-SQLITE_RUN = _sqlite_insert(EXECUTIONS, EXECUTION_COLUMNS, f"{_run_conflict()} RETURNING task_id")
+SQLITE_RUN = _sqlite_insert(
+    EXECUTIONS, EXECUTION_COLUMNS, f"{_run_conflict(_IS_SQLITE)} RETURNING task_id"
+)
 SQLITE_SEND = _sqlite_insert(
-    EXECUTIONS, EXECUTION_COLUMNS, f"{_SEND_CONFLICT} RETURNING task_id, {_PLAIN_TIME}"
+    EXECUTIONS, EXECUTION_COLUMNS, f"{_send_conflict(_IS_SQLITE)} RETURNING task_id, {_PLAIN_TIME}"
 )
 SQLITE_ENSURE = _sqlite_insert(EXECUTIONS, EXECUTION_COLUMNS, "ON CONFLICT (task_id) DO NOTHING")
 SQLITE_ROW = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM {EXECUTIONS} WHERE task_id = ?"

@@ -77,6 +77,10 @@ class Truth:
         self.now += 1  # no two messages are made in the same microsecond
         sent = self.origin(self.passing())
         received = replace(sent, args=self.json([self.value()]), exact=self.chance(0.8))
+        if self.chance(0.3):  # a middleware changed labels, or only the worker names a module
+            other = self.origin(sent.created_at)
+            names = ("module", "created_by", "queue", "metadata")
+            received = replace(received, **{name: getattr(other, name) for name in names})
         message = Message(sent, received if self.chance(0.3) else sent)
         if self.chance(0.8):
             self.tell(Report(sent, Witness.SENT, TaskStatus.PENDING))
