@@ -335,6 +335,8 @@ class TrackerMiddleware(TaskiqMiddleware):
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
         describe(report, error, self._encoder)
         report.error_class = _class_of(error, message)
+        if report.error_class == "timeout":
+            report.error = f"exceeded its time limit of {message.labels['timeout']} s"
         return report
 
     def _without_result(self, run: Run, message: TaskiqMessage, duration: float) -> Report:
