@@ -35,6 +35,7 @@ check: $(STAMP) ## format, lint, types, import contracts, file sizes, docs
 	@$(BIN)/lint-imports --no-logo
 	@AIOTRACK_TEST_NO_SERVERS=1 $(BIN)/python -m pytest -q -n 0 tests/architecture/test_files.py
 	@$(BIN)/python docs/check.py
+	@$(BIN)/python docs/generate.py --check
 
 format: $(STAMP) ## format and fix what can be fixed
 	@$(BIN)/ruff format .
@@ -52,6 +53,7 @@ chaos: $(STAMP) ## kill servers and workers for minutes, see that nothing is los
 
 docs: $(STAMP) ## check every local link and every Python block in README and docs
 	@$(BIN)/python docs/check.py
+	@$(BIN)/python docs/generate.py --check
 
 constraints: ## renew constraints.txt from a fresh environment with the newest releases
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \

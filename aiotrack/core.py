@@ -51,7 +51,9 @@ class Core:
             tracker.database, clock=tracker.clock, pgbouncer=settings.pgbouncer
         )
         self.reader: Reader = Reader(self.repository)
-        journal = Journal(_journal_folder(tracker))
+        told = settings.journal_dir
+        base = Path(told) if told else default_folder()
+        journal = Journal(base / hashlib.sha256(self.repository.name.encode()).hexdigest()[:16])
         self.recorder = Recorder(
             self.repository.write,
             budget=settings.commit_budget,
@@ -77,7 +79,8 @@ class Lifecycle:
         self.redis = redis or self.settings.redis_url
         self.clock = Clock()
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self.encoder = self.make_encoder(())
+        self._redacted: tuple[str | re.Pattern[str], ...] = ()
+        self.redact(())
         self._cores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Core] = (
             weakref.WeakKeyDictionary()
         )
@@ -214,20 +217,10 @@ class Lifecycle:
         self._last = (loop, core)
         return core
 
-    def make_encoder(self, redact: Iterable[str | re.Pattern[str]]) -> Encoder:
-        """Give an encoder with this tracker's limits."""
-        return Encoder(max_value_bytes=self.settings.max_value_bytes, redact=redact)
-
-
-def _journal_folder(tracker: Lifecycle) -> Path:
-    """Give the folder of a database's journals: processes of other databases never adopt them."""
-    database = tracker.database
-    url = database if isinstance(database, str) else str(database.url)
-    head, at, tail = url.rpartition("@")
-    name = f"{head.rpartition(':')[0]}@{tail}" if at else url  # a password may change
-    told = tracker.settings.journal_dir
-    base = Path(told) if told else default_folder()
-    return base / hashlib.sha256(name.encode()).hexdigest()[:16]
+    def redact(self, names: Iterable[str | re.Pattern[str]]) -> None:
+        """Never store values under *names* (or patterns), besides the usual secrets."""
+        self._redacted = (*self._redacted, *names)
+        self.encoder = Encoder(max_value_bytes=self.settings.max_value_bytes, redact=self._redacted)
 
 
 _EVERY: weakref.WeakSet[Lifecycle] = weakref.WeakSet()

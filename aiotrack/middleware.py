@@ -104,7 +104,8 @@ class TrackerMiddleware(TaskiqMiddleware):
         self._module = module
         self._record_args = record_args
         self._record_result = record_result
-        self._encoder: Encoder = tracker.make_encoder(redact)
+        tracker.redact(redact)
+        self._encoder: Encoder = tracker.encoder
         self._parameters: dict[str, tuple[str, ...]] = {}
         self._names: dict[str, tuple[str, str]] = {}
         self._queue: str | None = None

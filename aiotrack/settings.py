@@ -117,4 +117,4 @@ def _check(settings: Settings) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise InvalidSetting(key, f"{value!r} is not a number")
         if not low <= value <= high:
-            raise InvalidSetting(key, f"{value} is outside {low:g} to {high:g}")
+            raise InvalidSetting(key, f"{value} is outside {low} to {high}")

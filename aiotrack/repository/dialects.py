@@ -6,6 +6,7 @@ import logging
 import tempfile
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
@@ -83,7 +84,11 @@ def make_engine(url: URL, *, pgbouncer: bool) -> AsyncEngine:
         return engine
     options: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": CONNECT_TIMEOUT}
     if pgbouncer:
-        options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        options |= {
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": lambda: f"aiotrack_{uuid4().hex}",
+        }
     else:
         options["server_settings"] = {
             "application_name": "aiotrack",

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SCHEMA_WAIT = 30.0
+"""Seconds to wait while another process makes the schema: a guess, many starts on a busy host."""
+
 SCHEMA_LOCK = 0x61696F747261636B
 """Advisory lock of whoever makes the schema: the letters 'aiotrack'."""
 
@@ -76,6 +79,14 @@ class Repository:
         from aiotrack.repository.postgres import PostgresWriter
 
         return PostgresWriter(self.engine)
+
+    @property
+    def name(self) -> str:
+        """Which database this is, for all processes of this host, without its password."""
+        url = self.engine.url
+        if self._path is not None:
+            return f"sqlite:{self._path.resolve()}"
+        return f"postgresql:{url.username}@{url.host}:{url.port or 5432}/{url.database}"
 
     @property
     def dialect(self) -> str:
@@ -208,7 +219,7 @@ class Repository:
         async with _alone(), self.connection() as connection:
             with guard:
                 if not self._sqlite:
-                    await connection.execute(text(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
+                    await _take_turn(connection)
                 found = await connection.run_sync(_version)
                 if found is None or not only_empty:
                     await connection.run_sync(lambda sync: migrations.upgrade(sync, revision))
@@ -241,6 +252,21 @@ async def _alone() -> AsyncIterator[None]:
         yield
     finally:
         _migrating.release()
+
+
+async def _take_turn(connection: AsyncConnection) -> None:
+    """Hold `SCHEMA_LOCK` until the transaction ends.
+
+    Asked for again and again: one long wait would end with the driver's limit for a command.
+    """
+    query = text(f"SELECT pg_try_advisory_xact_lock({SCHEMA_LOCK})")
+    end = time.monotonic() + SCHEMA_WAIT
+    while not (await connection.execute(query)).scalar_one():
+        if time.monotonic() >= end:
+            raise StoreUnavailable(
+                f"another process has been changing the schema for over {SCHEMA_WAIT:g} s"
+            )
+        await asyncio.sleep(0.05)
 
 
 def _version(connection: Connection) -> str | None:

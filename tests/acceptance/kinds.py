@@ -163,13 +163,23 @@ KINDS: list[Sender] = [
     _simple(
         "shop.slow",
         lambda name, n: failure(
-            name, n, "TimeoutError", "TimeoutError", error_class="timeout", trace="TimeoutError"
+            name,
+            n,
+            "exceeded its time limit of 0.05 s",
+            "TimeoutError",
+            error_class="timeout",
+            trace="TimeoutError",
         ),
     ),
     _simple(
         "shop.slow_sync",
         lambda name, n: failure(
-            name, n, "TimeoutError", "TimeoutError", error_class="timeout", trace="TimeoutError"
+            name,
+            n,
+            "exceeded its time limit of 0.05 s",
+            "TimeoutError",
+            error_class="timeout",
+            trace="TimeoutError",
         ),
     ),
     _simple(

@@ -15,8 +15,10 @@ Either way the table ``aiotrack_version`` says where the schema stands.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -44,14 +46,18 @@ def upgrade(connection: Connection | None = None, revision: str = "head") -> Non
     """
     from alembic import command
 
-    command.upgrade(config(_connection(connection)), revision)
+    bound = config(_connection(connection))
+    with _inside_another():
+        command.upgrade(bound, revision)
 
 
 def downgrade(connection: Connection | None = None, revision: str = "base") -> None:
     """Bring the schema down to *revision*; ``base`` drops every table of aiotrack."""
     from alembic import command
 
-    command.downgrade(config(_connection(connection)), revision)
+    bound = config(_connection(connection))
+    with _inside_another():
+        command.downgrade(bound, revision)
 
 
 def _connection(given: Connection | None) -> Connection:
@@ -60,3 +66,20 @@ def _connection(given: Connection | None) -> Connection:
     from alembic import op
 
     return op.get_bind()
+
+
+@contextlib.contextmanager
+def _inside_another() -> Iterator[None]:
+    """Give a user's migration that runs now its `op` and `context` back afterwards.
+
+    Alembic keeps both in module globals, and the end of a run inside takes them away.
+    """
+    from alembic import context, op
+
+    found: list[Any] = [getattr(module, "_proxy", None) for module in (context, op)]
+    try:
+        yield
+    finally:
+        for proxy in found:
+            if proxy is not None:
+                proxy._install_proxy()  # noqa: SLF001 - Alembic has no public way
