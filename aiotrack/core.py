@@ -128,6 +128,7 @@ class Lifecycle:
             return
         if core.recorder.is_busy:  # runs that outlive the shutdown still need it
             await core.recorder.flush(4.0)
+            await core.repository.release()
         else:
             await self._discard(core)
 
@@ -141,8 +142,7 @@ class Lifecycle:
 
     def is_ready(self) -> bool:
         """Whether this loop's database was reached."""
-        core = self._cores.get(asyncio.get_running_loop())
-        return core is not None and core.is_ready
+        return self._core().is_ready
 
     async def ready(self) -> bool:
         """Reach the database if nobody did, for at most `READY_BUDGET` seconds; never raises."""

@@ -8,7 +8,6 @@ is harmless when repeated, because reports may be told any number of times.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -29,9 +28,12 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 64 * 1024 * 1024
 """Size of one process' journal; what does not fit is refused."""
 
+ADOPTED_AT_ONCE = 16
+"""Journals of others that are open at a time."""
+
 _FRAME = struct.Struct(">II")
-_MAX_FRAME = 4 * 1024 * 1024
-"""A longer frame is damage: a report's values are bounded far below it."""
+_TORN = 1 << 62
+"""Length of a frame that has no end."""
 
 
 def default_folder() -> Path:
@@ -55,7 +57,7 @@ class Journal:
         self._folder = folder
         self._max_bytes = max_bytes
         self._file: IO[bytes] | None = None
-        self._path = folder / f"{os.getpid()}-{uuid4().hex[:12]}.journal"
+        self._path = _new_path(folder)
         self.size = 0
         """Bytes that are kept now."""
 
@@ -80,26 +82,41 @@ class Journal:
         if frames:
             file = self._file or self._open()
             try:
-                file.write(b"".join(frames))
-                file.flush()
+                if os.fstat(file.fileno()).st_size != self.size:
+                    file.truncate(self.size)  # the rest of an append that failed
+                _write_all(file, b"".join(frames))
                 os.fsync(file.fileno())
             except OSError:
-                file.truncate(self.size)
-                file.seek(self.size)
+                with contextlib.suppress(OSError):
+                    file.truncate(self.size)
                 raise
             self.size = size
         return count
 
     def read(self, offset: int, count: int) -> tuple[list[Report], int]:
         """Give up to *count* reports from *offset* (bytes) on, and where the next ones begin."""
-        return read(self._path, offset, count) if offset < self.size else ([], offset)
+        if self._file is None or offset >= self.size:
+            return [], offset
+        return read(self._file, offset, count)
 
-    def clear(self) -> None:
-        """Forget what this process kept: it is in the database."""
+    def clear(self, offset: int) -> bool:
+        """Forget what this process kept: it is in the database up to *offset*.
+
+        Returns:
+            False, and nothing is forgotten, when more was kept meanwhile.
+        """
+        if offset < self.size:
+            return False
         if self._file is not None:
             self._file.truncate(0)
-            self._file.seek(0)
             os.fsync(self._file.fileno())
+        self.size = 0
+        return True
+
+    def leave(self) -> None:
+        """Start anew in another file; this one waits for whoever adopts it."""
+        self.close()
+        self._path = _new_path(self._folder)
         self.size = 0
 
     def close(self) -> None:
@@ -112,23 +129,30 @@ class Journal:
 
     def adopt(self) -> list[Orphan]:
         """Take the journals of processes that are gone; each is locked until it is let go."""
-        found = []
+        found: list[Orphan] = []
         for path in sorted(self._folder.glob("*.journal")):
-            if path != self._path:
-                with contextlib.suppress(OSError):
-                    file = path.open("r+b")
-                    if _lock(file) and path.exists():
-                        found.append(Orphan(path, file))
-                    else:
-                        file.close()
+            if path == self._path or len(found) >= ADOPTED_AT_ONCE:
+                continue
+            with contextlib.suppress(OSError):
+                file = path.open("r+b", buffering=0)
+                if _lock(file) and path.exists():
+                    found.append(Orphan(path, file))
+                else:
+                    file.close()
         return found
 
     def _open(self) -> IO[bytes]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
-        self._file = os.fdopen(handle, "r+b", buffering=0)
-        _lock(self._file)
-        return self._file
+        while True:
+            handle = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
+            file = os.fdopen(handle, "r+b", buffering=0)
+            _lock(file)
+            if self._path.exists():
+                break
+            file.close()  # whoever adopts was faster than the lock, and removed it
+        _sync_folder(self._folder)
+        self._file = file
+        return file
 
 
 class Orphan:
@@ -140,7 +164,7 @@ class Orphan:
 
     def read(self, offset: int, count: int) -> tuple[list[Report], int]:
         """Give up to *count* reports from *offset* on, up to the first damage."""
-        return read(self.path, offset, count)
+        return read(self._file, offset, count)
 
     def remove(self) -> None:
         """Delete it: its reports are in the database."""
@@ -153,6 +177,11 @@ class Orphan:
 
 
 def _lock(file: IO[bytes]) -> bool:
+    """Take a file for this process; where the system has no such locks nothing is adopted."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -160,31 +189,58 @@ def _lock(file: IO[bytes]) -> bool:
     return True
 
 
-def read(path: Path, offset: int, count: int) -> tuple[list[Report], int]:
-    """Read frames of a journal, and say where the next one begins."""
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name survive a power cut, where folders can be opened."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _new_path(folder: Path) -> Path:
+    return folder / f"{os.getpid()}-{uuid4().hex[:12]}.journal"
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    """Write every byte: a disk that is nearly full takes a part of them and says nothing."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def read(file: IO[bytes], offset: int, count: int) -> tuple[list[Report], int]:
+    """Read frames of a journal, and say where the next one begins; damage is passed over."""
     reports: list[Report] = []
-    with path.open("rb") as file:
+    end = os.fstat(file.fileno()).st_size
+    while len(reports) < count and offset < end:
         file.seek(offset)
-        while len(reports) < count and (head := file.read(_FRAME.size)):
-            payload = _payload(head, file)
-            if payload is None:
-                log.warning("%s is damaged at byte %d: what follows is left out", path, offset)
-                break
-            offset = file.tell()
+        length, payload = _frame(file)
+        if length > end - offset:
+            log.warning("%s is torn or damaged at byte %d: the rest is lost", file.name, offset)
+            return reports, end
+        if payload is None:
+            log.error("%s is damaged at byte %d: a report is lost", file.name, offset)
+        else:
             try:
                 reports.append(from_json(json.loads(payload)))
-            except (ValueError, TypeError, KeyError) as error:
-                log.error("%s holds a report that cannot be read: %r", path, error)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                log.error("%s holds a report that cannot be read: %r", file.name, error)
+        offset += length
     return reports, offset
 
 
-def _payload(head: bytes, file: IO[bytes]) -> bytes | None:
-    """Read what belongs to a frame's head; None when it is torn or damaged."""
+def _frame(file: IO[bytes]) -> tuple[int, bytes | None]:
+    """Read a frame: its length, too great when it is torn, and what it holds, None if damaged."""
+    head = file.read(_FRAME.size)
     if len(head) < _FRAME.size:
-        return None
+        return _TORN, None
     length, checksum = _FRAME.unpack(head)
-    payload = file.read(length) if length <= _MAX_FRAME else b""
-    return payload if len(payload) == length and zlib.crc32(payload) == checksum else None
+    if length > MAX_BYTES:
+        return _TORN, None
+    payload = file.read(length)
+    return _FRAME.size + length, payload if zlib.crc32(payload) == checksum else None
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -194,7 +250,8 @@ def to_json(report: Report) -> dict[str, Any]:
 
 def from_json(said: dict[str, Any]) -> Report:
     """Give back what `to_json` made, also by an older release: unknown fields are left out."""
-    origin = Origin(**{k: v for k, v in said.pop("origin").items() if k in Origin.__slots__})
+    told = said.pop("origin")
+    origin = Origin(**{k: v for k, v in told.items() if k in Origin.__slots__})
     patch = said.pop("patch", None)
     rest = {k: v for k, v in said.items() if k in Report.__slots__}
     rest["witness"] = Witness(rest["witness"])

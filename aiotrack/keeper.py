@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -18,6 +19,9 @@ T = TypeVar("T")
 
 PIECE = 500
 """Reports that are replayed at once, between two groups of fresh ones."""
+
+LOOK_AGAIN = 60.0
+"""Seconds between two looks for journals of processes that are gone."""
 
 Write = Callable[[Sequence[Report]], Awaitable[None]]
 
@@ -38,13 +42,19 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._replayed = 0
         self._adopted = 0
-        self._orphans: list[Orphan] | None = None
+        self._orphans: list[Orphan] = []
+        self._next_look = 0.0
         self._is_broken = False
 
     @property
     def has_work(self) -> bool:
         """Whether something waits to be replayed."""
-        return self._journal.size > 0 or bool(self._orphans) or self._orphans is None
+        return self._journal.size > 0 or bool(self._orphans) or time.monotonic() >= self._next_look
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether reports of this process wait in the journal."""
+        return self._journal.size > 0 or bool(self._queue)
 
     async def keep(self, report: Report) -> bool:
         """Keep one report; True when it is on the disk."""
@@ -64,38 +74,56 @@ class Keeper:
         Raises:
             StoreError: The database is away again; nothing is lost.
         """
-        if self._orphans is None:
+        if not self._orphans and time.monotonic() >= self._next_look:
             self._orphans = await self._call(self._journal.adopt)
+            self._next_look = time.monotonic() + (0.0 if self._orphans else LOOK_AGAIN)
         if self._journal.size > 0:
             await self._replay_own()
         elif self._orphans:
             await self._replay_orphan(self._orphans[-1])
 
     async def _replay_own(self) -> None:
-        reports, after = await self._call(self._journal.read, self._replayed, PIECE)
+        try:
+            reports, after = await self._call(self._journal.read, self._replayed, PIECE)
+        except OSError as error:
+            log.error("the journal cannot be read; it is left where it is: %s", error)
+            await self._call(self._journal.leave)
+            self._replayed = 0
+            return
         if reports:
             await self._write(reports)
+        if after > self._replayed:
             self._replayed = after
-        elif not self._queue:
-            await self._call(self._journal.clear)
+        elif await self._call(self._journal.clear, after):
             self._replayed = 0
 
     async def _replay_orphan(self, orphan: Orphan) -> None:
-        reports, after = await self._call(orphan.read, self._adopted, PIECE)
+        try:
+            reports, after = await self._call(orphan.read, self._adopted, PIECE)
+        except OSError as error:
+            log.error("%s cannot be read; it is left where it is: %s", orphan.path, error)
+            await self._let_go(orphan.close)
+            return
         if reports:
             await self._write(reports)
+        if after > self._adopted:
             self._adopted = after
-        else:
-            await self._call(orphan.remove)
+            return
+        if self._adopted:
             log.warning("the journal of a process that is gone was replayed: %s", orphan.path)
-            self._orphans = self._orphans[:-1] if self._orphans else []
-            self._adopted = 0
+        await self._let_go(orphan.remove)
+
+    async def _let_go(self, how: Callable[[], None]) -> None:
+        """Be done with the last orphan."""
+        self._orphans.pop()
+        self._adopted = 0
+        await self._call(how)
 
     async def close(self) -> None:
         """Let the files go."""
         if self._task is not None:
             await self._task
-        for orphan in self._orphans or ():
+        for orphan in self._orphans:
             await self._call(orphan.close)
         await self._call(self._journal.close)
         self._thread.shutdown(wait=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
 import logging
 import os
@@ -120,6 +121,9 @@ class TrackerMiddleware(TaskiqMiddleware):
     async def startup(self) -> None:
         """Start the tracker; a database that is away is reported and tried again."""
         await self.tracker.startup(wait=False)
+        if self.broker.is_worker_process:
+            gc.collect()
+            gc.freeze()  # what is loaded stays: no collection walks it again, see decisions/007
 
     @guarded
     async def shutdown(self) -> None:

@@ -8,7 +8,6 @@ nothing), else after a short gather (2 to 5 rows a commit without it, 6 to 20 wi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 from collections import Counter
@@ -34,6 +33,9 @@ GROUP = 500
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 2.0
 """Seconds between tries while the database is away: doubled from the first to the last."""
 
+STOP = 0.5
+"""Seconds that a write gets to end when it is cancelled."""
+
 Key = tuple[str, str, int]
 
 
@@ -44,15 +46,18 @@ def _key(report: Report) -> Key:
 class _Waiting:
     """The hooks that wait for one group, and the timer that lets them go."""
 
-    __slots__ = ("futures", "timer")
+    __slots__ = ("futures", "joined", "timer")
 
     def __init__(self) -> None:
         self.futures: list[asyncio.Future[bool]] = []
         self.timer: asyncio.TimerHandle | None = None
+        self.joined: list[_Waiting] = []
 
     def release(self, committed: bool) -> None:  # noqa: FBT001 - called by a timer
         if self.timer is not None:
             self.timer.cancel()
+        for other in self.joined:
+            other.release(committed)
         for future in self.futures:
             if not future.done():
                 future.set_result(committed)
@@ -87,11 +92,13 @@ class Recorder:
         self._writing: dict[Key, Report] = {}
         self._waiting = _Waiting()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._failing_since: float | None = None
         self._is_reported = False
+        self._is_closing = False
         self._live = 0
         self._peak = 0
         self.counters: Counter[str] = Counter()
@@ -144,75 +151,86 @@ class Recorder:
             False when the budget was over first: the report is kept and written later.
         """
         if self.is_stalled:
-            return await self._keep(report)
+            return await self._keep(report, is_taken=False)
         self._put(report)
         waiter = self._wait()
         if at_once or (not self._writing and self._is_complete()):
             self._go()
         else:
             self._schedule(GATHER)
-        return await waiter or await self._keep(report)
+        return await waiter or await self._keep(report, is_taken=True)
 
-    async def _keep(self, report: Report) -> bool:
+    async def _keep(self, report: Report, *, is_taken: bool) -> bool:
         """Take a report that the database does not take in time; False: it is not committed."""
         self.counters["late"] += 1
         is_last_word = report.witness in {Witness.HANDED_BACK, Witness.ENDED}
-        if is_last_word and self._keeper is not None and await self._keeper.keep(report):
-            self.counters["journaled"] += 1
-            for group in (self._buffer, self._writing):
-                if group.get(_key(report)) is report:
-                    del group[_key(report)]
-        else:
-            await self._hold(report)
-        self._go()
+        is_kept = False
+        try:
+            if is_last_word and self._keeper is not None:
+                is_kept = await self._keeper.keep(report)
+        finally:  # also when the hook was cancelled
+            if is_kept:
+                self.counters["journaled"] += 1
+                self.counters["reports"] += not is_taken
+                self._forget(report)
+            elif not is_taken:
+                self._put(report)
+            self._go()
+        key = _key(report)
+        while self._blocks and is_last_word and (key in self._buffer or key in self._writing):
+            await self._next()  # nothing else keeps it
         return False
 
-    async def _hold(self, report: Report) -> None:
-        """Keep a report in memory, and with `block_ack` its task with it."""
-        if _key(report) not in self._writing:
-            self._put(report)
-        while self._blocks and (_key(report) in self._buffer or _key(report) in self._writing):
-            future: asyncio.Future[bool] = self._loop.create_future()
-            self._waiting.futures.append(future)
-            self._go()
-            await future
+    def _forget(self, report: Report) -> None:
+        for group in (self._buffer, self._writing):
+            if group.get(_key(report)) is report:
+                del group[_key(report)]
+
+    def _next(self) -> asyncio.Future[bool]:
+        """Give what ends with the group that is written next, however long that takes."""
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._waiting.futures.append(future)
+        self._go()
+        return future
 
     async def flush(self, timeout: float | None = None) -> bool:
-        """Write all that was taken until now; False when *timeout* (seconds) was over first."""
+        """Write all that was taken, the journal's too; False when *timeout* (seconds) is over."""
         try:
             async with asyncio.timeout(timeout):
-                while self._buffer or self._writing:
-                    future: asyncio.Future[bool] = self._loop.create_future()
-                    self._waiting.futures.append(future)
-                    self._go()
-                    await future
+                while self.backlog or (self._keeper is not None and self._keeper.is_holding):
+                    await self._next()
         except TimeoutError:
             return False
         return True
 
-    async def close(self, timeout: float = 4.0) -> list[Report]:
-        """Write what is left for at most *timeout* seconds, and stop.
+    async def close(self, timeout: float = 3.0) -> list[Report]:
+        """Write what is left for at most *timeout* seconds, and stop; the journal takes the rest.
+
+        It has to end within the five seconds that TaskIQ leaves a broker.
 
         Returns:
-            The reports that could not be written.
+            The reports that nothing took.
         """
-        if not self.is_stalled:
-            await self.flush(timeout)
+        end = self._loop.time() + timeout
+        while self.backlog and not self.is_stalled and (left := end - self._loop.time()) > 0:
+            await asyncio.wait({self._next()}, timeout=min(left, 0.1))
+        self._is_closing = True
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task}, timeout=STOP)  # a rollback may hang, too
             self._task = None
         if self._timer is not None:
             self._timer.cancel()
+        rest = sorted(self.drain(), key=lambda report: report.witness, reverse=True)
+        keeper, self._keeper = self._keeper, None
         self._waiting.release(False)
-        left = self.drain()
-        if self._keeper is not None:
-            kept = await self._keeper.keep_all(left)
+        if keeper is not None:
+            kept = await keeper.keep_all(rest)
             self.counters["journaled"] += kept
-            left = left[kept:]
-            await self._keeper.close()
-        return left
+            rest = rest[kept:]
+            await keeper.close()
+        self._is_closing = False
+        return rest
 
     def drain(self) -> list[Report]:
         """Hand over what is not committed, to a recorder of another loop."""
@@ -245,22 +263,26 @@ class Recorder:
         known = self._buffer.get(key)
         self._buffer[key] = report if known is None else combine(known, report)
         self.counters["reports"] += 1
-        if len(self._buffer) > self._max_backlog:
+        if self.backlog > self._max_backlog:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Let a twentieth go, the least important first: starts before final reports."""
+        """Let a twentieth go, the least important and oldest first: starts before final reports."""
         if self.counters["dropped"] == 0:
             log.error("the backlog of %d reports is full: reports are lost", self._max_backlog)
-        order = sorted(self._buffer, key=lambda key: self._buffer[key].witness)
-        for key in order[: self._max_backlog // 20]:
-            witness = self._buffer.pop(key).witness
-            self.counters["dropped"] += 1
-            self.counters[f"dropped_{witness.name.lower()}"] += 1
+        room = max(self._max_backlog // 20, self.backlog - self._max_backlog)
+        for witness in Witness:
+            found = (key for key, report in self._buffer.items() if report.witness is witness)
+            keys = list(islice(found, room))
+            for key in keys:
+                del self._buffer[key]
+            self.counters["dropped"] += len(keys)
+            self.counters[f"dropped_{witness.name.lower()}"] += len(keys)
+            room -= len(keys)
 
     def _go(self) -> None:
         self._wake.set()
-        if self._task is None:
+        if (self._task is None or self._task.done()) and not self._is_closing:
             context = contextvars.Context()  # the writer belongs to no run
             self._task = self._loop.create_task(
                 self._work(), name="aiotrack-recorder", context=context
@@ -270,9 +292,10 @@ class Recorder:
         """Start a group in *delay* seconds, or sooner if one was to start sooner."""
         at = self._loop.time() + delay
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._due <= at:
                 return
             self._timer.cancel()
+        self._due = at  # uvloop's handles do not always tell when they are due
         self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -285,18 +308,48 @@ class Recorder:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            waiting, self._waiting = self._waiting, _Waiting()
-            self._writing, self._buffer = self._buffer, {}
-            self._peak = max(self._live, self._peak // 2)
-            backoff = BACKOFF_FIRST
-            while self._writing or self._failing_since is not None:
-                if await self._try():
-                    backoff = BACKOFF_FIRST
-                else:
-                    await asyncio.sleep(backoff)
-                    backoff = min(backoff * 2, BACKOFF_LAST)
-            waiting.release(True)  # only now: one write may not have held all of their reports
+            waiting = _Waiting()
+            is_done = False
+            try:
+                await self._write_all(waiting)
+                is_done = True
+            finally:
+                waiting.release(is_done)  # only now: one write may not have held all of theirs
             await self._catch_up()
+
+    async def _write_all(self, waiting: _Waiting) -> None:
+        """Write all that is there; while the database is away, also what comes meanwhile."""
+        self._take(waiting)
+        self._peak = max(self._live, self._peak // 2)
+        backoff = BACKOFF_FIRST
+        while self._writing or self._failing_since is not None:
+            was_away = self._failing_since is not None
+            if await self._try():
+                backoff = BACKOFF_FIRST
+                if was_away:
+                    self._take(waiting)
+            else:
+                self._give_back()
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, BACKOFF_LAST)
+                self._take(waiting, GROUP)
+
+    def _take(self, waiting: _Waiting, count: int | None = None) -> None:
+        """Make a group of what is there, or of *count* of it, and let all who wait join it."""
+        waiting.joined.append(self._waiting)
+        self._waiting = _Waiting()
+        if count is None:
+            self._buffer, taken = {}, self._buffer
+        else:
+            taken = {key: self._buffer.pop(key) for key in list(islice(self._buffer, count))}
+        self._writing |= taken
+
+    def _give_back(self) -> None:
+        """Put a group that was not written before the rest: newer reports may join its own."""
+        for key in self._writing.keys() & self._buffer.keys():
+            self._buffer[key] = combine(self._writing[key], self._buffer[key])
+        self._buffer = self._writing | self._buffer
+        self._writing = {}
 
     async def _catch_up(self) -> None:
         """Replay one piece of the journal, and come again for the next."""

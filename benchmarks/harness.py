@@ -295,7 +295,7 @@ def parser(text: str | None, **defaults: Any) -> argparse.ArgumentParser:
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument(
-        "--short", "--quick", action="store_true", help="a minute at most: a look, no figures"
+        "--short", "--quick", action="store_true", help="few tasks, few rounds: a look, no figures"
     )
     made.add_argument("--save", action="store_true", help="keep the results of a short run, too")
     made.add_argument("--markdown", action="store_true", help="print tables as Markdown")

@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py                     all of it, about forty minutes
     python benchmarks/overhead.py --mode drain --at-once 100 --variants postgres,sqlite
-    python benchmarks/overhead.py --short             two minutes, to see that it works
+    python benchmarks/overhead.py --short             five minutes, to see that it works
 
 Ratios are medians over pairs: each round runs every variant once, and a variant is compared with
 the untracked run of the same round. ``control`` is untracked again: what it is off 1.00 is noise.

@@ -27,6 +27,13 @@ log = logging.getLogger(__name__)
 COMMAND_TIMEOUT = 2.0
 """Seconds for one statement of a write; a server that accepts and never answers costs no more."""
 
+LIMIT = 5.0
+"""Seconds for a whole write or a connect: an engine that was given to us may have no limits, and
+BEGIN, COMMIT and ROLLBACK take none from here."""
+
+CLOSE_TIMEOUT = 0.5
+"""Seconds for the goodbye to a server that may be gone: TaskIQ leaves five for the whole end."""
+
 CONFLICT_TRIES = 20
 """Quick tries after a deadlock or serialization failure, about 10 ms apart."""
 
@@ -34,6 +41,15 @@ _POISON_CLASSES = ("22", "23", "54", "21")
 """SQLSTATE classes that blame the data: exception, integrity, limit, cardinality."""
 
 _CONFLICTS = {"40P01", "40001"}
+
+_BROKEN = (
+    SQLAlchemyError,
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What a connection raises that was cut, ended or answered with nonsense."""
 
 
 class PostgresWriter:
@@ -80,13 +96,14 @@ class PostgresWriter:
             if folded is not None:
                 await _store(connection, [folded])
 
-    async def close(self) -> None:
-        """Close the connection."""
-        held, self._held = self._held, None
-        if held is not None:
-            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
-                await held.driver_connection.close(timeout=COMMAND_TIMEOUT)
-            held.invalidate()
+    async def release(self) -> None:
+        """Close the connection until the next write."""
+        async with self._lock:
+            held, self._held = self._held, None
+            if held is not None:
+                with contextlib.suppress(asyncpg.PostgresError, *_BROKEN):
+                    await held.driver_connection.close(timeout=CLOSE_TIMEOUT)
+                held.invalidate()
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -94,10 +111,15 @@ class PostgresWriter:
             try:
                 if self._held is None:
                     self._held = await self._open()
-                yield self._held.driver_connection
+                connection = self._held.driver_connection
+                limit = asyncio.get_running_loop().call_later(LIMIT, connection.terminate)
+                try:
+                    yield connection
+                finally:
+                    limit.cancel()
             except asyncpg.PostgresError as error:
                 await self._after_error(error)
-            except (SQLAlchemyError, OSError, TimeoutError, asyncpg.InterfaceError) as error:
+            except _BROKEN as error:
                 self._drop()
                 raise StoreUnavailable(f"the database did not take a write: {error!r}") from error
             except asyncio.CancelledError:
@@ -111,7 +133,8 @@ class PostgresWriter:
         up' is neither SQLAlchemy's nor asyncpg's.
         """
         try:
-            return await self._engine.raw_connection()
+            async with asyncio.timeout(LIMIT):
+                return await self._engine.raw_connection()
         except Exception as error:
             raise StoreUnavailable(f"cannot connect to the database: {error!r}") from error
 

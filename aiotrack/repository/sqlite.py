@@ -71,11 +71,10 @@ class SqliteWriter:
         """
         await self._run(lambda connection: _modify(connection, task_id, change))
 
-    async def close(self) -> None:
-        """Close the connection and end the thread."""
+    async def release(self) -> None:
+        """Close the connection until the next write; the thread ends with this object."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()

@@ -195,12 +195,16 @@ class Repository:
         """Wait for what runs, and let the database go."""
         if self._apart:
             await asyncio.wait(self._apart, timeout=2.0)
-        await self._writer.close()
-        if self._owned or self._temporary is not None:
-            await self.engine.dispose()
+        await self.release()
         if self._temporary is not None:
             for suffix in ("", "-wal", "-shm", "-lock"):
                 self._temporary.with_name(self._temporary.name + suffix).unlink(missing_ok=True)
+
+    async def release(self) -> None:
+        """Close every connection; what is needed again opens again."""
+        await self._writer.release()
+        if self._owned or self._temporary is not None:
+            await self.engine.dispose()
 
     async def _check(self) -> None:
         async with self.connection() as connection:

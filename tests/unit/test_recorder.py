@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
 from aiotrack.errors import StoreUnavailable
+from aiotrack.journal import Journal
+from aiotrack.keeper import Keeper
 from aiotrack.model import TaskStatus
 from aiotrack.recorder import GROUP, Recorder
 from aiotrack.report import Origin, Report, Witness
+
+AWAY = StoreUnavailable("away")
 
 
 def report(number: int) -> Report:
@@ -20,104 +26,453 @@ def report(number: int) -> Report:
     return Report(origin, Witness.SENT, TaskStatus.PENDING)
 
 
-class Database:
-    """Keeps what is written; fails with the given errors first; waits for a word where asked."""
+def start(number: int) -> Report:
+    """Give the report of the *number*-th run's begin."""
+    one = report(number)
+    one.witness, one.run_id, one.status = Witness.STARTED, "r", TaskStatus.STARTED
+    return one
 
-    def __init__(self, *errors: Exception, gated: bool = False) -> None:
-        self.errors = list(errors)
-        self.stored: set[str] = set()
+
+def end(number: int) -> Report:
+    """Give the report of the *number*-th run's end."""
+    one = report(number)
+    one.witness, one.run_id, one.status = Witness.ENDED, "r", TaskStatus.SUCCESS
+    return one
+
+
+class FaultyStore:
+    """Keeps what is written, the greatest witness of each run; fails as planned.
+
+    A plan has one word for each write: an error to raise at once, ``"hang"`` for one that never
+    answers, ``"lose"`` for one that is stored and whose reply is lost. After it all goes well.
+    """
+
+    def __init__(self, *plan: Exception | str, gated: bool = False) -> None:
+        self.plan = list(plan)
+        self.stored: dict[str, Witness] = {}
+        self.writes: list[int] = []
+        self.away: Exception | None = None
         self.gate = asyncio.Semaphore(0 if gated else 1_000_000)
 
     async def write(self, reports: Sequence[Report]) -> None:
+        self.writes.append(len(reports))
         await self.gate.acquire()
         await asyncio.sleep(0)  # as a real write: others go on meanwhile
-        if self.errors:
-            raise self.errors.pop(0)
-        self.stored |= {one.origin.task_id for one in reports}
+        word = self.plan.pop(0) if self.plan else self.away
+        if isinstance(word, Exception):
+            raise word
+        if word == "hang":
+            async with asyncio.timeout(0.05):  # as every write of ours is bounded
+                await asyncio.Event().wait()
+        for one in reports:
+            known = self.stored.get(one.origin.task_id, one.witness)
+            self.stored[one.origin.task_id] = max(known, one.witness)
+        if word == "lose":
+            raise StoreUnavailable("the reply is lost")
+
+    async def until_stored(self, count: int) -> None:
+        """Wait until so many tasks are stored."""
+        while len(self.stored) < count:  # noqa: ASYNC110 - the recorder has no word for it
+            await asyncio.sleep(0)
+
+    def ended(self) -> set[str]:
+        """Give the tasks whose end is stored."""
+        return {task_id for task_id, witness in self.stored.items() if witness is Witness.ENDED}
+
+
+def kept(store: FaultyStore, folder: Path, **more: int) -> Keeper:
+    """Give a keeper with a journal in *folder*."""
+    return Keeper(Journal(folder, **more), store.write)
+
+
+def journals(folder: Path) -> list[int]:
+    """Give the sizes of the journals in *folder*."""
+    return [path.stat().st_size for path in folder.iterdir()]
+
+
+def names(count: int) -> set[str]:
+    """Give the first *count* task_ids."""
+    return {str(number) for number in range(count)}
+
+
+# ── group commit ────────────────────────────────────────────────────────────────────────────────
+async def test_a_lone_commit_starts_at_once() -> None:
+    """Nobody else is in flight: it waits for no timer."""
+    store = FaultyStore()
+    recorder = Recorder(store.write, budget=30)
+    recorder.enter()
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    committed = await recorder.commit(end(1))
+    took = loop.time() - begun
+    recorder.leave()
+    await recorder.close()
+
+    assert committed
+    assert 0.003 > took
+    assert [1] == store.writes
+
+
+async def test_commits_join_while_another_is_written() -> None:
+    """What comes during a write goes together in the next one."""
+    store = FaultyStore(gated=True)
+    recorder = Recorder(store.write, budget=30)
+    first = asyncio.create_task(recorder.commit(report(0), at_once=True))
+    await asyncio.wait([first], timeout=0.01)
+    rest = [asyncio.create_task(recorder.commit(report(n), at_once=True)) for n in range(1, 50)]
+    await asyncio.wait(rest, timeout=0.01)
+    store.gate.release()
+    store.gate.release()
+    told = await asyncio.gather(first, *rest)
+    await recorder.close()
+
+    assert [1, 49] == store.writes
+    assert [True] * 50 == told
+
+
+async def test_runs_that_end_together_are_one_write() -> None:
+    """A group waits for every run in flight, and starts with the last of them."""
+    store = FaultyStore()
+    recorder = Recorder(store.write, budget=30)
+    for _ in range(20):
+        recorder.enter()
+    await asyncio.gather(*(recorder.commit(end(number)) for number in range(20)))
+    await recorder.close()
+
+    assert [20] == store.writes
+
+
+async def test_start_and_end_of_a_quick_run_are_one_row() -> None:
+    """A start that nobody waits for lies long enough for its end to pass it."""
+    store = FaultyStore()
+    recorder = Recorder(store.write, budget=30)
+    recorder.enter()
+    recorder.add(start(1))
+    await recorder.commit(end(1))
+    await recorder.close()
+
+    assert [1] == store.writes
+    assert {"1"} == store.ended()
 
 
 async def test_nobody_is_told_of_a_commit_before_it() -> None:
     """More waiting reports than one write takes: each waiter goes on after its own write."""
-    database = Database()
-    recorder = Recorder(database.write, budget=30)
+    store = FaultyStore()
+    recorder = Recorder(store.write, budget=30)
     early = []
 
     async def commit(number: int) -> None:
         assert await recorder.commit(report(number), at_once=True)
-        if str(number) not in database.stored:
+        if str(number) not in store.stored:
             early.append(number)
 
     await asyncio.gather(*(commit(number) for number in range(3 * GROUP)))
     await recorder.close()
 
     assert [] == early
-    assert 3 * GROUP == len(database.stored)
+    assert 3 * GROUP == len(store.stored)
     assert 3 <= recorder.counters["groups"]
+    assert GROUP == max(store.writes)
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("away"), KeyError("a fault of ours")])
+async def test_nobody_is_told_of_a_commit_before_it_in_an_outage() -> None:
+    """Waiters of before and of during an outage: each goes on only when its report is stored."""
+    store = FaultyStore(AWAY, AWAY, "lose", AWAY)
+    recorder = Recorder(store.write, budget=30)
+    early = []
+
+    async def commit(number: int) -> None:
+        assert await recorder.commit(report(number), at_once=True)
+        if str(number) not in store.stored:
+            early.append(number)
+
+    first = [asyncio.create_task(commit(number)) for number in range(GROUP + 100)]
+    await asyncio.wait(first, timeout=0.08)
+    rest = [asyncio.create_task(commit(number)) for number in range(GROUP + 100, 3 * GROUP)]
+    await asyncio.gather(*first, *rest)
+    await recorder.close()
+
+    assert [] == early
+    assert names(3 * GROUP) == set(store.stored)
+
+
+# ── faults ──────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("error", [AWAY, KeyError("a fault of ours")])
 async def test_the_writer_outlives_any_error(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What a write raises is told once, and the group is written again."""
     caplog.set_level(logging.ERROR)
-    database = Database(error)
-    recorder = Recorder(database.write, budget=30)
+    store = FaultyStore(error)
+    recorder = Recorder(store.write, budget=30)
     committed = await recorder.commit(report(1), at_once=True)
     again = await recorder.commit(report(2), at_once=True)
     await recorder.close()
 
-    assert (True, True, {"1", "2"}) == (committed, again, database.stored)
+    assert (True, True, {"1", "2"}) == (committed, again, set(store.stored))
     assert 1 == recorder.counters["failures"]
     assert 1 == len(caplog.records)
 
 
+@pytest.mark.parametrize("seed", range(5))
+async def test_every_report_is_written_in_the_end(seed: int, tmp_path: Path) -> None:
+    """Errors, hangs and lost replies in any order: all is stored, and nothing is counted lost."""
+    chance = random.Random(seed)
+    words: list[Exception | str] = [AWAY, "hang", "lose", "well", OSError("reset"), KeyError("x")]
+    store = FaultyStore(*chance.choices(words, k=6))
+    recorder = Recorder(store.write, budget=0.02, keeper=kept(store, tmp_path))
+
+    async def run(number: int) -> None:
+        recorder.enter()
+        recorder.add(start(number))
+        await asyncio.sleep(chance.random() / 5)
+        await recorder.commit(end(number))
+        recorder.leave()
+
+    await asyncio.gather(*(run(number) for number in range(200)))
+    flushed = await recorder.flush(10)
+    backlog = recorder.backlog
+    await recorder.close()
+
+    assert (True, 0) == (flushed, backlog)
+    assert names(200) == store.ended()
+    assert 0 == recorder.counters["dropped"]
+    assert 400 == recorder.counters["reports"]
+    assert [] == journals(tmp_path)
+
+
 async def test_a_wait_ends_with_its_budget_and_the_report_stays() -> None:
     """A database that does not answer holds a hook for its budget; the report is written later."""
-    database = Database(gated=True)
-    recorder = Recorder(database.write, budget=0.02)
+    store = FaultyStore(gated=True)
+    recorder = Recorder(store.write, budget=0.02)
     committed = await recorder.commit(report(1), at_once=True)
     left = recorder.backlog
-    database.gate.release()
+    store.gate.release()
     flushed = await recorder.flush(5)
     await recorder.close()
 
     assert (False, 1, True) == (committed, left, flushed)
-    assert {"1"} == database.stored
-    assert 1 == recorder.counters["late"]
+    assert {"1"} == set(store.stored)
+    assert (1, 1) == (recorder.counters["late"], recorder.counters["reports"])
+
+
+@pytest.mark.parametrize("make", [report, end])
+async def test_nobody_waits_for_a_database_that_is_known_to_be_away(
+    make: Callable[[int], Report], tmp_path: Path
+) -> None:
+    """After one budget sends and ends go on at once; all is stored when the database is back."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.02, keeper=kept(store, tmp_path))
+    await recorder.commit(make(0), at_once=True)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    told = [await recorder.commit(make(number), at_once=True) for number in range(1, 21)]
+    took = (loop.time() - begun) / 20
+    stalled = recorder.is_stalled
+    store.away = None
+    flushed = await recorder.flush(5)
+    await recorder.close()
+
+    assert ([False] * 20, True, True) == (told, stalled, flushed)
+    assert 0.02 > took
+    assert names(21) == set(store.stored)
+    assert (21, 0) == (recorder.counters["reports"], recorder.counters["dropped"])
 
 
 async def test_a_cancelled_waiter_harms_nobody() -> None:
     """One sender that gives up: its report and its neighbours' are written all the same."""
-    database = Database(gated=True)
-    recorder = Recorder(database.write, budget=30)
+    store = FaultyStore(gated=True)
+    recorder = Recorder(store.write, budget=30)
     tasks = [
         asyncio.create_task(recorder.commit(report(number), at_once=True)) for number in range(3)
     ]
     await asyncio.wait(tasks, timeout=0)
     tasks[1].cancel()
-    database.gate.release()
-    database.gate.release()
+    store.gate.release()
+    store.gate.release()
     told = await asyncio.gather(*tasks, return_exceptions=True)
     await recorder.close()
 
     assert [True, True] == [told[0], told[2]]
     assert tasks[1].cancelled()
-    assert {"0", "1", "2"} == database.stored
+    assert {"0", "1", "2"} == set(store.stored)
 
 
+async def test_a_hook_that_is_cancelled_while_the_journal_is_written_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    """The database is away and the hook gives up: its final report is kept all the same."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.01, keeper=kept(store, tmp_path))
+    await recorder.commit(report(0), at_once=True)
+    hook = asyncio.create_task(recorder.commit(end(1)))
+    await asyncio.sleep(0)
+    hook.cancel()
+    await asyncio.wait([hook])
+    store.away = None
+    await recorder.flush(5)
+    await recorder.close()
+
+    assert hook.cancelled()
+    assert {"1"} == store.ended()
+
+
+# ── bounds ──────────────────────────────────────────────────────────────────────────────────────
 async def test_a_full_backlog_lets_starts_go_before_ends() -> None:
-    """While the database is away memory is bounded; what is least important is dropped first."""
-    database = Database(gated=True)
-    recorder = Recorder(database.write, max_backlog=100)
+    """Memory is bounded; what is least important and oldest is dropped first, and counted."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, max_backlog=100)
     for number in range(150):
-        one = report(number)
-        if number % 2:
-            one.witness, one.run_id, one.status = Witness.ENDED, "r", TaskStatus.SUCCESS
-        recorder.add(one)
-    dropped = dict(recorder.counters)
-    left = await recorder.close(0.0)
+        recorder.add((report, end)[number % 2](number))
+    counters = dict(recorder.counters)
+    await asyncio.sleep(0.06)  # a try fails: what it had is bounded, too
+    for number in range(150, 400):
+        recorder.add(start(number))
+        await asyncio.sleep(0)
+    most = recorder.backlog
+    store.away = None
+    await recorder.flush(5)
+    await recorder.close()
 
-    assert 100 >= len(left)
-    assert 150 == len(left) + dropped["dropped"]
-    assert dropped["dropped"] == dropped["dropped_sent"]
+    assert (150, counters["dropped"]) == (counters["reports"], counters["dropped_sent"])
+    assert 100 >= most
+    assert {str(number) for number in range(1, 150, 2)} == store.ended()
+    assert 400 == len(store.stored) + recorder.counters["dropped"]
+    assert 0 == recorder.counters["dropped_ended"]
+
+
+async def test_recorded_and_dropped_are_what_was_sent(tmp_path: Path) -> None:
+    """The database away from the start, the journal full: each report is stored or counted."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(
+        store.write, budget=0.01, max_backlog=300, keeper=kept(store, tmp_path, max_bytes=50_000)
+    )
+    for number in range(2000):
+        await recorder.commit(end(number) if number % 2 else report(number), at_once=True)
+    size = sum(journals(tmp_path))
+    store.away = None
+    flushed = await recorder.flush(10)
+    await recorder.close()
+
+    assert flushed
+    assert 50_000 >= size
+    assert 2000 == recorder.counters["reports"]
+    assert 2000 == len(store.stored) + recorder.counters["dropped"]
+    assert 300 - 15 <= len(store.stored) - recorder.counters["journaled"]
+    assert 1000 - 15 <= recorder.counters["dropped_sent"]
+
+
+async def test_a_task_waits_when_nothing_keeps_its_report(tmp_path: Path) -> None:
+    """block_ack: without a journal an end is held until it is stored; a send is not."""
+    (tmp_path / "file").write_text("")
+    store = FaultyStore()
+    store.away = AWAY
+    broken = kept(store, tmp_path / "file")
+    recorder = Recorder(store.write, budget=0.01, keeper=broken, block_ack=True)
+    sent = await asyncio.wait_for(recorder.commit(report(0), at_once=True), 5)
+    hook = asyncio.create_task(recorder.commit(end(1)))
+    await asyncio.wait([hook], timeout=0.1)
+    waits = not hook.done()
+    store.away = None
+    await asyncio.wait_for(hook, 5)
+    stored = store.ended()
+    await recorder.close()
+
+    assert (False, True) == (sent, waits)
+    assert {"1"} == stored
+
+
+# ── flush and close ─────────────────────────────────────────────────────────────────────────────
+async def test_flush_says_when_its_time_is_over() -> None:
+    """False while the database hangs; True when all is stored."""
+    store = FaultyStore(gated=True)
+    recorder = Recorder(store.write, budget=30)
+    recorder.add(report(1))
+    early = await recorder.flush(0.02)
+    store.gate.release()
+    late = await recorder.flush(5)
+    await recorder.close()
+
+    assert (False, True) == (early, late)
+
+
+async def test_flush_waits_for_the_journal(tmp_path: Path) -> None:
+    """What the journal took is part of what was reported: it is in the database afterwards."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.01, keeper=kept(store, tmp_path))
+    await asyncio.gather(*(recorder.commit(end(number)) for number in range(50)))
+    await recorder.commit(end(50))
+    journaled = recorder.counters["journaled"]
+    store.away = None
+    flushed = await recorder.flush(5)
+    stored = store.ended()
+    await recorder.close()
+
+    assert (51, True) == (journaled, flushed)
+    assert names(51) == stored
+
+
+async def test_close_writes_what_is_left() -> None:
+    """A database that answers gets everything before the end."""
+    store = FaultyStore()
+    recorder = Recorder(store.write)
+    for number in range(3 * GROUP):
+        recorder.add(report(number))
+    left = await recorder.close()
+
+    assert [] == left
+    assert names(3 * GROUP) == set(store.stored)
+
+
+async def test_close_journals_what_cannot_be_written(tmp_path: Path) -> None:
+    """A hanging write does not hold the end; whoever comes next replays it."""
+    store = FaultyStore(gated=True)
+    recorder = Recorder(store.write, keeper=kept(store, tmp_path))
+    for number in range(10):
+        recorder.add(end(number))
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    left = await recorder.close(0.1)
+    took = loop.time() - begun
+    after = FaultyStore()
+    heir = Recorder(after.write, keeper=kept(after, tmp_path))
+    heir.start()
+    await after.until_stored(10)
+    await heir.close()
+
+    assert ([], {}) == (left, store.stored)
+    assert 1 > took
+    assert names(10) == after.ended()
+
+
+async def test_close_keeps_final_reports_when_the_journal_is_small(tmp_path: Path) -> None:
+    """The order of sacrifice holds for the last append, too; what is left is given back."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.01, keeper=kept(store, tmp_path, max_bytes=10_000))
+    await recorder.commit(report(0), at_once=True)
+    for number in range(1, 101):
+        recorder.add((start, end)[number % 20 == 0](number))
+    left = await recorder.close(0.1)
+
+    assert 101 == len(left) + recorder.counters["journaled"]
+    assert set() == {one.origin.task_id for one in left if one.witness is Witness.ENDED}
+
+
+async def test_close_lets_waiting_hooks_go(tmp_path: Path) -> None:
+    """A hook that waits for a write that was ended: it goes on, and its report is journaled."""
+    store = FaultyStore(gated=True)
+    recorder = Recorder(store.write, budget=30, keeper=kept(store, tmp_path))
+    hook = asyncio.create_task(recorder.commit(end(1), at_once=True))
+    flush = asyncio.create_task(recorder.flush())
+    await asyncio.wait([hook], timeout=0.01)
+    await recorder.close(0.02)
+    told = await asyncio.wait_for(asyncio.gather(hook, flush), 5)
+
+    assert [False, True] == told
+    assert 1 == len(journals(tmp_path))

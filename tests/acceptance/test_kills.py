@@ -1,0 +1,235 @@
+"""Workers that are killed and asked to end, with and without a database: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from aiotrack import Execution, TaskStatus
+from aiotrack.testing.servers import PostgresServer
+from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.kills import IDLE, QUEUE_VARIABLE, Kills
+
+APP = "tests.acceptance.kills:broker"
+
+Start = Callable[[str], contextlib.AbstractAsyncContextManager[tuple[Kills, Workers]]]
+
+
+@pytest.fixture
+def start_kills(
+    redis_url: str, queue_name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Any:
+    """A context manager: the project as its client, and its workers, not yet started."""
+
+    @contextlib.asynccontextmanager
+    async def start_kills(database: str) -> AsyncIterator[tuple[Kills, Workers]]:
+        environment = {
+            "AIOTRACK_DATABASE_URL": database,
+            "AIOTRACK_JOURNAL_DIR": str(tmp_path / "journals"),
+            "ACCEPTANCE_REDIS_URL": redis_url,
+            QUEUE_VARIABLE: queue_name,
+        }
+        workers = Workers(environment, tmp_path / "workers.log")
+        project = Kills(database=database, redis=redis_url, queue=queue_name)
+        await project.broker.startup()
+        try:
+            yield project, workers
+        finally:
+            await asyncio.to_thread(workers.stop)
+            await project.broker.shutdown()
+            await project.redis.aclose()
+            await forget(redis_url, queue_name)
+            request.node.add_report_section("call", "workers", workers.told()[-6000:])
+
+    return start_kills
+
+
+def start_worker(workers: Workers, processes: int) -> subprocess.Popen[bytes]:
+    """Start a worker of the project."""
+    return workers.start(
+        *("-m", "taskiq", "worker", APP, "--log-level", "WARNING"),
+        *("--workers", str(processes), "--wait-tasks-timeout", "5"),
+    )
+
+
+def children(main: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Give the processes in which tasks run."""
+    found = psutil.Process(main.pid).children()
+    return [one for one in found if "resource_tracker" not in " ".join(one.cmdline())]
+
+
+def kept(folder: Path) -> int:
+    """Give the bytes of all journals."""
+    return sum(path.stat().st_size for path in folder.rglob("*.journal"))
+
+
+async def send(project: Kills, numbers: range, sent: dict[int, str], pause: float = 0.0) -> None:
+    """Send the task with each number, with *pause* seconds between two."""
+    for number in numbers:
+        sent[number] = (await project.work.kiq(number)).task_id
+        await asyncio.sleep(pause)
+
+
+async def everything(project: Kills) -> dict[str, Execution]:
+    """Read every record."""
+    found: dict[str, Execution] = {}
+    after = None
+    while True:
+        page = await project.tracker.list(limit=500, after=after, order="created_at")
+        found |= {one.task_id: one for one in page.items}
+        after = page.next
+        if after is None:
+            return found
+
+
+async def faults(project: Kills, sent: dict[int, str]) -> list[str]:
+    """Compare what was sent and what the bodies told with the records; give what is wrong."""
+    records = await everything(project)
+    begun, done = await project.told("begun"), await project.told("done")
+    wrong = [f"phantom record {one}" for one in set(records) - set(sent.values())]
+    for number, task_id in sent.items():
+        record = records.get(task_id)
+        if record is None:
+            wrong.append(f"no record of {number}")
+        elif record.status is not TaskStatus.SUCCESS:
+            wrong.append(f"{number} is acknowledged and its record says {record.status}")
+        elif record.result not in done.get(number, set()):
+            wrong.append(f"{number} has a result of no body: {record.result}")
+        elif record.runs > len(begun[number]):
+            wrong.append(f"{number} ran {len(begun[number])} times, not {record.runs}")
+        else:
+            attempts = await project.tracker.attempts(task_id) if record.runs > 1 else []
+            ended = sum(one.status is TaskStatus.SUCCESS for one in attempts)
+            if ended > len(done[number]):
+                wrong.append(f"{number} ended {len(done[number])} times, not {ended}")
+    return wrong
+
+
+async def kill_at_random(
+    main: subprocess.Popen[bytes], chance: random.Random, pauses: tuple[float, float]
+) -> None:
+    """Kill one of the worker's processes after the other; their parent starts new ones."""
+    while True:
+        await asyncio.sleep(chance.uniform(*pauses))
+        found = await asyncio.to_thread(children, main)
+        if found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                chance.choice(found).kill()
+
+
+async def outlive_kills(
+    project: Kills, workers: Workers, *, count: int, processes: int, pause: float, deadline: float
+) -> tuple[dict[int, str], int]:
+    """Kill workers while *count* tasks run; give what was sent, and how many bodies died."""
+    sent: dict[int, str] = {}
+    chance = random.Random(count)
+    main = start_worker(workers, processes)
+    killer = asyncio.create_task(kill_at_random(main, chance, (1.0, 3.0)))
+    await send(project, range(count), sent, pause)
+    killer.cancel()
+    trickle = asyncio.create_task(send(project, range(count, 2 * count), sent, 0.2))
+
+    async def is_acknowledged() -> bool:
+        return await project.pending() <= 1
+
+    await asyncio.sleep(IDLE)
+    await until("all acknowledged", is_acknowledged, deadline)
+    trickle.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await trickle
+    await until("the last acknowledged", lambda: none_pending(project), deadline)
+    begun, done = await project.told("begun"), await project.told("done")
+    died = sum(len(bodies) - len(done.get(n, ())) for n, bodies in begun.items())
+    return {n: task_id for n, task_id in sent.items() if n in begun}, died
+
+
+async def none_pending(project: Kills) -> bool:
+    """Tell whether every message is acknowledged."""
+    return await project.pending() == 0
+
+
+@pytest.mark.timeout(120)
+async def test_every_acknowledged_task_has_its_final_record(
+    start_kills: Start, postgres_url: str
+) -> None:
+    """Two processes killed every one to three seconds: no final record missing, no phantom."""
+    async with start_kills(postgres_url) as (project, workers):
+        sent, died = await outlive_kills(
+            project, workers, count=600, processes=2, pause=0.015, deadline=60
+        )
+        wrong = await faults(project, sent)
+
+    assert [] == wrong[:10]
+    assert 600 <= len(sent)
+    assert 0 < died, "no kill hit a body: the test shows nothing"
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+async def test_every_acknowledged_task_has_its_final_record_for_long(
+    start_kills: Start, postgres_url: str
+) -> None:
+    """R16: four processes killed every one to three seconds while 20,000 tasks run."""
+    async with start_kills(postgres_url) as (project, workers):
+        sent, died = await outlive_kills(
+            project, workers, count=20_000, processes=4, pause=0.004, deadline=900
+        )
+        wrong = await faults(project, sent)
+
+    assert [] == wrong[:10]
+    assert 20_000 <= len(sent)
+    assert 0 < died
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("fault", ["killed", "paused"])
+async def test_an_end_without_a_database_loses_nothing(
+    start_kills: Start, own_postgres: PostgresServer, tmp_path: Path, sign: int, fault: str
+) -> None:
+    """R27: acknowledged while Postgres is away: in the journal, and the next worker replays it."""
+    sent: dict[int, str] = {}
+    journals = tmp_path / "journals"
+    async with start_kills(own_postgres.url) as (project, workers):
+        main = start_worker(workers, 2)
+        await send(project, range(20), sent)
+        await until("the worker is there", lambda: none_pending(project), 30)
+        await asyncio.to_thread(own_postgres.kill if fault == "killed" else own_postgres.pause)
+        try:
+            await asyncio.gather(*(send(project, range(n, 300, 10), sent) for n in range(20, 30)))
+            await until("all acknowledged", lambda: none_pending(project), 30)
+            begun = time.monotonic()
+            os.killpg(main.pid, sign) if sign == signal.SIGKILL else main.terminate()
+            await asyncio.to_thread(main.wait, 30)
+            took = time.monotonic() - begun
+            size = kept(journals)
+        finally:
+            if fault == "killed":
+                await asyncio.to_thread(own_postgres.start)
+            else:
+                own_postgres.resume()
+        start_worker(workers, 1)
+
+        async def is_replayed() -> bool:
+            return (await project.tracker.stats()).success == len(sent)
+
+        await until("all replayed", is_replayed, 30)
+        wrong = await faults(project, sent)
+        await asyncio.to_thread(workers.stop)
+
+    assert [] == wrong[:10]
+    assert 300 == len(sent)
+    assert 0 < size
+    assert 0 == kept(journals)
+    assert 8 > took, "a second until the parent hears of it, five for TaskIQ, and the exit"
