@@ -114,12 +114,12 @@ class Lifecycle:
         try:
             await core.repository.connect()
             core.is_ready = True
-            core.recorder.start()
         except AioTrackError as error:
             if wait:
                 await self._discard(core)
                 raise
             log.error("executions are not being recorded for now: %s", error)
+        core.recorder.start()
 
     async def shutdown(self) -> None:
         """Write what is left, and close this loop's connections. Harmless when repeated."""

@@ -14,7 +14,8 @@ class Proxy:
     Attributes:
         delay: Seconds by which every reply is late.
         is_black_hole: Connections are accepted, and nothing goes either way any more.
-        lost: How many replies were lost.
+        lost: How many replies were lost with their connections.
+        swallowed: How many replies were lost without a word.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -27,6 +28,8 @@ class Proxy:
         self.delay = 0.0
         self.is_black_hole = False
         self.lost = 0
+        self.swallowed = 0
+        self._cuts = True
 
     async def start(self) -> None:
         """Listen, on the port of before if there was one."""
@@ -48,7 +51,11 @@ class Proxy:
 
     def lose_reply(self, number: int = 1) -> None:
         """Let the server do the *number*-th request from now on, and cut instead of its reply."""
-        self._left = number
+        self._left, self._cuts = number, True
+
+    def swallow_reply(self, number: int) -> None:
+        """Let the server do the *number*-th request; its connection says nothing any more."""
+        self._left, self._cuts = number, False
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -77,15 +84,19 @@ class Proxy:
         writer.transport.abort()
 
     async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_black_hole = False
         while data := await reader.read(1 << 20):
             if self._left is not None and self._left <= 0:
                 self._left = None
-                self.lost += 1
-                self.cut()
-                return
+                self.lost += self._cuts
+                self.swallowed += not self._cuts
+                if self._cuts:
+                    self.cut()
+                    return
+                is_black_hole = True
             if self.delay:
                 await asyncio.sleep(self.delay)
-            if not self.is_black_hole:
+            if not self.is_black_hole and not is_black_hole:
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
