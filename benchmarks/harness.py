@@ -171,17 +171,16 @@ return #messages
 
 
 def stage(lab: Lab, variant: Variant, target: Target, count: int, senders: int = 50) -> None:
-    """Send *count* tasks by the variant's own client, to a stream that no worker reads."""
-    aside = Target(
-        queue=f"{target.queue}:staged",
-        redis=target.redis,
-        database=target.database,
-        sink=target.sink,
-    )
-    told = run_sender(variant, aside, count, senders)
-    found = lab.client.xlen(aside.queue)
+    """Send *count* tasks by the variant's own client, and put them aside: no worker reads yet.
+
+    Under the worker's own queue name, as in real life: a send and a run that tell of different
+    queues would be compared fact by fact.
+    """
+    told = run_sender(variant, target, count, senders)
+    found = lab.client.xlen(target.queue)
     if found < count:
         raise SystemExit(f"{variant.name}: {found} of {count} tasks were sent: {told}")
+    lab.client.rename(target.queue, f"{target.queue}:staged")
 
 
 def release(lab: Lab, target: Target, count: int) -> float:

@@ -16,11 +16,14 @@ class PoisonError(StoreError):
 
 
 def says_all(run: Origin, sent: Origin) -> bool:
-    """Whether a run's report tells every birth fact that its send tells."""
+    """Whether a run's report leaves nothing that its send could add."""
     return (
         run.created_at == sent.created_at
+        and run.module == sent.module
         and run.metadata == sent.metadata
-        and all(getattr(sent, name) in (None, getattr(run, name)) for name in SINGLE_FACTS)
+        and all(
+            getattr(sent, name) is None or getattr(run, name) is not None for name in SINGLE_FACTS
+        )
     )
 
 

@@ -84,34 +84,44 @@ def _assignments(names: list[str], source: str = "excluded") -> str:
     return ", ".join(f"{name} = {source}.{name}" for name in names)
 
 
-def _same_facts(same: str) -> str:
-    """Say that what is told fits the row: sender and worker may see other labels.
+def _same(same: str, *pairs: tuple[str, str]) -> str:
+    """Say that pairs of values are equal; *same* is the database's word for it, NULLs included."""
+    return f"({', '.join(one for one, _ in pairs)}) {same} ({', '.join(two for _, two in pairs)})"
 
-    *same* is the database's word for an equality that takes NULLs as equal.
-    """
-    told = ", ".join(f"COALESCE(excluded.{name}, t.{name})" for name in _FACTS)
-    known = ", ".join(f"t.{name}" for name in _FACTS)
-    return f"({told}, excluded.metadata) {same} ({known}, t.metadata)"
+
+_SCOPE = [("excluded.module", "t.module"), ("excluded.metadata", "t.metadata")]
+"""What a run's word does not replace: a guessed module yields, and metadata is merged by key."""
 
 
 def _run_conflict(same: str) -> str:
-    """Take a worker's report over its own send, or its own earlier report; refuse all else."""
+    """Take a worker's report over its own send, or its own earlier report; refuse all else.
+
+    Over a send it is the worker's word that counts, fact by fact (`Source`).
+    """
     taken = [*RUN_COLUMNS, "runs"]
-    birth = ", ".join(
-        f"{name} = CASE WHEN t.run_id = '' THEN excluded.{name} ELSE t.{name} END"
+    is_send = "t.run_id = ''"
+    birth = [f"{name} = COALESCE(excluded.{name}, t.{name})" for name in _FACTS]
+    birth += [
+        f"{name} = CASE WHEN {is_send} THEN excluded.{name} ELSE t.{name} END"
         for name in ("args", "kwargs", "exact")
-    )
+    ]
     return (
-        f"ON CONFLICT (task_id) DO UPDATE SET {_assignments(taken)}, {birth} "
-        f"WHERE {_SAME_MESSAGE} AND ((t.run_id = '' AND {_same_facts(same)}) OR ({_SAME_RUN}))"
+        f"ON CONFLICT (task_id) DO UPDATE SET {_assignments(taken)}, {', '.join(birth)} WHERE "
+        f"{_SAME_MESSAGE} AND (({is_send} AND {_same(same, *_SCOPE)}) OR ({_SAME_RUN}))"
     )
 
 
 def _send_conflict(same: str) -> str:
-    """Touch a known row only when it may tell of another message, or otherwise of this one."""
+    """Touch a known row only when it may tell of another message, or otherwise of this one.
+
+    A row that is a run's keeps what the run told; a send adds only what it left out.
+    """
+    known = [(f"COALESCE(t.{name}, excluded.{name})", f"t.{name}") for name in _FACTS]
+    told = [(f"COALESCE(excluded.{name}, t.{name})", f"t.{name}") for name in _FACTS]
     return (
         "ON CONFLICT (task_id) DO UPDATE SET witness = t.witness WHERE NOT t.plain "
-        f"OR t.created_at <> excluded.created_at OR NOT ({_same_facts(same)})"
+        f"OR t.created_at <> excluded.created_at OR NOT ({_same(same, *_SCOPE)}) "
+        f"OR NOT CASE WHEN t.run_id = '' THEN {_same(same, *told)} ELSE {_same(same, *known)} END"
     )
 
 
