@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiotrack.errors import InvalidValue
+from aiotrack.model import TaskStatus
+from aiotrack.report import Witness
 
 if TYPE_CHECKING:
     import asyncio
 
     from aiotrack.progress import Progress
-    from aiotrack.report import Micros, Origin
+    from aiotrack.report import Micros, Origin, Report
     from aiotrack.tracker import Tracker
 
 
@@ -38,9 +40,15 @@ class Run:
     resent: bool = False
     """A message with this task_id was sent while it ran: a retry, whatever the result says."""
     is_over: bool = False
+    is_told: bool = False
+    """Whether a report of it was made."""
     progress: Progress | None = None
     result: Any = None
     """What a tracked block or function gave; tasks give theirs to TaskIQ."""
+
+    def started(self) -> Report:
+        """Report that it runs."""
+        return self.tracker.report_of(self, Witness.STARTED, TaskStatus.STARTED)
 
     def elapsed(self) -> float:
         """Give the seconds since it began."""

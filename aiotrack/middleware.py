@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import inspect
 import logging
 import os
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from taskiq import NoResultError, TaskiqMiddleware
 
+from aiotrack import collector
 from aiotrack.by_hand import describe, leave
 from aiotrack.current import CURRENT, INHERITED, Inherited, Run
 from aiotrack.encode import Encoder, encode_task_id
@@ -122,8 +122,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         """Start the tracker; a database that is away is reported and tried again."""
         await self.tracker.startup(wait=False)
         if self.broker.is_worker_process:
-            gc.collect()
-            gc.freeze()  # what is loaded stays: no collection walks it again, see decisions/007
+            collector.settle()
 
     @guarded
     async def shutdown(self) -> None:
@@ -197,7 +196,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             try:
                 await recorder.commit(self._outcome(run, message, result))
             finally:
-                recorder.leave()
+                recorder.end(run)
         except Exception as error:
             _complain("post_execute", error)
         finally:
@@ -314,8 +313,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             started_at=max(now, created_at),
         )
         run.token = CURRENT.set(run)
-        recorder.enter()
-        recorder.add(self.tracker.report_of(run, Witness.STARTED, TaskStatus.STARTED))
+        recorder.begin(run)
         task = asyncio.current_task()
         if task is not None:
             run.watch = (task, functools.partial(self._after, run, message))
@@ -367,7 +365,7 @@ class TrackerMiddleware(TaskiqMiddleware):
                 report.error_class = _class_of(error, message)
             recorder = self.tracker.recorder()
             recorder.add(report)
-            recorder.leave()
+            recorder.end(run)
             if died is not None and not task.cancelled():
                 log.error(
                     "task %s ended outside its body and was not acknowledged",

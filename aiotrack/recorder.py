@@ -1,8 +1,8 @@
 """Group commit: reports gather while a group is being written, and go together in the next.
 
 A hook that must be durable waits for the group that holds its report, but never longer than the
-budget. A group starts at once when every run in flight waits for it (more waiting would gain
-nothing), else after a short gather (2 to 5 rows a commit without it, 6 to 20 with it).
+budget; when a group starts is `Pace`'s to say. A run's start is reported only when the run turns
+out to last: the end of a quick one tells it all, in one write.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
+from typing import Protocol
 
 from aiotrack.errors import StoreError
 from aiotrack.keeper import Keeper
+from aiotrack.pace import Pace, Waiting
 from aiotrack.report import Report, Witness, combine
 
 log = logging.getLogger(__name__)
 
-GATHER = 0.003
-"""Seconds that a waiting report gathers others while runs are still busy (measured: 2 to 4 ms)."""
-
 LINGER = 0.05
-"""Seconds that a report nobody waits for (STARTED, progress) may lie; a quick task's end passes
-it, so that the task costs one row write."""
+"""Seconds that a report nobody waits for (progress) may lie, and a run's start at least."""
 
 GROUP = 500
 """Reports in one write at most."""
@@ -43,24 +41,14 @@ def _key(report: Report) -> Key:
     return (report.origin.task_id, report.run_id, report.origin.created_at)
 
 
-class _Waiting:
-    """The hooks that wait for one group, and the timer that lets them go."""
+class Beginning(Protocol):
+    """A run whose start may have to be reported."""
 
-    __slots__ = ("futures", "joined", "timer")
+    is_told: bool
+    """Whether any report of it was made."""
 
-    def __init__(self) -> None:
-        self.futures: list[asyncio.Future[bool]] = []
-        self.timer: asyncio.TimerHandle | None = None
-        self.joined: list[_Waiting] = []
-
-    def release(self, committed: bool) -> None:  # noqa: FBT001 - called by a timer
-        if self.timer is not None:
-            self.timer.cancel()
-        for other in self.joined:
-            other.release(committed)
-        for future in self.futures:
-            if not future.done():
-                future.set_result(committed)
+    def started(self) -> Report:
+        """Report its start."""
 
 
 class Recorder:
@@ -90,17 +78,16 @@ class Recorder:
         self._max_backlog = max_backlog
         self._buffer: dict[Key, Report] = {}
         self._writing: dict[Key, Report] = {}
-        self._waiting = _Waiting()
+        self._young: dict[Beginning, None] = {}
+        self._older: dict[Beginning, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._failing_since: float | None = None
         self._is_reported = False
         self._is_closing = False
-        self._live = 0
-        self._peak = 0
+        self._pace = Pace(self._loop, self._go)
         self.counters: Counter[str] = Counter()
         """``reports``, ``flushed``, ``groups``, ``failures``, ``late``, ``dropped_<witness>``."""
 
@@ -122,23 +109,33 @@ class Recorder:
     @property
     def is_busy(self) -> bool:
         """Whether runs are in flight."""
-        return self._live > 0
+        return self._pace.live > 0
 
-    def enter(self) -> None:
-        """Count a run that begins: a group need not start while it may still join."""
-        self._live += 1
-        self._peak = max(self._peak, self._live)
+    def begin(self, run: Beginning) -> None:
+        """Take a run that begins; its start is reported if it lasts."""
+        self._pace.begin()
+        self._young[run] = None
+        self._linger()
 
-    def leave(self) -> None:
-        """Count a run that is over."""
-        self._live -= 1
-        if self._waiting.futures and self._is_complete():
-            self._go()
+    def end(self, run: Beginning) -> None:
+        """Let a run go that is over."""
+        if run in self._young:
+            del self._young[run]
+        else:
+            self._older.pop(run, None)
+        self._pace.end()
+
+    def tell_starts(self) -> None:
+        """Report every start now."""
+        for run in (*self._older, *self._young):
+            if not run.is_told:
+                self._put(run.started())
+        self._young, self._older = {}, {}
 
     def add(self, report: Report) -> None:
         """Take a report that nobody waits for."""
         self._put(report)
-        self._schedule(LINGER)
+        self._linger()
 
     async def commit(self, report: Report, *, at_once: bool = False) -> bool:
         """Take a report and wait until it is committed.
@@ -153,11 +150,10 @@ class Recorder:
         if self.is_stalled:
             return await self._keep(report, is_taken=False)
         self._put(report)
-        waiter = self._wait()
-        if at_once or (not self._writing and self._is_complete()):
-            self._go()
-        else:
-            self._schedule(GATHER)
+        waiter = self._pace.join(at_once=at_once)
+        waiting = self._pace.waiting
+        if waiting.timer is None:
+            waiting.timer = self._loop.call_later(self._budget, self._give_up, waiting)
         return await waiter or await self._keep(report, is_taken=True)
 
     async def _keep(self, report: Report, *, is_taken: bool) -> bool:
@@ -188,13 +184,11 @@ class Recorder:
 
     def _next(self) -> asyncio.Future[bool]:
         """Give what ends with the group that is written next, however long that takes."""
-        future: asyncio.Future[bool] = self._loop.create_future()
-        self._waiting.futures.append(future)
-        self._go()
-        return future
+        return self._pace.join(at_once=True)
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Write all that was taken, the journal's too; False when *timeout* (seconds) is over."""
+        self.tell_starts()
         try:
             async with asyncio.timeout(timeout):
                 while self.backlog or (self._keeper is not None and self._keeper.is_holding):
@@ -211,6 +205,7 @@ class Recorder:
         Returns:
             The reports that nothing took.
         """
+        self.tell_starts()
         end = self._loop.time() + timeout
         while self.backlog and not self.is_stalled and (left := end - self._loop.time()) > 0:
             await asyncio.wait({self._next()}, timeout=min(left, 0.1))
@@ -221,9 +216,11 @@ class Recorder:
             self._task = None
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+        self._pace.stop()
         rest = sorted(self.drain(), key=lambda report: report.witness, reverse=True)
         keeper, self._keeper = self._keeper, None
-        self._waiting.release(False)
+        self._pace.take().release(False)
         if keeper is not None:
             kept = await keeper.keep_all(rest)
             self.counters["journaled"] += kept
@@ -234,28 +231,17 @@ class Recorder:
 
     def drain(self) -> list[Report]:
         """Hand over what is not committed, to a recorder of another loop."""
+        self.tell_starts()
         left = [*self._writing.values(), *self._buffer.values()]
         self._writing, self._buffer = {}, {}
         return left
 
-    def _is_complete(self) -> bool:
-        """Whether all wait that are in flight, and as many as were lately: no more will come."""
-        return len(self._waiting.futures) >= max(self._live, self._peak)
-
-    def _wait(self) -> asyncio.Future[bool]:
-        waiting = self._waiting
-        future: asyncio.Future[bool] = self._loop.create_future()
-        waiting.futures.append(future)
-        if waiting.timer is None:
-            waiting.timer = self._loop.call_later(self._budget, self._give_up, waiting)
-        return future
-
-    def _give_up(self, waiting: _Waiting) -> None:
+    def _give_up(self, waiting: Waiting) -> None:
         """Let the hooks go on: their budget is over, and nobody waits before an answer comes."""
         stalled = self._loop.time() - self._budget
         self._failing_since = min(stalled, self._failing_since or stalled)
-        if waiting is self._waiting:
-            self._waiting = _Waiting()
+        if waiting is self._pace.waiting:
+            self._pace.take()
         waiting.release(False)
 
     def _put(self, report: Report) -> None:
@@ -288,18 +274,19 @@ class Recorder:
                 self._work(), name="aiotrack-recorder", context=context
             )
 
-    def _schedule(self, delay: float) -> None:
-        """Start a group in *delay* seconds, or sooner if one was to start sooner."""
-        at = self._loop.time() + delay
-        if self._timer is not None:
-            if self._due <= at:
-                return
-            self._timer.cancel()
-        self._due = at  # uvloop's handles do not always tell when they are due
-        self._timer = self._loop.call_at(at, self._on_timer)
+    def _linger(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(LINGER, self._on_timer)
 
     def _on_timer(self) -> None:
+        """Write what lay, and report the runs that were here a turn ago: they last."""
         self._timer = None
+        lasting, self._older, self._young = self._older, self._young, {}
+        for run in lasting:
+            if not run.is_told:
+                self._put(run.started())
+        if self._older:
+            self._linger()
         if self._buffer:
             self._go()
 
@@ -308,19 +295,19 @@ class Recorder:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            waiting = _Waiting()
+            waiting = Waiting()
             is_done = False
             try:
                 await self._write_all(waiting)
                 is_done = True
             finally:
                 waiting.release(is_done)  # only now: one write may not have held all of theirs
+                self._pace.done()
             await self._catch_up()
 
-    async def _write_all(self, waiting: _Waiting) -> None:
+    async def _write_all(self, waiting: Waiting) -> None:
         """Write all that is there; while the database is away, also what comes meanwhile."""
         self._take(waiting)
-        self._peak = max(self._live, self._peak // 2)
         backoff = BACKOFF_FIRST
         while self._writing or self._failing_since is not None:
             was_away = self._failing_since is not None
@@ -334,10 +321,9 @@ class Recorder:
                 backoff = min(backoff * 2, BACKOFF_LAST)
                 self._take(waiting, GROUP)
 
-    def _take(self, waiting: _Waiting, count: int | None = None) -> None:
+    def _take(self, waiting: Waiting, count: int | None = None) -> None:
         """Make a group of what is there, or of *count* of it, and let all who wait join it."""
-        waiting.joined.append(self._waiting)
-        self._waiting = _Waiting()
+        waiting.joined.append(self._pace.take())
         if count is None:
             self._buffer, taken = {}, self._buffer
         else:

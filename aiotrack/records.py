@@ -190,6 +190,7 @@ class Records(Lifecycle):
     async def _flushed(self) -> Core:
         """Commit what this process has told, so that it reads its own writes."""
         core = self._core()
+        core.recorder.tell_starts()
         if core.recorder.backlog:
             await core.recorder.flush(self.settings.commit_budget)
         return core

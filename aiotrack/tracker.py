@@ -45,6 +45,7 @@ class Tracker(Records):
         self, run: Run, witness: Witness, status: TaskStatus, duration: float | None = None
     ) -> Report:
         """Make a report of a run, with the progress that it has not told yet."""
+        run.is_told = True
         finished = None
         if duration is not None:
             finished = max(run.started_at, self.clock.now())
@@ -134,7 +135,7 @@ class Tracker(Records):
     def _progress_of(self, run: Run, loop: asyncio.AbstractEventLoop) -> Progress:
         def hand_over() -> None:
             if not run.is_over:
-                report = self.report_of(run, Witness.STARTED, TaskStatus.STARTED)
+                report = run.started()
                 if report.patch is not None:
                     self.recorder().add(report)
 
@@ -185,8 +186,7 @@ class Tracker(Records):
             task_id=task_id,
         )
         recorder = self.recorder()
-        recorder.enter()
-        recorder.add(self.report_of(run, Witness.STARTED, TaskStatus.STARTED))
+        recorder.begin(run)
         run.token = CURRENT.set(run)
         error: BaseException | None = None
         try:
@@ -197,7 +197,7 @@ class Tracker(Records):
         finally:
             report = by_hand.end(self, run, error)
             by_hand.leave(run)
-            await asyncio.shield(asyncio.ensure_future(_committed(recorder, report)))
+            await asyncio.shield(asyncio.ensure_future(_committed(recorder, run, report)))
 
     def tracked(
         self, name: str | None = None, *, module: str | None = None
@@ -234,8 +234,8 @@ class Tracker(Records):
     # ── records ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def _committed(recorder: Recorder, report: Report) -> None:
+async def _committed(recorder: Recorder, run: Run, report: Report) -> None:
     try:
         await recorder.commit(report)
     finally:
-        recorder.leave()
+        recorder.end(run)

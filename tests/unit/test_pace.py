@@ -1,0 +1,130 @@
+"""When a group starts, with no database: the counts and the timers alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiotrack.pace import GATHER, STEP, Pace
+
+
+class Watch:
+    """A pace, and the moments (seconds from its making) at which it started a group."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.begun = self.loop.time()
+        self.pace = Pace(self.loop, self._go)
+        self.moments: list[float] = []
+        self.started = asyncio.Event()
+
+    def _go(self) -> None:
+        self.moments.append(self.loop.time() - self.begun)
+        self.started.set()
+
+    async def next_start(self) -> float:
+        """Wait for the next start of a group; give its moment."""
+        self.started.clear()
+        async with asyncio.timeout(5):
+            await self.started.wait()
+        return self.moments[-1]
+
+    def run(self, count: int) -> None:
+        """Let so many runs begin."""
+        for _ in range(count):
+            self.pace.begin()
+
+    def join(self, count: int) -> None:
+        """Let so many wait."""
+        for _ in range(count):
+            self.pace.join(at_once=False)
+
+    def write(self, ended: int) -> None:
+        """Write a group: its hooks go on, and their runs are over."""
+        self.pace.take().release(True)
+        for _ in range(ended):
+            self.pace.end()
+        self.pace.done()
+
+
+async def test_a_lone_run_meets_no_timer() -> None:
+    """It is all that is in flight."""
+    watch = Watch()
+    watch.run(1)
+    watch.join(1)
+
+    assert 1 == len(watch.moments)
+
+
+async def test_a_sender_meets_no_timer() -> None:
+    """Whoever is no run in flight waits for nobody."""
+    watch = Watch()
+    watch.run(50)
+    watch.pace.join(at_once=True)
+
+    assert 1 == len(watch.moments)
+
+
+async def test_a_group_starts_when_nobody_joins() -> None:
+    """One long run does not hold up a short one for longer than a step."""
+    watch = Watch()
+    watch.run(2)
+    watch.join(1)
+    started = await watch.next_start()
+
+    assert STEP <= started + 0.001  # timers may fire a clock tick early
+
+
+async def test_a_group_gathers_while_others_join_but_not_for_ever() -> None:
+    """As long as somebody joins in each step it goes on, up to the limit."""
+    watch = Watch()
+    watch.run(10_000)
+    while not watch.moments:
+        watch.join(1)
+        await asyncio.sleep(STEP / 10)
+
+    assert GATHER <= watch.moments[0] + 0.001
+    assert 1 == len(watch.moments)
+
+
+async def test_half_is_written_while_the_other_half_works() -> None:
+    """Where all in flight wait no more fit; from then on half of them are a group."""
+    watch = Watch()
+    watch.run(10)
+    watch.join(10)
+    first = len(watch.moments)
+    watch.write(10)
+    watch.run(10)
+    watch.join(4)
+    fewer = len(watch.moments)
+    watch.join(1)
+
+    assert (1, 1, 2) == (first, fewer, len(watch.moments))
+
+
+async def test_a_limit_that_is_passed_is_forgotten() -> None:
+    """More runs at once than ever waited: a half of the old number is not worth a write."""
+    watch = Watch()
+    watch.run(10)
+    watch.join(10)
+    watch.write(10)
+    watch.run(30)
+    watch.join(9)
+
+    assert 1 == len(watch.moments)
+
+
+async def test_what_gathered_during_a_write_follows_it() -> None:
+    """The other half waits already when the first is written: it needs no timer."""
+    watch = Watch()
+    watch.run(4)
+    watch.join(4)
+    watch.write(4)
+    watch.run(4)
+    watch.join(2)
+    group = watch.pace.take()
+    watch.join(2)
+    during = len(watch.moments)
+    group.release(True)
+    watch.pace.done()
+
+    assert (2, 3) == (during, len(watch.moments))
