@@ -76,13 +76,15 @@ def sqlite_path(url: URL) -> tuple[Path, bool]:
     return path, False
 
 
-def make_engine(url: URL, *, pgbouncer: bool) -> AsyncEngine:
-    """Make an engine whose every wait is bounded."""
+def make_engine(
+    url: URL, *, pgbouncer: bool, command_timeout: float | None = CONNECT_TIMEOUT
+) -> AsyncEngine:
+    """Make an engine whose every wait is bounded, but for commands without *command_timeout*."""
     if url.get_backend_name() == "sqlite":
         engine = create_async_engine(url, pool_pre_ping=False)
         event.listen(engine.sync_engine, "connect", _sqlite_connect)
         return engine
-    options: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": CONNECT_TIMEOUT}
+    options: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": command_timeout}
     if pgbouncer:
         options |= {
             "statement_cache_size": 0,

@@ -55,6 +55,7 @@ class Repository:
         self, database: str | AsyncEngine, *, clock: Clock, pgbouncer: bool = False
     ) -> None:
         self._clock = clock
+        self._pgbouncer = pgbouncer
         self._owned = not isinstance(database, AsyncEngine)
         self._temporary = None
         url = database.url if isinstance(database, AsyncEngine) else parse_url(database)
@@ -219,10 +220,11 @@ class Repository:
 
     async def _migrate(self, revision: str, *, only_empty: bool) -> str:
         """Run migrations, one process at a time, and one at a time in this process."""
-        guard = file_lock(self._path) if self._path is not None else contextlib.nullcontext()
-        async with _alone(), self.connection() as connection:
-            with guard:
-                if not self._sqlite:
+        async with _alone(), self._patient(is_empty=only_empty) as connection:
+            with contextlib.ExitStack() as guard:
+                if self._path is not None:  # another process may hold it: never in the loop
+                    await asyncio.to_thread(guard.enter_context, file_lock(self._path))
+                else:
                     await _take_turn(connection)
                 found = await connection.run_sync(_version)
                 if found is None or not only_empty:
@@ -230,6 +232,22 @@ class Repository:
                     await connection.commit()
                     found = await connection.run_sync(_version)
         return found or ""
+
+    @contextlib.asynccontextmanager
+    async def _patient(self, *, is_empty: bool) -> AsyncIterator[AsyncConnection]:
+        """Give a connection whose statements may take long, unless there are no rows yet."""
+        if is_empty or self._sqlite or not self._owned:
+            async with self.connection() as connection:
+                yield connection
+            return
+        engine = make_engine(self.engine.url, pgbouncer=self._pgbouncer, command_timeout=None)
+        try:
+            async with engine.connect() as connection:
+                yield connection
+        except FAULTS as error:
+            raise _explain(error, engine) from error
+        finally:
+            await engine.dispose()
 
     async def _learn_time(self) -> None:
         if self._sqlite:  # the file is on this host: its clock is the database's
