@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
@@ -35,8 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-READY_BUDGET = 1.0
-"""Seconds that the first send or run of a process waits for the database."""
+START_BUDGET = 5.0
+"""Seconds that a worker's or a sender's start waits for the database, which may need a schema."""
 
 
 class Core:
@@ -61,7 +60,6 @@ class Core:
             keeper=Keeper(journal, self.repository.write),
             block_ack=settings.on_store_failure == "block_ack",
         )
-        self.is_ready = False
 
 
 class Lifecycle:
@@ -112,8 +110,10 @@ class Lifecycle:
         """
         core = self._core()
         try:
-            await core.repository.connect()
-            core.is_ready = True
+            async with asyncio.timeout(None if wait else START_BUDGET):
+                await core.repository.connect()
+        except TimeoutError:
+            log.error("executions are not being recorded for now: the database does not answer")
         except AioTrackError as error:
             if wait:
                 await self._discard(core)
@@ -139,20 +139,6 @@ class Lifecycle:
         if left:
             log.error("%d reports were not written: the database is away", len(left))
         await core.repository.close()
-
-    def is_ready(self) -> bool:
-        """Whether this loop's database was reached."""
-        return self._core().is_ready
-
-    async def ready(self) -> bool:
-        """Reach the database if nobody did, for at most `READY_BUDGET` seconds; never raises."""
-        core = self._core()
-        if not core.is_ready and not core.recorder.is_stalled:
-            with contextlib.suppress(TimeoutError, AioTrackError):
-                async with asyncio.timeout(READY_BUDGET):
-                    await core.repository.connect()
-            core.is_ready = True  # whatever came of it: the writer goes on trying
-        return core.repository.is_ready
 
     def report_from_anywhere(self, report: Report) -> None:
         """Take a report from sync code, in the loop's thread or another one."""

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
+from aiotrack.clock import boot_id, host_offset, settle_by_host
 from aiotrack.model import TaskStatus
-from aiotrack.report import Origin, Report, Witness
+from aiotrack.report import Origin, Report, Witness, is_unsettled, settled
 
 log = logging.getLogger(__name__)
 
@@ -244,8 +245,11 @@ def _frame(file: IO[bytes]) -> tuple[int, bytes | None]:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """Give a report as JSON can hold it."""
-    return asdict(report)
+    """Give a report as JSON can hold it; one without a date says whose clock it is by."""
+    said = asdict(report)
+    if is_unsettled(report):
+        said["clock"] = [boot_id(), host_offset()]
+    return said
 
 
 def from_json(said: dict[str, Any]) -> Report:
@@ -253,10 +257,13 @@ def from_json(said: dict[str, Any]) -> Report:
     told = said.pop("origin")
     origin = Origin(**{k: v for k, v in told.items() if k in Origin.__slots__})
     patch = said.pop("patch", None)
+    boot, offset = said.pop("clock", None) or (None, 0)
     rest = {k: v for k, v in said.items() if k in Report.__slots__}
     rest["witness"] = Witness(rest["witness"])
     rest["status"] = TaskStatus(rest["status"])
     report = Report(origin=origin, **rest)
     if patch:
         report.patch = {key: (tuple(stamp), text) for key, (stamp, text) in patch.items()}
+    if boot is not None and boot != boot_id():
+        return settled(report, lambda moment: settle_by_host(moment, offset))
     return report

@@ -137,8 +137,6 @@ class TrackerMiddleware(TaskiqMiddleware):
                 run.resent = True  # a retry, sent from inside on_error
                 return message
             if is_tracked(message.labels):
-                if not self.tracker.is_ready():
-                    await self.tracker.ready()
                 self._stamp(message, run)
         except Exception as error:
             _complain("pre_send", error)
@@ -165,8 +163,6 @@ class TrackerMiddleware(TaskiqMiddleware):
         """Report STARTED without waiting, and make the run known to its own code."""
         try:
             if is_tracked(message.labels):
-                if not self.tracker.is_ready():
-                    await self.tracker.ready()
                 self._begin(message)
         except Exception as error:
             _complain("pre_execute", error)
@@ -214,8 +210,8 @@ class TrackerMiddleware(TaskiqMiddleware):
 
     def _stamp(self, message: TaskiqMessage, run: Run | None) -> None:
         labels = message.labels
-        if CREATED_AT not in labels:
-            labels[CREATED_AT] = str(self.tracker.clock.now())
+        if CREATED_AT not in labels and self.tracker.clock.known:
+            labels[CREATED_AT] = str(self.tracker.clock.now())  # else our PENDING tells it
         inherited = INHERITED.get()
         if inherited is not None:
             self._inherit(message, inherited)
@@ -300,7 +296,8 @@ class TrackerMiddleware(TaskiqMiddleware):
         created_at = number(labels.get(CREATED_AT), most=LAST_MOMENT)
         if not created_at:
             created_at = now
-            labels[CREATED_AT] = str(now)  # so that a retry of this message keeps it
+            if self.tracker.clock.known:
+                labels[CREATED_AT] = str(now)  # so that a retry of this message keeps it
         recorder = self.tracker.recorder()
         run = Run(
             tracker=self.tracker,

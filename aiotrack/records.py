@@ -65,6 +65,8 @@ class Records(Lifecycle):
             StoreUnavailable: The database did not take it.
         """
         word = TaskStatus.parse(status)
+        core = await self._flushed()
+        await core.repository.connect()  # it knows what time it is
         origin = by_hand.origin_of(
             self,
             task_id,
@@ -84,7 +86,6 @@ class Records(Lifecycle):
             error=None if error is None else self.encoder.text(error),
         )
         reports = by_hand.register_reports(origin, word, self.clock.now(), given)
-        core = await self._flushed()
         try:
             await core.repository.modify(origin.task_id, by_hand.unless_known(reports))
         except ExecutionNotFound:
@@ -128,6 +129,7 @@ class Records(Lifecycle):
         )
         change.check()
         core = await self._flushed()
+        await core.repository.connect()
         await core.repository.modify(
             encode_task_id(task_id), change.on(self.clock.now(), self.encoder)
         )

@@ -9,11 +9,12 @@ the recorder's buffer, for both databases and for the property tests alike.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
+from aiotrack.clock import UNSETTLED
 from aiotrack.model import TaskStatus
 
 Micros = int
@@ -338,6 +339,28 @@ def _text(fact: Any) -> str:
     if isinstance(fact, list):
         fact = [json.loads(fact[0]), json.loads(fact[1]), fact[2]]
     return json.dumps(fact, sort_keys=True)
+
+
+def is_unsettled(report: Report) -> bool:
+    """Whether times of a report were taken before the database's clock was known."""
+    return report.origin.created_at >= UNSETTLED or (report.started_at or 0) >= UNSETTLED
+
+
+def settled(report: Report, settle: Callable[[Micros], Micros]) -> Report:
+    """Give a report with its times put right by *settle*, in the order in which they happened."""
+    created = settle(report.origin.created_at)
+    started = finished = None
+    if report.started_at is not None:
+        started = max(created, settle(report.started_at))
+    if report.finished_at is not None:
+        ran = int((report.duration or 0.0) * 1_000_000)
+        finished = max((started or created) + ran, settle(report.finished_at))
+    patch = report.patch and {
+        key: ((attempt, settle(start), settle(moment)), text)
+        for key, ((attempt, start, moment), text) in report.patch.items()
+    }
+    origin = replace(report.origin, created_at=created)
+    return replace(report, origin=origin, started_at=started, finished_at=finished, patch=patch)
 
 
 def iter_metadata(patch: dict[str, tuple[Stamp, str]]) -> Iterator[tuple[str, Any]]:

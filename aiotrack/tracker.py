@@ -48,7 +48,8 @@ class Tracker(Records):
         run.is_told = True
         finished = None
         if duration is not None:
-            finished = max(run.started_at, self.clock.now())
+            ran = int(duration * 1_000_000)
+            finished = max(run.started_at + ran, self.clock.now())  # the clock may be set back
         report = Report(
             run.origin,
             witness,
@@ -67,7 +68,7 @@ class Tracker(Records):
         return report
 
     def _stamp(self, run: Run) -> tuple[int, int, int]:
-        return (run.attempt, run.started_at, self.clock.now())
+        return (run.attempt, run.started_at, run.started_at + int(run.elapsed() * 1_000_000))
 
     async def progress(
         self,
@@ -173,8 +174,6 @@ class Tracker(Records):
             metadata: Key-value pairs of the record.
             task_id: Default: a new one.
         """
-        if not self.is_ready():
-            await self.ready()
         run = by_hand.begin(
             self,
             name,

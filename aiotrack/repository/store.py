@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aiotrack.clock import Clock
 from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError, StoreUnavailable
-from aiotrack.report import History, Report
+from aiotrack.report import History, Report, is_unsettled, settled
 from aiotrack.repository import migrations
 from aiotrack.repository.batch import PoisonError
 from aiotrack.repository.dialects import make_engine, parse_url, sqlite_path
@@ -38,6 +38,15 @@ SCHEMA_WAIT = 30.0
 SCHEMA_LOCK = 0x61696F747261636B
 """Advisory lock of whoever makes the schema: the letters 'aiotrack'."""
 
+ASK = 5.0
+"""Seconds for the first questions: an engine that was given to us may have no limits."""
+
+LEARN_AGAIN = 60.0
+"""Seconds between two looks at the database's clock: one that drifts by 100 us a second, which is
+much, is then 6 ms off."""
+
+TIME = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
 FAULTS = (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What an unreachable database raises: drivers let raw socket errors through."""
 
@@ -47,7 +56,7 @@ class Repository:
 
     Args:
         database: A URL, or an engine that stays its owner's.
-        clock: Learns the database's time at the first connection.
+        clock: Learns the database's time at the first connection, and now and then.
         pgbouncer: No prepared statements (transaction pooling).
     """
 
@@ -73,6 +82,7 @@ class Repository:
         self._ready = False
         self._connecting = asyncio.Lock()
         self._apart: set[asyncio.Task[Any]] = set()
+        self._learn_at = 0.0
 
     def _make_writer(self) -> SqliteWriter | PostgresWriter:
         if self._path is not None:
@@ -133,8 +143,11 @@ class Repository:
         """
         if not self._ready:
             await self.connect()
+        if any(map(is_unsettled, reports)):
+            reports = [settled(report, self._clock.settle) for report in reports]
         try:
             await self._writer.write(reports)
+            self._look_at_clock()
         except StoreUnavailable:
             raise
         except Exception as error:  # the data's fault, or ours: neither may stop its neighbours
@@ -208,15 +221,18 @@ class Repository:
             await self.engine.dispose()
 
     async def _check(self) -> None:
-        async with self.connection() as connection:
-            found = await connection.run_sync(_version)
+        try:
+            async with asyncio.timeout(ASK):
+                found = await self.version()
+                await self._learn_time()
+        except TimeoutError as error:
+            raise _explain(error, self.engine) from error
         if found is None:
             found = await self._migrate("head", only_empty=True)
         if found < HEAD:
             raise SchemaOutdated(found, HEAD)
         if found > HEAD:
             raise SchemaTooNew(found, HEAD)
-        await self._learn_time()
 
     async def _migrate(self, revision: str, *, only_empty: bool) -> str:
         """Run migrations, one process at a time, and one at a time in this process."""
@@ -250,15 +266,27 @@ class Repository:
             await engine.dispose()
 
     async def _learn_time(self) -> None:
+        self._learn_at = time.monotonic() + LEARN_AGAIN
         if self._sqlite:  # the file is on this host: its clock is the database's
             self._clock.learn(time.time_ns() // 1000, 0.0)
             return
         async with self.connection() as connection:
+            await connection.execute(TIME)  # takes longer than the way there: BEGIN, a plan
             begun = time.monotonic()
-            row = await connection.execute(
-                text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-            )
+            row = await connection.execute(TIME)
             self._clock.learn(int(row.scalar_one()), time.monotonic() - begun)
+
+    def _look_at_clock(self) -> None:
+        """Learn the time again when it is time to, while nobody waits for it."""
+        if time.monotonic() >= self._learn_at:
+            self._learn_at = time.monotonic() + LEARN_AGAIN
+            task = asyncio.ensure_future(self._relearn_time())
+            self._apart.add(task)
+            task.add_done_callback(self._apart.discard)
+
+    async def _relearn_time(self) -> None:
+        with contextlib.suppress(StoreError):  # then the next time
+            await self._learn_time()
 
 
 _migrating = threading.Lock()
