@@ -3,140 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from aiotrack import Execution, TaskStatus, Tracker
-from aiotrack.clock import Clock
+from aiotrack import TaskStatus, Tracker
 from aiotrack.errors import StoreUnavailable
 from aiotrack.recorder import Recorder
-from aiotrack.report import Origin, Report, Witness
-from aiotrack.repository import Repository
+from aiotrack.report import Report
 from aiotrack.testing.servers import PostgresServer
-from tests.integration.bench import Bench, bench
-from tests.integration.proxy import proxied
+from tests.integration.bench import bench
+from tests.integration.load import Load, double, everything, run_report, send_report
 from tests.unit.poison import POISON
-
-BUDGET = 1.0
-"""Seconds that a hook waits for its commit at most: the default of ``commit_budget``."""
-
-QUICK = 0.05
-"""Seconds, far below the budget, that a task may take while the database is known to be away."""
-
-
-async def double(value: int) -> int:
-    """Do what a task does."""
-    if value % 10 == 9:
-        raise ValueError(f"no {value}")
-    return value * 2
-
-
-def run_report(task_id: str, attempt: int = 1, witness: Witness = Witness.ENDED) -> Report:
-    """Give a report of a run."""
-    origin = Origin(task_id=task_id, task_name="shop.rows", module="shop", created_at=1_000_000)
-    status = TaskStatus.SUCCESS if witness is Witness.ENDED else TaskStatus.STARTED
-    report = Report(origin, witness, status, run_id=f"run {attempt}", attempt=attempt)
-    report.started_at = 2_000_000 * attempt
-    if witness is Witness.ENDED:
-        report.finished_at, report.duration, report.result = 3_000_000 * attempt, 1.0, "1"
-    return report
-
-
-def send_report(task_id: str) -> Report:
-    """Give the report of a send."""
-    origin = Origin(task_id=task_id, task_name="shop.rows", module="shop", created_at=1_000_000)
-    return Report(origin, Witness.SENT, TaskStatus.PENDING)
-
-
-async def everything(tracker: Tracker) -> list[Execution]:
-    """Read every record."""
-    found: list[Execution] = []
-    after = None
-    while True:
-        page = await tracker.list(limit=500, after=after)
-        found += page.items
-        after = page.next
-        if after is None:
-            return found
-
-
-async def until_settled(tracker: Tracker, count: int) -> None:
-    """Wait until so many records are final: journals that others left are replayed."""
-    while True:
-        stats = await tracker.stats()
-        if stats.success + stats.failure >= count:
-            return
-        await asyncio.sleep(0.05)
-
-
-class Load:
-    """Sends tasks without a pause, and remembers what each has to leave."""
-
-    def __init__(self, b: Bench) -> None:
-        self._bench = b
-        self._task = b.task("shop.double")(double)
-        self._numbers = itertools.count()
-        self.sent: dict[str, int] = {}
-        self.took: list[float] = []
-
-    async def batch(self, count: int = 20) -> float:
-        """Run so many tasks at once; give the seconds that all took."""
-        begun = time.perf_counter()
-        numbers = list(itertools.islice(self._numbers, count))
-        told = await asyncio.gather(*(self._task.kiq(number) for number in numbers))
-        self.sent |= {one.task_id: number for one, number in zip(told, numbers, strict=True)}
-        await self._bench.settle()
-        self.took.append(time.perf_counter() - begun)
-        return self.took[-1]
-
-    @contextlib.asynccontextmanager
-    async def all_the_time(self) -> AsyncIterator[None]:
-        """Send while the block runs."""
-        is_over = asyncio.Event()
-
-        async def go() -> None:
-            while not is_over.is_set():
-                await self.batch()
-                await asyncio.sleep(0.01)
-
-        task = asyncio.create_task(go())
-        try:
-            yield
-        finally:
-            is_over.set()
-            await task
-
-    def faults(self, records: Sequence[Execution]) -> list[str]:
-        """Compare what was sent with its records; give what is wrong."""
-        found = {one.task_id: one for one in records}
-        wrong = [f"phantom {one}" for one in found.keys() - self.sent.keys()]
-        wrong += [f"{one} is missing" for one in self.sent.keys() - found.keys()]
-        for task_id, number in self.sent.items():
-            record = found.get(task_id)
-            if record is None:
-                continue
-            fails = number % 10 == 9
-            expected = (
-                TaskStatus.FAILURE if fails else TaskStatus.SUCCESS,
-                None if fails else number * 2,
-                [number],
-                1,
-                0,
-            )
-            got = (record.status, record.result, record.args, record.runs, record.duplicates)
-            if expected != got:
-                wrong.append(f"{number}: expected {expected}, got {got}")
-        return wrong
 
 
 # ── R14: faults everywhere ──────────────────────────────────────────────────────────────────────
@@ -213,183 +97,6 @@ async def test_a_database_that_is_killed_under_load_loses_nothing(
     assert 3 >= sum(took > 0.5 for took in load.took), "a wait for each outage, and no more"
 
 
-# ── R18: lost replies ───────────────────────────────────────────────────────────────────────────
-async def test_a_lost_reply_leaves_one_row(postgres_url: str) -> None:
-    """R18: the reply of any statement, COMMIT among them, is lost: stored once, told as stored."""
-    chance = random.Random(18)
-    async with proxied(postgres_url) as (proxy, url), Tracker(url) as tracker:
-        recorder = tracker.recorder()
-        told = []
-        for number in range(50):
-            task_id = f"task {number}"
-            proxy.lose_reply(chance.randint(1, 8) if number % 2 else 1)
-            reports = [send_report(task_id), run_report(task_id)]
-            if number % 2:
-                reports.append(run_report(task_id, attempt=2))
-            told += await asyncio.gather(*(recorder.commit(one, at_once=True) for one in reports))
-        records = await everything(tracker)
-        attempts = [len(await tracker.attempts(f"task {number}")) for number in range(50)]
-
-    assert [True] * 125 == told
-    assert 45 <= proxy.lost
-    assert Counter({f"task {n}": 1 for n in range(50)}) == Counter(r.task_id for r in records)
-    assert [1, 2] * 25 == attempts
-    assert {TaskStatus.SUCCESS} == {one.status for one in records}
-
-
-# ── R19: no answer, a slow answer ───────────────────────────────────────────────────────────────
-@pytest.mark.timeout(60)
-async def test_a_database_that_never_answers_costs_a_second_once(
-    postgres_url: str, tmp_path: Path
-) -> None:
-    """R19: tasks in flight wait for the budget, later ones not; the end is within 5 s."""
-    settings = {"journal_dir": str(tmp_path / "journals")}
-    async with proxied(postgres_url) as (proxy, url):
-        tracker = Tracker(url, settings=settings)
-        async with bench(tracker) as b:
-            load = Load(b)
-            await load.batch()
-            proxy.is_black_hole = True
-            first = await load.batch()
-            later = [await load.batch() for _ in range(20)]
-            begun = time.perf_counter()
-        stop = time.perf_counter() - begun
-        proxy.is_black_hole = False
-        proxy.cut()
-        async with Tracker(url, settings=settings) as heir:
-            await heir.flush(5)
-            await until_settled(heir, len(load.sent))
-            wrong = load.faults(await everything(heir))
-    print(f"first {first:.3f} s, later {max(later):.4f} s for 20 tasks, stop {stop:.3f} s")
-
-    assert [] == wrong[:5]
-    assert 2 * BUDGET + QUICK > first, "a send and its task, a budget each at most"
-    assert QUICK > sorted(later)[10]
-    assert 5 > stop
-
-
-@pytest.mark.timeout(60)
-async def test_an_engine_without_limits_is_given_up(postgres_url: str) -> None:
-    """R19: an engine of the user's has no limits: a COMMIT without an answer ends all the same."""
-    async with proxied(postgres_url) as (proxy, url):
-        engine = create_async_engine(url)
-        async with Tracker(engine) as tracker:
-            recorder = tracker.recorder()
-            for attempt in range(1, 3):
-                await recorder.commit(run_report("a", attempt=attempt), at_once=True)
-            proxy.swallow_reply(7)  # BEGIN, five statements, COMMIT
-            told = await recorder.commit(run_report("a", attempt=3), at_once=True)
-            flushed = await tracker.flush(15)
-            runs = (await tracker.get("a")).runs
-        await engine.dispose()
-
-    assert (False, True, 3) == (told, flushed, runs)
-    assert 1 == proxy.swallowed
-
-
-async def test_a_slow_database_is_waited_for(postgres_url: str) -> None:
-    """R19: replies half a second late: each send and each end waits for its own, none is lost."""
-    async with proxied(postgres_url) as (proxy, url), Tracker(url) as tracker, bench(tracker) as b:
-        load = Load(b)
-        await load.batch()
-        proxy.delay = 0.5
-        took = [await load.batch() for _ in range(2)]
-        proxy.delay = 0.0
-        await tracker.flush(10)
-        wrong = load.faults(await everything(tracker))
-
-    assert [] == wrong[:5]
-    assert 2 * BUDGET + QUICK > max(took)
-
-
-# ── R20: refusals ───────────────────────────────────────────────────────────────────────────────
-@contextlib.asynccontextmanager
-async def no_connections(server: PostgresServer) -> AsyncIterator[None]:
-    """53300: others hold every connection, and ours are ended."""
-    held = []
-    try:
-        with contextlib.suppress(asyncpg.PostgresError, OSError):
-            while len(held) < 100:
-                held.append(await asyncpg.connect(server.dsn))
-        query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE "
-        await held[0].execute(f"{query} application_name = 'aiotrack'")
-        with contextlib.suppress(asyncpg.PostgresError, OSError):
-            while len(held) < 100:
-                held.append(await asyncpg.connect(server.dsn))
-        yield
-    finally:
-        for one in held:
-            await one.close()
-
-
-@contextlib.asynccontextmanager
-async def setting(server: PostgresServer, *words: str) -> AsyncIterator[None]:
-    """Change the server's settings for every session."""
-    for word in words:
-        await asyncio.to_thread(server.psql, f"ALTER SYSTEM SET {word}")
-    await asyncio.to_thread(server.psql, "SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        for word in words:
-            name = word.partition(" ")[0]
-            await asyncio.to_thread(server.psql, f"ALTER SYSTEM RESET {name}")
-        await asyncio.to_thread(server.psql, "SELECT pg_reload_conf()")
-
-
-@contextlib.asynccontextmanager
-async def locked(server: PostgresServer, *words: str) -> AsyncIterator[None]:
-    """55P03, 57014, or no answer at all: somebody locks the table."""
-    async with setting(server, *words):
-        holder = await asyncpg.connect(server.dsn)
-        try:
-            async with holder.transaction():
-                await holder.execute("LOCK TABLE aiotrack_executions IN ACCESS EXCLUSIVE MODE")
-                yield
-        finally:
-            await holder.close()
-
-
-CAUSES: dict[str, Callable[[PostgresServer], Any]] = {
-    "53300 too many connections": no_connections,
-    "25006 read only": lambda server: setting(server, "default_transaction_read_only = on"),
-    "55P03 lock timeout": lambda server: locked(server, "lock_timeout = 200"),
-    "57014 statement timeout": lambda server: locked(server, "statement_timeout = 300"),
-    "a lock for ever": locked,
-}
-
-
-@pytest.mark.timeout(100)
-async def test_every_refusal_is_recovered_from_without_a_restart(tmp_path: Path) -> None:
-    """R20: whatever the database says, tasks go on; within 10 s after its cause all is stored."""
-    limits = {"max_connections": "14", "superuser_reserved_connections": "0"}
-    recovery = {}
-    with PostgresServer(settings=limits) as server:
-        async with Tracker(server.url) as tracker, bench(tracker) as b:
-            load = Load(b)
-            for name, cause in CAUSES.items():
-                await load.batch()
-                async with cause(server):
-                    await load.batch()
-                    await asyncio.sleep(BUDGET)
-                    quick = await load.batch()
-                    failures = tracker.recorder().counters["failures"]
-                begun = time.perf_counter()
-                flushed = await tracker.flush(15)
-                recovery[name] = (flushed, time.perf_counter() - begun)
-
-                assert 0 < failures, name
-                assert QUICK > quick, name
-                tracker.recorder().counters["failures"] = 0
-            wrong = load.faults(await everything(tracker))
-            dropped = tracker.recorder().counters["dropped"]
-    print({name: round(took, 2) for name, (_, took) in recovery.items()})
-
-    assert [] == wrong[:5]
-    assert 0 == dropped
-    assert {} == {name: one for name, one in recovery.items() if not one[0] or one[1] > 10}
-
-
 # ── R21: away from the start ────────────────────────────────────────────────────────────────────
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("is_writable", [True, False])
@@ -426,34 +133,6 @@ async def test_a_database_that_is_away_from_the_start(
     assert 20_001 == names.total() + counters["dropped"]
     assert (10_000 if is_writable else 5000 - 250) <= names["ended"]
     assert counters["dropped_ended"] == 10_000 - names["ended"]
-
-
-# ── R23: the same rows from everywhere ──────────────────────────────────────────────────────────
-@pytest.mark.timeout(60)
-async def test_writers_that_meet_on_the_same_rows_never_fail(postgres_url: str) -> None:
-    """R23: four writers, the same 200 tasks in any order, 50 rounds: no group fails."""
-    stores = [Repository(postgres_url, clock=Clock()) for _ in range(4)]
-
-    async def write(number: int, store: Repository) -> None:
-        chance = random.Random(number)
-        writer = store._make_writer()
-        for round_ in range(50):
-            reports = [
-                run_report(f"task {n}", attempt=1 + (n + round_) % 3 // 2, witness=witness)
-                for n in range(200)
-                for witness in chance.choices([Witness.STARTED, Witness.ENDED])
-            ]
-            chance.shuffle(reports)
-            await writer.write(reports)
-        await writer.release()
-
-    await asyncio.gather(*(write(number, store) for number, store in enumerate(stores)))
-    async with Tracker(postgres_url) as tracker:
-        stats = await tracker.stats()
-    for store in stores:
-        await store.close()
-
-    assert (200, 200) == (stats.total, stats.success)
 
 
 # ── R28: poison ─────────────────────────────────────────────────────────────────────────────────
