@@ -30,6 +30,7 @@ class Proxy:
         self.lost = 0
         self.swallowed = 0
         self._cuts = True
+        self._mark: bytes | None = None
 
     async def start(self) -> None:
         """Listen, on the port of before if there was one."""
@@ -52,6 +53,10 @@ class Proxy:
     def lose_reply(self, number: int = 1) -> None:
         """Let the server do the *number*-th request from now on, and cut instead of its reply."""
         self._left, self._cuts = number, True
+
+    def lose_reply_with(self, mark: bytes) -> None:
+        """Cut instead of the next reply that holds *mark*, such as the name of a command done."""
+        self._mark = mark
 
     def swallow_reply(self, number: int) -> None:
         """Let the server do the *number*-th request; its connection says nothing any more."""
@@ -86,6 +91,11 @@ class Proxy:
     async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         is_black_hole = False
         while data := await reader.read(1 << 20):
+            if self._mark is not None and self._mark in data:
+                self._mark = None
+                self.lost += 1
+                self.cut()
+                return
             if self._left is not None and self._left <= 0:
                 self._left = None
                 self.lost += self._cuts

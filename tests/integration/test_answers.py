@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
+from taskiq import InMemoryBroker
 
-from aiotrack import TaskStatus, Tracker
-from tests.integration.bench import bench
+from aiotrack import TaskStatus, Tracker, TrackerMiddleware
+from tests.integration.bench import Bench, bench
 from tests.integration.load import (
     BUDGET,
     QUICK,
@@ -22,7 +23,7 @@ from tests.integration.load import (
     send_report,
     until_settled,
 )
-from tests.integration.proxy import proxied
+from tests.integration.proxy import Proxy, proxied
 
 
 # ── R18: lost replies ───────────────────────────────────────────────────────────────────────────
@@ -47,6 +48,53 @@ async def test_a_lost_reply_leaves_one_row(postgres_url: str) -> None:
     assert Counter({f"task {n}": 1 for n in range(50)}) == Counter(r.task_id for r in records)
     assert [1, 2] * 25 == attempts
     assert {TaskStatus.SUCCESS} == {one.status for one in records}
+
+
+PLAIN, FOLDED = b"INSERT 0 1\x00", b"COMMIT\x00"
+"""What PostgreSQL's reply names when a plain report, or a retry, is committed."""
+
+
+async def lose_commits(postgres_url: str, count: int) -> tuple[Proxy, list[bool], list[str]]:
+    """Lose the reply of so many commits, plain and folded in turn; give what is wrong."""
+    wrong = []
+    async with proxied(postgres_url) as (proxy, url), Tracker(url) as tracker:
+        recorder = tracker.recorder()
+        told = []
+        for number in range(count):
+            is_fold = number % 2 == 1
+            proxy.lose_reply_with(FOLDED if is_fold else PLAIN)
+            report = run_report(f"task {number // 2}", attempt=1 + is_fold)
+            told.append(await recorder.commit(report, at_once=True))
+        records = {one.task_id: one for one in await everything(tracker)}
+        for number in range(count // 2):
+            record = records.pop(f"task {number}")
+            runs = [one.attempt for one in await tracker.attempts(record.task_id)]
+            if (runs, record.runs, record.duplicates) != ([1, 2], 2, 0):
+                wrong.append(f"{record.task_id} has runs {runs}, says {record.runs}")
+    return proxy, told, wrong + [f"{task_id} is too many" for task_id in records]
+
+
+async def test_a_lost_reply_of_a_commit_leaves_one_row(postgres_url: str) -> None:
+    """R18: it is the COMMIT's own reply that is lost: exactly one row of each run."""
+    proxy, told, wrong = await lose_commits(postgres_url, 20)
+
+    assert [] == wrong
+    assert [True] * 20 == told
+    assert 20 == proxy.lost
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+async def test_a_thousand_lost_replies_leave_one_row_each(postgres_url: str) -> None:
+    """R18: 500 plain commits and 500 of folded runs, each reply lost."""
+    begun = time.perf_counter()
+    proxy, told, wrong = await lose_commits(postgres_url, 1000)
+    took = time.perf_counter() - begun
+    print(f"R18: {proxy.lost} lost replies, {len(wrong)} wrong, {took / 1000:.3f} s each")
+
+    assert [] == wrong[:5]
+    assert [True] * 1000 == told
+    assert 1000 == proxy.lost
 
 
 # ── R19: no answer, a slow answer ───────────────────────────────────────────────────────────────
@@ -81,6 +129,41 @@ async def test_a_database_that_never_answers_costs_a_second_once(
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("is_started", [True, False])
+async def test_a_database_that_never_answered_costs_a_second_once(
+    postgres_url: str, tmp_path: Path, is_started: bool
+) -> None:
+    """R19: away from the start: all hooks of the first task together wait for one budget."""
+    settings = {"journal_dir": str(tmp_path / "journals")}
+    async with proxied(postgres_url) as (proxy, url):
+        proxy.is_black_hole = True
+        tracker = Tracker(url, settings=settings)
+        broker = InMemoryBroker().with_middlewares(TrackerMiddleware(tracker))
+        begun = time.perf_counter()
+        if is_started:
+            await broker.startup()
+        start = time.perf_counter() - begun
+        load = Load(Bench(tracker, broker))
+        first = await load.batch(1)
+        later = [await load.batch(1) for _ in range(20)]
+        begun = time.perf_counter()
+        await broker.shutdown()
+        stop = time.perf_counter() - begun
+        proxy.is_black_hole = False
+        proxy.cut()
+        async with Tracker(url, settings=settings) as heir:
+            await until_settled(heir, len(load.sent))
+            wrong = load.faults(await everything(heir))
+    print(f"R19: start {start:.3f} s, first {first:.3f} s, later {shown(later)}, stop {stop:.3f} s")
+
+    assert [] == wrong[:5]
+    assert 1.5 * BUDGET > first
+    assert QUICK > sorted(later)[10]
+    assert 6 > start
+    assert 5 > stop
+
+
+@pytest.mark.timeout(60)
 async def test_an_engine_without_limits_is_given_up(postgres_url: str) -> None:
     """R19: an engine of the user's has no limits: a COMMIT without an answer ends all the same."""
     async with proxied(postgres_url) as (proxy, url):
@@ -101,14 +184,67 @@ async def test_an_engine_without_limits_is_given_up(postgres_url: str) -> None:
 
 async def test_a_slow_database_is_waited_for(postgres_url: str) -> None:
     """R19: replies half a second late: each send and each end waits for its own, none is lost."""
+    took, wrong = await slowly(postgres_url, 1)
+
+    assert [] == wrong[:5]
+    assert 2 * BUDGET + QUICK > max(took)
+
+
+async def slowly(postgres_url: str, seconds: float) -> tuple[list[float], list[str]]:
+    """Send for so long with every reply half a second late; give what batches took, and faults."""
     async with proxied(postgres_url) as (proxy, url), Tracker(url) as tracker, bench(tracker) as b:
         load = Load(b)
         await load.batch()
         proxy.delay = 0.5
-        took = [await load.batch() for _ in range(2)]
+        load.took.clear()
+        async with load.all_the_time():
+            await asyncio.sleep(seconds)
         proxy.delay = 0.0
         await tracker.flush(10)
+        return load.took, load.faults(await everything(tracker))
+
+
+def shown(seconds: list[float]) -> str:
+    """Give the median and the worst in milliseconds."""
+    found = sorted(seconds)
+    return f"p50 {found[len(found) // 2] * 1e3:.2f} ms, worst {found[-1] * 1e3:.2f} ms"
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+async def test_what_a_database_without_answers_costs(postgres_url: str, tmp_path: Path) -> None:
+    """R19: the figures: no answer from now on."""
+    plain = Load(Bench(Tracker("sqlite://"), InMemoryBroker()))
+    untracked = [await plain.batch(1) for _ in range(500)]
+    settings = {"journal_dir": str(tmp_path / "journals")}
+    async with (
+        proxied(postgres_url) as (proxy, url),
+        Tracker(url, settings=settings) as tracker,
+        bench(tracker) as b,
+    ):
+        load = Load(b)
+        await load.batch(1)
+        proxy.is_black_hole = True
+        first = await load.batch(1)
+        later = [await load.batch(1) for _ in range(500)]
+        proxy.is_black_hole = False
+        proxy.cut()
+        await tracker.flush(10)
         wrong = load.faults(await everything(tracker))
+    print(f"R19: a task untracked: {shown(untracked)}")
+    print(f"R19: no answer: the first task {first:.3f} s, 500 later ones {shown(later)}")
+
+    assert [] == wrong[:5]
+    assert 1.5 * BUDGET > first
+    assert QUICK > sorted(later)[250]
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+async def test_what_a_slow_database_costs(postgres_url: str) -> None:
+    """R19: the figures: every answer late by half a second, for twenty seconds."""
+    took, wrong = await slowly(postgres_url, 20)
+    print(f"R19: answers 500 ms late: {len(took)} times 20 tasks at once, each in {shown(took)}")
 
     assert [] == wrong[:5]
     assert 2 * BUDGET + QUICK > max(took)
