@@ -215,7 +215,9 @@ def fold(
     changed = [
         attempt_row(history.task_id, item)
         for run_id, item in history.items.items()
-        if run_id not in known or _core(old[run_id]) != _core(item)
+        if run_id not in known
+        or run_id not in old  # left over from an execution that somebody deleted
+        or _core(old[run_id]) != _core(item)
     ]
     return execution_row(history), changed
 

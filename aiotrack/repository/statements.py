@@ -184,7 +184,13 @@ POSTGRES_SEND = Postgres.insert(
     f"{_send_conflict(_IS_POSTGRES)} "
     f"RETURNING task_id, (extract(epoch FROM {_PLAIN_TIME}) * 1000000)::bigint",
 )
-POSTGRES_ENSURE = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, "ON CONFLICT (task_id) DO NOTHING")
+POSTGRES_ENSURE = Postgres.insert(
+    EXECUTIONS,
+    EXECUTION_COLUMNS,
+    # Locks the rows that are there, new ones among them, all in one order: no deadlock, and
+    # nobody deletes one before it is read.
+    "ON CONFLICT (task_id) DO UPDATE SET witness = t.witness WHERE false",
+)
 POSTGRES_LOCK = Postgres.select(
     EXECUTIONS, EXECUTION_COLUMNS, "WHERE task_id = ANY($1) ORDER BY task_id FOR UPDATE"
 )
