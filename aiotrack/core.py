@@ -198,7 +198,7 @@ class Lifecycle:
             core = self._cores[loop] = Core(self)
             self._loop = loop
             for other in [other for other in self._cores if other.is_closed()]:
-                for report in self._cores.pop(other).recorder.drain():
+                for report in self._cores.pop(other).recorder.left():
                     core.recorder.add(report)
         self._last = (loop, core)
         return core

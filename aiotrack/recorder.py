@@ -197,13 +197,11 @@ class Recorder:
             return False
         return True
 
-    async def close(self, timeout: float = 3.0) -> list[Report]:
+    async def close(self, timeout: float = 3.0, *, for_good: bool = True) -> list[Report]:
         """Write what is left for at most *timeout* seconds, and stop; the journal takes the rest.
 
-        It has to end within the five seconds that TaskIQ leaves a broker.
-
         Returns:
-            The reports that nothing took.
+            The reports that nothing took; not *for_good*, runs in flight will start it again.
         """
         self.tell_starts()
         end = self._loop.time() + timeout
@@ -218,23 +216,24 @@ class Recorder:
             self._timer.cancel()
             self._timer = None
         self._pace.stop()
-        rest = sorted(self.drain(), key=lambda report: report.witness, reverse=True)
-        keeper, self._keeper = self._keeper, None
-        self._pace.take().release(False)
-        if keeper is not None:
-            kept = await keeper.keep_all(rest)
-            self.counters["journaled"] += kept
-            rest = rest[kept:]
+        rest, keeper = self.left(), self._keeper
+        self._keeper = None if for_good else keeper
+        kept = 0 if keeper is None else await keeper.keep_all(rest)
+        self.counters["journaled"] += kept
+        for report in rest if for_good else rest[:kept]:  # not before: this may be cancelled
+            self._forget(report)
+        if keeper is not None and for_good:
             await keeper.close()
         self._is_closing = False
-        return rest
+        self._pace.take().release(False)
+        self._pace.done()
+        return rest[kept:]
 
-    def drain(self) -> list[Report]:
-        """Hand over what is not committed, to a recorder of another loop."""
+    def left(self) -> list[Report]:
+        """Give what is not committed, the most important first."""
         self.tell_starts()
         left = [*self._writing.values(), *self._buffer.values()]
-        self._writing, self._buffer = {}, {}
-        return left
+        return sorted(left, key=lambda report: report.witness, reverse=True)
 
     def _give_up(self, waiting: Waiting) -> None:
         """Let the hooks go on: their budget is over, and nobody waits before an answer comes."""
