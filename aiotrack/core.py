@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import hashlib
 import logging
 import os
 import socket
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +18,7 @@ from uuid import uuid4
 
 from aiotrack.clock import Clock
 from aiotrack.encode import Encoder
+from aiotrack.ends import at_loop_end, at_process_end
 from aiotrack.errors import AioTrackError, InvalidSetting
 from aiotrack.journal import Journal, default_folder
 from aiotrack.keeper import Keeper
@@ -37,6 +41,10 @@ log = logging.getLogger(__name__)
 START_BUDGET = 5.0
 """Seconds that a worker's or a sender's start waits for the database, which may need a schema."""
 
+STOP, STOP_WRITING = 4.0, 2.5
+"""Seconds for a stop, and those of them in which reports are still written: TaskIQ leaves five for
+all of its broker's."""
+
 
 class Core:
     """What belongs to one event loop: connections, buffer, writer."""
@@ -53,13 +61,48 @@ class Core:
         told = settings.journal_dir
         base = Path(told) if told else default_folder()
         journal = Journal(base / hashlib.sha256(self.repository.name.encode()).hexdigest()[:16])
+        self.keeper = Keeper(journal, self.repository.write)
         self.recorder = Recorder(
             self.repository.write,
             budget=settings.commit_budget,
             max_backlog=settings.max_backlog,
-            keeper=Keeper(journal, self.repository.write),
+            keeper=self.keeper,
             block_ack=settings.on_store_failure == "block_ack",
         )
+        self.at_loop_end = at_loop_end(functools.partial(tracker.end, self))
+        self.at_process_end = at_process_end(self._save)
+
+    async def stop(self, *, for_good: bool) -> None:
+        """Write or keep what was reported, and close the connections.
+
+        Args:
+            for_good: Otherwise runs are in flight: what they report opens them again.
+        """
+        end = asyncio.get_running_loop().time() + STOP
+        left = await self.recorder.close(STOP_WRITING, for_good=for_good)
+        if left and for_good:
+            log.error("%d reports were not written: the database is away", len(left))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await (self.repository.close() if for_good else self.repository.release())
+        if for_good:
+            self.at_process_end()
+
+    def hand_over(self, heir: Recorder) -> None:
+        """Give what is left to another loop's recorder: this one's loop has gone."""
+        self.at_process_end.cancel()
+        self.keeper.let_go()
+        for report in self.recorder.left():
+            heir.add(report)
+
+    def _save(self) -> None:
+        """Keep what is left: the process ends, or nobody writes it here any more."""
+        left = self.recorder.left()
+        kept = self.keeper.save(left)
+        if kept:
+            log.warning("%d reports wait in the journal: they came too late to be written", kept)
+        if len(left) > kept:
+            log.error("%d reports were not written: nobody stopped the tracker", len(left) - kept)
 
 
 class Lifecycle:
@@ -76,12 +119,13 @@ class Lifecycle:
         self.database: str | AsyncEngine = _checked(database or self.settings.database_url)
         self.redis = redis or self.settings.redis_url
         self.clock = Clock()
-        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.worker_id = _new_worker_id()
         self._redacted: tuple[str | re.Pattern[str], ...] = ()
         self.redact(())
         self._cores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Core] = (
             weakref.WeakKeyDictionary()
         )
+        self._making = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last: tuple[asyncio.AbstractEventLoop, Core] | None = None
         _EVERY.add(self)
@@ -116,7 +160,7 @@ class Lifecycle:
             log.error("executions are not being recorded for now: the database does not answer")
         except AioTrackError as error:
             if wait:
-                await self._discard(core)
+                await self._stop(core)
                 raise
             log.error("executions are not being recorded for now: %s", error)
         core.recorder.start()
@@ -127,18 +171,19 @@ class Lifecycle:
         if core is None:
             return
         if core.recorder.is_busy:  # runs that outlive the shutdown still need it
-            await core.recorder.flush(4.0)
-            await core.repository.release()
+            await core.stop(for_good=False)
         else:
-            await self._discard(core)
+            await self._stop(core)
 
-    async def _discard(self, core: Core) -> None:
+    async def _stop(self, core: Core) -> None:
+        await self.end(core)
+        await anext(core.at_loop_end, None)
+
+    async def end(self, core: Core) -> None:
+        """Forget a core of the running loop, and stop it."""
         self._cores.pop(asyncio.get_running_loop(), None)
         self._last = None
-        left = await core.recorder.close()
-        if left:
-            log.error("%d reports were not written: the database is away", len(left))
-        await core.repository.close()
+        await core.stop(for_good=True)
 
     def report_from_anywhere(self, report: Report) -> None:
         """Take a report from sync code, in the loop's thread or another one."""
@@ -153,13 +198,15 @@ class Lifecycle:
         if is_inside:
             self.recorder().add(report)
         else:
-            loop.call_soon_threadsafe(self._core_of(loop).recorder.add, report)
+            with contextlib.suppress(RuntimeError):  # it was closed just now
+                loop.call_soon_threadsafe(lambda: self.recorder().add(report))
 
     def _living_loop(self) -> asyncio.AbstractEventLoop | None:
         """Give the loop that was used last, or another one if it has gone."""
         loop = self._loop
         if loop is None or loop.is_closed():
-            living = [one for one in list(self._cores) if not one.is_closed()]
+            with self._making:
+                living = [one for one in self._cores if not one.is_closed()]
             loop = self._loop = living[0] if living else None
         return loop
 
@@ -195,13 +242,29 @@ class Lifecycle:
             return last[1]
         core = self._cores.get(loop)
         if core is None:
-            core = self._cores[loop] = Core(self)
+            with self._making:  # loops of other threads may begin at the same time
+                core = self._cores[loop] = Core(self)
+                gone = [self._cores.pop(one) for one in list(self._cores) if one.is_closed()]
             self._loop = loop
-            for other in [other for other in self._cores if other.is_closed()]:
-                for report in self._cores.pop(other).recorder.left():
-                    core.recorder.add(report)
+            for other in gone:
+                other.hand_over(core.recorder)
         self._last = (loop, core)
         return core
+
+    def after_fork(self) -> None:
+        """Let a child make its own connections, and a name of its own.
+
+        What is the parent's stays as it is: sockets and pollers are shared, and whatever closes
+        them here would close them there. Only files are let go: a lock on them is shared, too.
+        """
+        inherited = list(self._cores.values())
+        _INHERITED.extend(inherited)
+        for core in inherited:
+            core.keeper.after_fork()
+        self._cores = weakref.WeakKeyDictionary()
+        self._making = threading.Lock()
+        self._loop = self._last = None
+        self.worker_id = _new_worker_id()
 
     def redact(self, names: Iterable[str | re.Pattern[str]]) -> None:
         """Never store values under *names* (or patterns), besides the usual secrets."""
@@ -210,14 +273,17 @@ class Lifecycle:
 
 
 _EVERY: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+_INHERITED: list[Core] = []
+"""What a parent of this process had: never used, never closed."""
+
+
+def _new_worker_id() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
 def _after_fork() -> None:
-    """Let a child make its own connections, and a name of its own."""
     for tracker in _EVERY:
-        tracker._last = None  # noqa: SLF001 - ours
-        tracker._cores = weakref.WeakKeyDictionary()  # noqa: SLF001 - ours
-        tracker.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        tracker.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -128,6 +128,16 @@ class Journal:
                 self._path.unlink(missing_ok=True)
             file.close()
 
+    def another(self) -> Journal:
+        """Give a journal beside this one, in a file of its own, for what still fits in here."""
+        return Journal(self._folder, max_bytes=self._max_bytes - self.size)
+
+    def after_fork(self) -> None:
+        """Let the parent's file go in a child: it would stay locked for as long as that lives."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
     def adopt(self) -> list[Orphan]:
         """Take the journals of processes that are gone; each is locked until it is let go."""
         found: list[Orphan] = []

@@ -68,6 +68,37 @@ class Keeper:
         """Keep many at once, at a stop; gives how many."""
         return await self._append(reports)
 
+    def save(self, reports: Sequence[Report]) -> int:
+        """Keep many without a loop, at the end of a process; gives how many of *reports*.
+
+        In a file of their own: the thread may be writing to the other. What waits for that thread
+        goes along.
+        """
+        journal = self._journal.another()
+        try:
+            return min(
+                len(reports), journal.append([*reports, *(report for report, _ in self._queue)])
+            )
+        except OSError as error:
+            log.error("the journal cannot be written: %s", error)
+            return 0
+        finally:
+            journal.close()
+
+    def let_go(self) -> None:
+        """Let the files go, without a loop: others adopt what they hold."""
+        for orphan in self._orphans:
+            orphan.close()
+        self._orphans = []
+        self._journal.close()
+        self._thread.shutdown(wait=False)
+
+    def after_fork(self) -> None:
+        """Let the parent's files go in a child."""
+        for orphan in self._orphans:
+            orphan.close()
+        self._journal.after_fork()
+
     async def replay(self) -> None:
         """Write one piece of what is kept, of this process or of those that are gone.
 

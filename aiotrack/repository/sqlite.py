@@ -77,8 +77,11 @@ class SqliteWriter:
         await loop.run_in_executor(self._thread, self._disconnect)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._transact, work)
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+        except RuntimeError as error:  # no threads any more: the interpreter ends
+            raise StoreUnavailable(f"{self._path} cannot be written: {error}") from error
+        return await done
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -131,7 +134,10 @@ def file_lock(database: Path) -> Iterator[None]:
                     log.warning("%s-lock is held for over %g s", database, BUSY_TIMEOUT)
                     break
                 time.sleep(LOCK_PAUSE)
-        yield
+        try:
+            yield
+        finally:  # said aloud: a child that was forked meanwhile has the file, too
+            fcntl.flock(side, fcntl.LOCK_UN)
 
 
 @contextlib.contextmanager

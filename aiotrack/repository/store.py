@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -46,6 +47,9 @@ LEARN_AGAIN = 60.0
 much, is then 6 ms off."""
 
 TIME = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
+CLOSE_WAIT = 0.5
+"""Seconds at a close for reads and changes that are under way: a healthy database needs less."""
 
 FAULTS = (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What an unreachable database raises: drivers let raw socket errors through."""
@@ -202,13 +206,22 @@ class Repository:
         """Run *work* in a task of its own: a caller's cancellation never reaches a connection."""
         task = asyncio.ensure_future(work)
         self._apart.add(task)
-        task.add_done_callback(self._apart.discard)
+        task.add_done_callback(self._is_apart_no_more)
         return await asyncio.shield(task)
 
+    def _is_apart_no_more(self, task: asyncio.Task[Any]) -> None:
+        self._apart.discard(task)
+        if not task.cancelled():
+            task.exception()  # heard, even if the caller went away: asyncio would complain
+
     async def close(self) -> None:
-        """Wait for what runs, and let the database go."""
+        """Wait a moment for what runs, end the rest of it, and let the database go."""
         if self._apart:
-            await asyncio.wait(self._apart, timeout=2.0)
+            _, late = await asyncio.wait(self._apart, timeout=CLOSE_WAIT)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=CLOSE_WAIT)
         await self.release()
         if self._temporary is not None:
             for suffix in ("", "-wal", "-shm", "-lock"):
@@ -293,15 +306,26 @@ _migrating = threading.Lock()
 """Alembic keeps the migration that runs in a global of the process, whatever the database."""
 
 
+def _after_fork() -> None:
+    """Give a child a lock that nobody holds: the thread that did is not in it."""
+    global _migrating
+    _migrating = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @contextlib.asynccontextmanager
 async def _alone() -> AsyncIterator[None]:
     """Hold `_migrating` without stopping the loop, in which its holder may be at work."""
-    while not _migrating.acquire(blocking=False):  # noqa: ASYNC110 - loops share no event
+    lock = _migrating
+    while not lock.acquire(blocking=False):  # noqa: ASYNC110 - loops share no event
         await asyncio.sleep(0.01)
     try:
         yield
     finally:
-        _migrating.release()
+        lock.release()
 
 
 async def _take_turn(connection: AsyncConnection) -> None:

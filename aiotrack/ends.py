@@ -1,0 +1,45 @@
+"""The ends that nobody announces: of an event loop, of a process."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from multiprocessing.util import Finalize
+
+
+def at_loop_end(work: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
+    """Have *work* awaited when the running loop ends; its tasks are over by then.
+
+    An event loop has one hook for its end: `asyncio.run`, web servers and test runners close every
+    async generator that was begun in it. So *work* is what a generator does when it is closed.
+
+    Returns:
+        The generator; ``anext(it, None)`` calls *work* off.
+    """
+
+    async def wait() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        except GeneratorExit:
+            # The loop warns of generators that begin now: nobody would close them. Ours end here.
+            sys.set_asyncgen_hooks(firstiter=None)
+            await work()
+            raise
+
+    guard = wait()
+    with contextlib.suppress(StopIteration):  # begun by hand: a task would have to be awaited
+        guard.asend(None).send(None)
+    return guard
+
+
+def at_process_end(work: Callable[[], None]) -> Finalize:
+    """Have *work* called when this process ends by itself, not when a child of it does.
+
+    `atexit` would not do: before Python 3.13 it says nothing in processes of `multiprocessing`, and
+    TaskIQ's workers are such.
+
+    Returns:
+        What can ``cancel()`` that.
+    """
+    return Finalize(None, work, exitpriority=0)
