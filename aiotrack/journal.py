@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 64 * 1024 * 1024
 """Size of one process' journal; what does not fit is refused."""
 
+READ_AT_ONCE = 1 * 1024 * 1024
+"""Bytes that are read for one replay at most, and one report: big ones come in smaller pieces."""
+
 ADOPTED_AT_ONCE = 16
 """Journals of others that are open at a time."""
 
@@ -225,7 +228,8 @@ def read(file: IO[bytes], offset: int, count: int) -> tuple[list[Report], int]:
     """Read frames of a journal, and say where the next one begins; damage is passed over."""
     reports: list[Report] = []
     end = os.fstat(file.fileno()).st_size
-    while len(reports) < count and offset < end:
+    enough = min(end, offset + READ_AT_ONCE)
+    while len(reports) < count and offset < enough:
         file.seek(offset)
         length, payload = _frame(file)
         if length > end - offset:

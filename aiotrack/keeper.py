@@ -20,6 +20,9 @@ T = TypeVar("T")
 PIECE = 500
 """Reports that are replayed at once, between two groups of fresh ones."""
 
+AT_STOP = 5000
+"""Reports that are appended at once at a stop: their frames are in memory, too."""
+
 LOOK_AGAIN = 60.0
 """Seconds between two looks for journals of processes that are gone."""
 
@@ -65,8 +68,14 @@ class Keeper:
         return await future
 
     async def keep_all(self, reports: Sequence[Report]) -> int:
-        """Keep many at once, at a stop; gives how many."""
-        return await self._append(reports)
+        """Keep many at a stop, the first ones first; gives how many."""
+        kept = 0
+        while kept < len(reports):
+            count = await self._append(reports[kept : kept + AT_STOP])
+            kept += count
+            if count < AT_STOP:
+                break
+        return kept
 
     def save(self, reports: Sequence[Report]) -> int:
         """Keep many without a loop, at the end of a process; gives how many of *reports*.

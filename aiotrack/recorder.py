@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Protocol
 
+from aiotrack.backlog import Room
 from aiotrack.errors import StoreError
 from aiotrack.keeper import Keeper
 from aiotrack.pace import Pace, Waiting
@@ -57,7 +58,7 @@ class Recorder:
     Args:
         write: Commits reports; raises `StoreError` when they must be written again.
         budget: Seconds that `commit` waits at most.
-        max_backlog: Reports kept in memory while the database is away.
+        max_backlog: Reports kept in memory while the database is away; long ones count for more.
         keeper: Takes final reports then; without one they are kept in memory.
         block_ack: When nothing can keep a final report, let its task wait instead.
     """
@@ -67,7 +68,7 @@ class Recorder:
         write: Callable[[Sequence[Report]], Awaitable[None]],
         *,
         budget: float = 1.0,
-        max_backlog: int = 50_000,
+        max_backlog: int = 20_000,
         keeper: Keeper | None = None,
         block_ack: bool = False,
     ) -> None:
@@ -75,7 +76,7 @@ class Recorder:
         self._keeper = keeper
         self._blocks = block_ack
         self._budget = budget
-        self._max_backlog = max_backlog
+        self._calm = min(GROUP, max_backlog)
         self._buffer: dict[Key, Report] = {}
         self._writing: dict[Key, Report] = {}
         self._young: dict[Beginning, None] = {}
@@ -90,6 +91,7 @@ class Recorder:
         self._pace = Pace(self._loop, self._go)
         self.counters: Counter[str] = Counter()
         """``reports``, ``flushed``, ``groups``, ``failures``, ``late``, ``dropped_<witness>``."""
+        self._room = Room(max_backlog, self.counters)
 
     @property
     def backlog(self) -> int:
@@ -248,22 +250,10 @@ class Recorder:
         known = self._buffer.get(key)
         self._buffer[key] = report if known is None else combine(known, report)
         self.counters["reports"] += 1
-        if self.backlog > self._max_backlog:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Let a twentieth go, the least important and oldest first: starts before final reports."""
-        if self.counters["dropped"] == 0:
-            log.error("the backlog of %d reports is full: reports are lost", self._max_backlog)
-        room = max(self._max_backlog // 20, self.backlog - self._max_backlog)
-        for witness in Witness:
-            found = (key for key, report in self._buffer.items() if report.witness is witness)
-            keys = list(islice(found, room))
-            for key in keys:
-                del self._buffer[key]
-            self.counters["dropped"] += len(keys)
-            self.counters[f"dropped_{witness.name.lower()}"] += len(keys)
-            room -= len(keys)
+        if self._failing_since is None and len(self._buffer) <= self._calm:
+            self._room.weight = self._room.most  # not counted: the next time all are
+        else:
+            self._room.add(report, self._buffer, self._writing)
 
     def _go(self) -> None:
         self._wake.set()

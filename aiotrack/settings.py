@@ -27,7 +27,8 @@ class Settings:
             The end of a run waits in both.
         commit_budget: Seconds that a hook waits for a commit before it lets the task go on.
         max_value_bytes: Size of one stored value (arguments, result); more is cut and marked.
-        max_backlog: Reports kept in memory while the database is away.
+        max_backlog: Reports kept in memory while the database is away, of about 1 KiB each: a long
+            one counts as several.
         journal_dir: Folder of the journals that take final reports while the database is away;
             default: ``~/.local/state/aiotrack``. It has to outlive the process.
         on_store_failure: What happens to a final report when the journal is full, too: ``drop``
@@ -41,7 +42,7 @@ class Settings:
     durability: str = "commit"
     commit_budget: float = 1.0
     max_value_bytes: int = 65_536
-    max_backlog: int = 50_000
+    max_backlog: int = 20_000
     journal_dir: str | None = None
     on_store_failure: str = "drop"
     pgbouncer: bool = False

@@ -396,6 +396,30 @@ async def test_a_full_backlog_lets_starts_go_before_ends() -> None:
     assert 0 == recorder.counters["dropped_ended"]
 
 
+async def test_long_reports_take_the_room_of_many() -> None:
+    """Memory is bounded in bytes: a result of 60 KB counts like sixty short reports."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, max_backlog=1000)
+    for number in range(100):
+        recorder.add(end(number))
+        await asyncio.sleep(0.001)
+    failing = recorder.counters["failures"]
+    for number in range(100, 200):
+        one = end(number)
+        one.result = '"' + "x" * 60_000 + '"'
+        recorder.add(one)
+    most = recorder.backlog
+    store.away = None
+    await recorder.flush(5)
+    await recorder.close()
+
+    assert 0 < failing
+    assert 14 <= most <= 17
+    assert 200 == len(store.stored) + recorder.counters["dropped_ended"]
+    assert set(map(str, range(200 - most, 200))) == store.ended()
+
+
 async def test_recorded_and_dropped_are_what_was_sent(tmp_path: Path) -> None:
     """The database away from the start, the journal full: each report is stored or counted."""
     store = FaultyStore()

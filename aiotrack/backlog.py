@@ -1,0 +1,88 @@
+"""How much memory waiting reports take, and which of them go first when there is no room."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from itertools import chain
+from sys import getsizeof
+from typing import TypeVar
+
+from aiotrack.report import Report, Witness
+
+log = logging.getLogger(__name__)
+
+UNIT = 1024
+"""Bytes that a report counts for at least; what a limit of so many reports stands for."""
+
+BARE = 750
+"""Bytes of a report without its texts, with its place in the buffer (measured)."""
+
+ENTRY = 256
+"""Bytes of a key of metadata with its stamp, without its texts (measured)."""
+
+K = TypeVar("K")
+
+
+def weigh(report: Report) -> int:
+    """Give the bytes that a report takes in memory; measured to be right within a tenth."""
+    origin = report.origin
+    size = (
+        BARE
+        + getsizeof(origin.args)
+        + getsizeof(origin.kwargs)
+        + getsizeof(origin.metadata)
+        + getsizeof(report.result)
+        + getsizeof(report.error)
+        + getsizeof(report.traceback)
+    )
+    if report.patch is not None:
+        size += sum(
+            UNIT // 4 + len(key) + getsizeof(said) for key, (_, said) in report.patch.items()
+        )
+    return max(UNIT, size)
+
+
+class Room:
+    """The room for reports in memory; drops the least important, then the oldest, when it is full.
+
+    Sends go before starts and progress, those before what was handed back, final reports last.
+
+    Args:
+        reports: How many reports of `UNIT` bytes have room.
+        counters: Counts what is dropped, by witness.
+    """
+
+    def __init__(self, reports: int, counters: Counter[str]) -> None:
+        self.most = reports * UNIT
+        self.weight = self.most
+        """Bytes at most; much may be gone that was counted."""
+        self._counters = counters
+
+    def add(self, report: Report, buffer: dict[K, Report], writing: dict[K, Report]) -> None:
+        """Count a report that was put into *buffer*; drop a twentieth when it is too much."""
+        self.weight += weigh(report)
+        if self.weight <= self.most:
+            return
+        self.weight = sum(map(weigh, chain(buffer.values(), writing.values())))
+        if self.weight > self.most:
+            if self._counters["dropped"] == 0:
+                log.error("memory is full of %d reports: reports are lost", len(buffer))
+            self.weight -= self._drop(buffer, max(self.most // 20, self.weight - self.most))
+
+    def _drop(self, buffer: dict[K, Report], size: int) -> int:
+        """Drop reports of so many bytes, if there are; give the bytes that are free now."""
+        left = size
+        for witness in Witness:
+            found: list[K] = []
+            for key, report in buffer.items():
+                if left <= 0:
+                    break
+                if report.witness is witness:
+                    found.append(key)
+                    left -= weigh(report)
+            for key in found:
+                del buffer[key]
+            self._counters["dropped"] += len(found)
+            self._counters[f"dropped_{witness.name.lower()}"] += len(found)
+        return size - left
