@@ -32,6 +32,13 @@ GROUP = 500
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 2.0
 """Seconds between tries while the database is away: doubled from the first to the last."""
 
+PATIENCE = 0.25
+"""Seconds that a final report waits for a database that fails: longer than it takes to connect
+anew after a cut. Then the journal takes it, and its task goes on before the budget is over."""
+
+LAST_WORDS = (Witness.ENDED, Witness.HANDED_BACK)
+"""What only its reporter knows: the journal keeps it. (A tuple: an enum hashes slowly.)"""
+
 STOP = 0.5
 """Seconds that a write gets to end when it is cancelled."""
 
@@ -81,6 +88,7 @@ class Recorder:
         self._writing: dict[Key, Report] = {}
         self._young: dict[Beginning, None] = {}
         self._older: dict[Beginning, None] = {}
+        self._held = Waiting()
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -149,11 +157,17 @@ class Recorder:
         Returns:
             False when the budget was over first: the report is kept and written later.
         """
-        if self.is_stalled:
-            return await self._keep(report, is_taken=False)
+        is_final = self._keeper is not None and report.witness in LAST_WORDS
+        since = self._failing_since
+        if since is not None:
+            patience = min(PATIENCE, self._budget) if is_final else self._budget
+            if self._loop.time() - since >= patience:
+                return await self._keep(report, is_taken=False)
         self._put(report)
-        waiter = self._pace.join(at_once=at_once)
         waiting = self._pace.waiting
+        waiter = self._pace.join(at_once=at_once)
+        if is_final:
+            waiting.finals.append(waiter)
         if waiting.timer is None:
             waiting.timer = self._loop.call_later(self._budget, self._give_up, waiting)
         return await waiter or await self._keep(report, is_taken=True)
@@ -161,7 +175,7 @@ class Recorder:
     async def _keep(self, report: Report, *, is_taken: bool) -> bool:
         """Take a report that the database does not take in time; False: it is not committed."""
         self.counters["late"] += 1
-        is_last_word = report.witness in {Witness.HANDED_BACK, Witness.ENDED}
+        is_last_word = report.witness in LAST_WORDS
         is_kept = False
         try:
             if is_last_word and self._keeper is not None:
@@ -284,7 +298,7 @@ class Recorder:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            waiting = Waiting()
+            waiting = self._held = Waiting()
             is_done = False
             try:
                 await self._write_all(waiting)
@@ -366,6 +380,12 @@ class Recorder:
             log.error("executions are not being recorded for now: %s", error, exc_info=fault)
         if self._failing_since is None:
             self._failing_since = self._loop.time()
+            self._loop.call_later(PATIENCE, self._hurry)
+
+    def _hurry(self) -> None:
+        if self._failing_since is not None:
+            self._held.hurry()
+            self._pace.waiting.hurry()
 
     def _recovered(self) -> None:
         if self._failing_since is not None and self._is_reported:

@@ -332,6 +332,37 @@ async def test_nobody_waits_for_a_database_that_is_known_to_be_away(
     assert (21, 0) == (recorder.counters["reports"], recorder.counters["dropped"])
 
 
+async def test_a_final_report_does_not_wait_for_a_database_that_refuses(tmp_path: Path) -> None:
+    """The journal takes it long before the budget is over; a send waits on, for its record."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=30, keeper=kept(store, tmp_path))
+    sent = asyncio.create_task(recorder.commit(report(0), at_once=True))
+    ended = [asyncio.create_task(recorder.commit(end(n), at_once=True)) for n in range(1, 4)]
+    await asyncio.wait(ended, timeout=10)
+    later = await asyncio.wait_for(recorder.commit(end(4)), 10)
+    waits, journaled = not sent.done(), recorder.counters["journaled"]
+    store.away = None
+    told = [await sent, *[await one for one in ended], later]
+    await recorder.flush(5)
+    await recorder.close()
+
+    assert (True, 4) == (waits, journaled)
+    assert [True, False, False, False, False] == told
+    assert names(5) == set(store.stored)
+
+
+async def test_a_database_that_fails_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """A connection that was cut: made anew before the journal is needed."""
+    store = FaultyStore(AWAY)
+    recorder = Recorder(store.write, budget=30, keeper=kept(store, tmp_path))
+    told = await recorder.commit(end(1), at_once=True)
+    await recorder.close()
+
+    assert told
+    assert 0 == recorder.counters["journaled"]
+
+
 async def test_a_cancelled_waiter_harms_nobody() -> None:
     """One sender that gives up: its report and its neighbours' are written all the same."""
     store = FaultyStore(gated=True)
