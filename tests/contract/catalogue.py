@@ -155,6 +155,14 @@ LONG = {
         ended(B, "RETRY", 6),
         progress(ended(RETRIED, "SUCCESS", 9), 8, 100),
     ],
+    "progress and a copy that is set aside": [
+        sent(M),
+        A,
+        progress(A, 2, 10),
+        ended(B, "SUCCESS", 3, set_aside=True),
+        ended(A, "RETRY", 4),
+        progress(ended(RETRIED, "SUCCESS", 9), 8, 100),
+    ],
     "twins, a sweep and a second message": [
         sent(M),
         sent(M2),
@@ -192,6 +200,7 @@ OUTCOMES = {
     "bare result": ("SUCCESS", 1, 2, 1),
     "retries to the end": ("FAILURE", 3, 3, 0),
     "everything at once": ("SUCCESS", 2, 3, 1),
+    "progress and a copy that is set aside": ("SUCCESS", 2, 3, 0),
     "twins, a sweep and a second message": ("SUCCESS", 1, 3, 2),
 }
 """Status, attempt, runs and duplicates in the end, by hand: they hold the oracle itself."""

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from itertools import permutations
+from math import factorial
 from random import Random
 from typing import Any, Protocol
 
@@ -122,6 +123,7 @@ async def test_every_order_of_a_long_history_leaves_the_same_rows(store: Store) 
     """All orders of six and seven facts, each told twice, leave the oracle's record."""
     for name, history in LONG.items():
         await agree(store, in_every_order(history, name))
+        print(f"R15: {name}: {factorial(len(history)):,} orders, each fact twice, 0 differences")
 
 
 async def test_one_group_may_tell_whole_histories(store: Store) -> None:
