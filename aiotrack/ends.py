@@ -34,7 +34,7 @@ def at_loop_end(work: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, Non
 
 
 def at_process_end(work: Callable[[], None]) -> Finalize:
-    """Have *work* called when this process ends by itself, not when a child of it does.
+    """Have *work*, which may be repeated, called when this process ends; not when a child does.
 
     `atexit` would not do: before Python 3.13 it says nothing in processes of `multiprocessing`, and
     TaskIQ's workers are such.
@@ -42,4 +42,11 @@ def at_process_end(work: Callable[[], None]) -> Finalize:
     Returns:
         What can ``cancel()`` that.
     """
-    return Finalize(None, work, exitpriority=0)
+
+    def insist() -> None:
+        try:
+            work()
+        except KeyboardInterrupt:  # the fifth signal to a worker of TaskIQ, and each after it
+            work()
+
+    return Finalize(None, insist, exitpriority=0)
