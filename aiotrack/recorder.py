@@ -75,7 +75,7 @@ class Recorder:
         write: Callable[[Sequence[Report]], Awaitable[None]],
         *,
         budget: float = 1.0,
-        max_backlog: int = 20_000,
+        max_backlog: int = 16_000,
         keeper: Keeper | None = None,
         block_ack: bool = False,
     ) -> None:

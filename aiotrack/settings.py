@@ -42,7 +42,7 @@ class Settings:
     durability: str = "commit"
     commit_budget: float = 1.0
     max_value_bytes: int = 65_536
-    max_backlog: int = 20_000
+    max_backlog: int = 16_000
     journal_dir: str | None = None
     on_store_failure: str = "drop"
     pgbouncer: bool = False
