@@ -19,6 +19,9 @@ NAME_VARIABLE = "ACCEPTANCE_WORKER"
 IDLE = 0.5
 """Seconds after which a message counts as its dead consumer's, which its worker may not be."""
 
+PATIENCE = 60.0
+"""Seconds that a worker may be paused; redis-py's default of five kills its listener after that."""
+
 
 class Twins:
     """A broker with one task, and the word that ends it.
@@ -31,7 +34,7 @@ class Twins:
 
     def __init__(self, *, database: str, redis: str, queue: str) -> None:
         self.queue = queue
-        self.redis = Redis.from_url(redis, decode_responses=True)
+        self.redis = Redis.from_url(redis, decode_responses=True, socket_timeout=PATIENCE)
         self.tracker = Tracker(database)
         self.broker = RedisStreamBroker(
             redis,
@@ -40,6 +43,7 @@ class Twins:
             xread_block=200,
             idle_timeout=int(IDLE * 1000),
             unacknowledged_batch_size=50,
+            socket_timeout=PATIENCE,
         )
         self.broker.add_middlewares(TrackerMiddleware(self.tracker))
 
