@@ -72,7 +72,7 @@ async def test_work_that_began_before_the_clock_was_known_ends_right(postgres_ur
                 """Do nothing."""
 
             @b.task("shop.parent")
-            async def parent() -> float:
+            async def parent() -> list[float]:
                 begun = time.time()
                 await tracker.progress(10)
                 await child.kiq()
@@ -80,15 +80,17 @@ async def test_work_that_began_before_the_clock_was_known_ends_right(postgres_ur
                 await proxy.start()
                 await tracker.flush(10)
                 await tracker.progress(20)
-                return begun
+                return [begun, time.time()]
 
+            before = time.time()
             record = await b.run(parent)
             ended = time.time()
             (inner,) = (await tracker.list(task_name="shop.child")).items
 
     assert record.started_at is not None
     assert record.finished_at is not None
-    assert NEAR > abs(record.started_at.timestamp() - record.result)
-    assert NEAR > abs(record.finished_at.timestamp() - ended)
+    begun, done = record.result
+    assert before - NEAR < record.started_at.timestamp() < begun + NEAR
+    assert done - NEAR < record.finished_at.timestamp() < ended + NEAR
     assert record.started_at <= inner.created_at <= record.finished_at
     assert 20 == record.metadata["progress_percent"]
