@@ -11,15 +11,19 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
 from taskiq import InMemoryBroker
 
 from aiotrack import TaskStatus, Tracker, TrackerMiddleware, tracking
 from aiotrack.report import Origin, Report, Witness
+from aiotrack.repository.sqlite import file_lock
 
 COUNT = 50
 
@@ -243,35 +247,29 @@ def outlived() -> None:
     asyncio.run(work())
 
 
-def fork_while_writing() -> None:
-    """A thread writes all the time while others are forked, which live on."""
-    is_over = threading.Event()
-    longest = 0.0
+def fork_inside_the_lock() -> None:
+    """A thread holds the lock of SQLite's file while a child is forked, which lives on."""
+    path = Path(make_url(sys.argv[2]).database or "")
+    is_inside, may_leave = threading.Event(), threading.Event()
 
-    async def write() -> None:
-        nonlocal longest
-        async with tracker:
-            turn = 0
-            while not is_over.is_set():
-                begun = time.perf_counter()
-                assert await commit(tracker, f"turn {turn}")
-                longest = max(longest, time.perf_counter() - begun)
-                turn += 1
+    def hold() -> None:
+        with file_lock(path):
+            is_inside.set()
+            may_leave.wait()
 
-    writer = threading.Thread(target=asyncio.run, args=(write(),))
-    writer.start()
-    children = []
-    for _ in range(40):
-        time.sleep(0.02)
-        if (pid := os.fork()) == 0:
-            live_on()
-        children.append(pid)
-    is_over.set()
-    writer.join()
-    for pid in children:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-    tell(longest=longest)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    is_inside.wait()
+    if (pid := os.fork()) == 0:
+        live_on()
+    may_leave.set()
+    holder.join()
+    begun = time.perf_counter()
+    with file_lock(path):
+        waited = time.perf_counter() - begun
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    tell(waited=waited)
 
 
 if __name__ == "__mp_main__":
