@@ -143,18 +143,26 @@ class Outage:
 
     @contextlib.asynccontextmanager
     async def fed(self, ahead: int = 300) -> AsyncIterator[None]:
-        """Keep the stream so full that the worker never waits for a message."""
+        """Keep the stream so full that the worker never waits for a message.
+
+        It ends by itself: a send that is cancelled may have sent, and nobody would know.
+        """
+        is_over = asyncio.Event()
 
         async def feed() -> None:
-            while True:
+            while not is_over.is_set():
                 waiting = await self.waiting()
                 first = len(self.sent)
                 for number in range(first, first + max(0, ahead - waiting)):
                     await self.send(number)
                 await asyncio.sleep(0.05)
 
-        async with during(feed()):
+        task = asyncio.create_task(feed())
+        try:
             yield
+        finally:
+            is_over.set()
+            await task
 
     async def faults(self, *, is_exact: bool, kinds: dict[int, str] | None = None) -> list[str]:
         """Compare what was sent and what ran with the records; give what is wrong.
