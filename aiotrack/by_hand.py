@@ -93,8 +93,9 @@ def end(tracker: Tracker, run: Run, error: BaseException | None) -> Report:
 def describe(report: Report, error: BaseException, encoder: Encoder) -> None:
     """Put an exception into a report, bounded and redacted."""
     report.error_type = error_type(error)
-    report.error = error_text(error, encoder) or report.error_type
-    report.traceback = format_traceback(error, encoder)
+    message = error_text(error, encoder)
+    report.error = message or report.error_type
+    report.traceback = format_traceback(error, encoder, message=message)
 
 
 def leave(run: Run) -> None:

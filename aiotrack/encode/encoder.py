@@ -8,11 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from aiotrack.encode.leaves import SAFE_FLOAT, SAFE_INT
-from aiotrack.encode.redact import Redactor, hints
-from aiotrack.encode.sheet import KEY_LENGTH, Limits, write
+from aiotrack.encode.redact import KEY_LENGTH, Redactor, hints
+from aiotrack.encode.sheet import Limits, write
 from aiotrack.encode.walk import Walk
 
 _SMALLEST = 64  # bytes: the marker of a value that was cut has to fit
+# Seconds of CPU for a value that is not plain: with the rest of a hook's work below 5 ms.
+_RESULT_SECONDS = 0.0016
+_ARGS_SECONDS = 0.0006  # in a message they are plain as a rule
+_NEW_KEY = 12  # bytes whose check takes as long as that of an unknown key
+_ODD_KEY = 60  # of one that may be secret
+_ROW = 16  # items; a longer list is checked at once if they are of one type
+_TOO_MANY = 1 << 62
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,11 +86,16 @@ class Encoder:
         self._chars = max_text_bytes // 4  # a character may take four bytes
         self._depths = range(max_depth)
 
-    def encode(self, value: object) -> Encoded:
-        """Return *value*, a result, as JSON. Unknown objects are asked for their repr."""
+    def encode(self, value: object, seconds: float = _RESULT_SECONDS) -> Encoded:
+        """Return *value*, a result, as JSON. Unknown objects are asked for their repr.
+
+        Args:
+            value: Anything.
+            seconds: CPU time, the repr of others by the clock; what takes longer is cut.
+        """
         if value is None:
             return _NULL
-        return self._encode(value, (), reprs=True)
+        return self._encode(value, (), reprs=True, seconds=seconds)
 
     def encode_args(self, args: Sequence[object], names: Sequence[str] = ()) -> Encoded:
         """Return positional arguments as a JSON array.
@@ -101,7 +113,7 @@ class Encoder:
                 args = list(args)
             except BaseException:  # as everywhere: foreign code may raise anything
                 args = [kind]
-        return self._encode(args, names, reprs=False) if args else _NO_ARGS
+        return self._encode(args, names) if args else _NO_ARGS
 
     def encode_kwargs(self, kwargs: Mapping[str, object]) -> Encoded:
         """Return keyword arguments as a JSON object, redacted by their names.
@@ -114,7 +126,7 @@ class Encoder:
                 kwargs = dict(kwargs)
             except BaseException:  # as in encode_args
                 kwargs = {"$type": kind}
-        return self._encode(kwargs, (), reprs=False) if kwargs else _NO_KWARGS
+        return self._encode(kwargs, ()) if kwargs else _NO_KWARGS
 
     def text(self, value: str, limit: int = 8192) -> str:
         """Return a message that is safe to keep.
@@ -132,13 +144,20 @@ class Encoder:
         """Return a line of source code with its literal secrets masked."""
         return self._redactor.code(line)
 
-    def _encode(self, value: object, names: Sequence[str], *, reprs: bool) -> Encoded:
+    def _encode(
+        self,
+        value: object,
+        names: Sequence[str],
+        *,
+        reprs: bool = False,
+        seconds: float = _ARGS_SECONDS,
+    ) -> Encoded:
         try:
             safe = not names or self._redactor.safe.issuperset(names)
             text = self._plain(value) if safe or not self._any_secret(names) else None
             exact = True
             if text is None:
-                walk = Walk(self._limits, self._redactor, self._plain, reprs=reprs)
+                walk = Walk(self._limits, self._redactor, self._plain, reprs=reprs, seconds=seconds)
                 text, exact = walk.run(value, names)
         except BaseException:  # the last net, for a stack or a memory that is all but used up
             return _LOST
@@ -183,15 +202,21 @@ class Encoder:
                     if not -SAFE_INT <= item <= SAFE_INT:
                         return False
                 elif kind is dict:
-                    room -= len(item)
-                    if len(item) > limit or room < 0 or not self._has_safe_keys(item):
+                    if len(item) > limit:
+                        return False
+                    room = self._after_keys(room - 4 * len(item), item)
+                    if room < 0:
                         return False
                     below += item.values()
                 elif kind is list:
-                    room -= len(item)
+                    room -= 2 * len(item)
                     if len(item) > limit or room < 0:
                         return False
-                    below += item
+                    length = self._row(item) if len(item) > _ROW else None
+                    if length is None:
+                        below += item
+                    else:
+                        room -= length
                 elif kind is float:
                     if not -SAFE_FLOAT < item < SAFE_FLOAT:
                         return False
@@ -202,10 +227,33 @@ class Encoder:
             level = below
         return False
 
-    def _has_safe_keys(self, value: dict[object, object]) -> bool:
-        if self._redactor.safe.issuperset(value):
-            return True
-        return all(
-            type(key) is str and len(key) <= KEY_LENGTH and not self._redactor.is_secret(key)
-            for key in value
-        )
+    def _row(self, items: list[Any]) -> int | None:
+        """Count the characters of texts or integers, too many of odd ones; None of other items."""
+        kinds = set(map(type, items))
+        if kinds == {str}:
+            length = sum(map(len, items))
+            if length > self._limits.value_bytes or max(map(len, items)) > self._chars:
+                return _TOO_MANY
+            return _TOO_MANY if "\0" in "".join(items) else length
+        if kinds == {int}:
+            return 0 if min(items) >= -SAFE_INT and max(items) <= SAFE_INT else _TOO_MANY
+        return None
+
+    def _after_keys(self, room: int, value: dict[object, object]) -> int:
+        """Give what is left of *room*, less than nothing if a key is secret or not plain."""
+        safe = self._redactor.safe
+        if safe.issuperset(value):
+            return room
+        if set(map(type, value)) != {str}:
+            return -1
+        names: list[Any] = [key for key in value if key not in safe]
+        if max(map(len, names)) > KEY_LENGTH:
+            return -1
+        room -= sum(map(len, names)) + _NEW_KEY * len(names)
+        if room < 0 or (len(names) > _ROW and self._redactor.are_plain(names)):
+            return room
+        for name in names:
+            room -= _ODD_KEY
+            if room < 0 or self._redactor.is_secret(name):
+                return -1
+        return room

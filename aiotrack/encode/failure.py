@@ -5,17 +5,34 @@ from __future__ import annotations
 import linecache
 from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
+from decimal import Decimal
+from pathlib import Path
+from time import perf_counter, thread_time
+from types import SimpleNamespace, TracebackType
+from typing import Any
 
 from aiotrack.encode.encoder import Encoder
+from aiotrack.encode.leaves import MISSING, base_of, is_silent, own
 from aiotrack.encode.redact import clean, type_name
 
 _FRAMES = 50  # per exception, the first and the last half of them
-_FRAMES_WALKED = 20_000  # links of a traceback followed to find its last frames: about 1 ms
+_FRAMES_WALKED = 5_000  # links of a traceback followed to find its last frames: about 0.2 ms
 _EXCEPTIONS = 10  # chained and grouped together
 _FILES = 20  # files read for source lines that linecache does not have yet
+_FILE_BYTES = 1 << 19  # of a file that is read: about 0.5 ms
+_READ_SECONDS = 0.001  # by the clock, for reading files
+_SECONDS = 0.001  # for a traceback; what takes longer is left out, beginning with the oldest
+_DATA_SECONDS = 0.0005  # for data as a message
 _MESSAGE_BYTES = 8192
+_CAUSE_BYTES = 2048
 _HEAD_BYTES = 4096
+_ARGUMENTS = 20  # of an exception, looked at one by one
+_LEFT_OUT = "[... left out ...]"
+_TEXTS = (str, bytes, bytearray)
+_SIZED = (
+    *(*_TEXTS, int, Decimal, BaseException),
+    *(dict, list, tuple, set, frozenset, deque, SimpleNamespace),
+)
 
 _CAUSED = "\nThe above exception was the direct cause of the following exception:\n"
 _DURING = "\nDuring handling of the above exception, another exception occurred:\n"
@@ -26,6 +43,8 @@ _context = BaseException.__dict__["__context__"].__get__
 _suppressed = BaseException.__dict__["__suppress_context__"].__get__
 _traceback = BaseException.__dict__["__traceback__"].__get__
 _arguments = BaseException.__dict__["args"].__get__
+_filename = OSError.__dict__["filename"].__get__
+_second_filename = OSError.__dict__["filename2"].__get__
 _members = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
@@ -34,49 +53,69 @@ def error_type(exc: BaseException) -> str:
     return type_name(type(exc))
 
 
-def error_text(exc: BaseException, encoder: Encoder) -> str:
-    """Return the message of *exc*: masked, at most 8 KiB; if it cannot tell, its type's name."""
+def error_text(exc: BaseException, encoder: Encoder, limit: int = _MESSAGE_BYTES) -> str:
+    """Return the message of *exc*: masked, at most *limit* bytes; else its type's name."""
     try:
         message = _message(exc, encoder)
-        return encoder.text(message, _MESSAGE_BYTES)
+        return encoder.text(message, limit)
     except BaseException:  # a foreign __str__ may raise anything
         return error_type(exc)
 
 
 def _message(exc: BaseException, encoder: Encoder) -> str:
     args = _arguments(exc)
+    if isinstance(exc, OSError):
+        args = (*args, _filename(exc), _second_filename(exc))
     if len(args) == 1 and type(args[0]) is str and type(exc).__str__ is BaseException.__str__:
         return args[0]
-    if all(_is_short(arg) for arg in args[:20]) and len(args) <= 20:
+    if len(args) <= _ARGUMENTS and all(_is_short(arg) for arg in args):
         return str.__str__(str(exc))
     if type(exc).__str__ in {BaseException.__str__, KeyError.__str__, OSError.__str__}:
         # str() would first write out all of what may be a hundred megabytes.
-        return encoder.encode(args[0] if len(args) == 1 else list(args)).text
+        return encoder.encode(args[0] if len(args) == 1 else list(args), _DATA_SECONDS).text
     return str.__str__(str(exc))
 
 
-def _is_short(value: object) -> bool:
-    if type(value) is str or type(value) is bytes:
-        return len(value) <= _MESSAGE_BYTES
-    return type(value) not in {list, tuple, dict, set, frozenset}
+def _is_short(value: Any, depth: int = 0) -> bool:
+    """Tell whether str() of *value* is short, as far as it is not a stranger's."""
+    kind = type(value)
+    base: Any = base_of(kind, _SIZED)
+    if base in _TEXTS:
+        return bool(base.__len__(value) <= _MESSAGE_BYTES)
+    if base is int:
+        return bool(int.bit_length(value) <= _MESSAGE_BYTES)
+    if base is Decimal:
+        return Decimal.__sizeof__(value) <= _MESSAGE_BYTES
+    if base is BaseException:
+        args = _arguments(value)
+        few = depth < 3 and len(args) <= _ARGUMENTS
+        return few and all(_is_short(arg, depth + 1) for arg in args)
+    if own(kind, "__dataclass_fields__") is not MISSING:
+        return own(kind, "__str__") is not object.__str__
+    return base is object and not is_silent(kind)
 
 
-def format_traceback(exc: BaseException, encoder: Encoder, limit: int = 32768) -> str:
+def format_traceback(
+    exc: BaseException, encoder: Encoder, limit: int = 32768, message: str | None = None
+) -> str:
     """Return the traceback of *exc* as Python prints it, bounded in size and time.
 
     No locals. At most 50 frames for each exception, the first and the last, at most 10 chained
     or grouped exceptions, and at most *limit* bytes, of which the first 4 KiB are the beginning.
-    Source lines come from files that linecache has, and from at most 20 others.
+    Source lines come from files that linecache has, and from a few others that are read quickly.
+    What takes over a millisecond is left out, of the oldest exceptions first.
 
     Args:
         exc: The exception; groups, cycles of causes and deep recursion included.
         encoder: Masks messages and source lines.
         limit: In bytes.
+        message: What `error_text` gave, if it was asked before.
     """
     try:
-        text = "\n".join(_Trace(encoder).lines(exc)) + "\n"
+        text = "\n".join(_Trace(encoder).lines(exc, message)) + "\n"
     except BaseException:  # nothing that an exception does to its own report may leave
-        text = f"{error_type(exc)}: {error_text(exc, encoder)}\n"
+        told = error_text(exc, encoder) if message is None else message
+        text = f"{error_type(exc)}: {told}\n"
     return _both_ends(text, limit)
 
 
@@ -95,17 +134,19 @@ def _both_ends(text: str, limit: int) -> str:
 
 
 class _Trace:
-    """One traceback: counts what it may still write."""
+    """One traceback: counts what it may still write, and looks at the clock."""
 
-    __slots__ = ("_encoder", "_files", "_room", "_seen")
+    __slots__ = ("_encoder", "_end", "_files", "_read", "_room", "_seen")
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
+        self._end = thread_time() + _SECONDS
         self._files = _FILES
+        self._read = _READ_SECONDS
         self._room = _EXCEPTIONS
         self._seen: set[int] = set()
 
-    def lines(self, exc: BaseException) -> Iterator[str]:
+    def lines(self, exc: BaseException, message: str | None = None) -> list[str]:
         """Write *exc* with those that led to it, the oldest first."""
         chain: list[tuple[BaseException, str]] = []
         node: BaseException | None = exc
@@ -115,22 +156,27 @@ class _Trace:
             self._room -= 1
             chain.append((node, link))
             node, link = _previous(node)
+        parts = []
+        for one, follows in chain:  # the newest first: what takes too long is an older one
+            told = [*self._stack(one), *self._words(one, message)]
+            parts.append([*told, follows] if follows else told)
+            message = None
         if node is not None:
-            yield "[... earlier exceptions left out ...]"
-        for one, follows in reversed(chain):
-            yield from self._one(one)
-            if follows:
-                yield follows
+            parts.append(["[... earlier exceptions left out ...]"])
+        return [line for part in reversed(parts) for line in part]
 
-    def _one(self, exc: BaseException) -> Iterator[str]:
-        trace = _traceback(exc)
-        if trace is not None:
-            yield "Traceback (most recent call last):"
-            yield from self._frames(trace)
-        message = error_text(exc, self._encoder)
+    def _is_over(self) -> bool:
+        return thread_time() > self._end
+
+    def _words(self, exc: BaseException, message: str | None) -> Iterator[str]:
+        if message is None:
+            message = _LEFT_OUT if self._is_over() else error_text(exc, self._encoder, _CAUSE_BYTES)
         yield f"{error_type(exc)}: {message}" if message else error_type(exc)
         notes = getattr(exc, "__notes__", None)
         for note in notes[:10] if type(notes) is list else ():
+            if self._is_over():
+                yield _LEFT_OUT
+                break
             yield self._encoder.text(note, 1024) if type(note) is str else "<note>"
         if issubclass(type(exc), BaseExceptionGroup):
             yield from self._group(_members(exc))
@@ -144,10 +190,16 @@ class _Trace:
             for line in self.lines(member):
                 yield "  | " + line.replace("\n", "\n  | ")
 
-    def _frames(self, trace: TracebackType) -> Iterator[str]:
+    def _stack(self, exc: BaseException) -> Iterator[str]:
+        node = _traceback(exc)
+        if node is None:
+            return
+        yield "Traceback (most recent call last):"
+        if self._is_over():
+            yield f"  {_LEFT_OUT}"
+            return
         first: list[TracebackType] = []
         last: deque[TracebackType] = deque(maxlen=_FRAMES // 2)
-        node: TracebackType | None = trace
         count = 0
         while node is not None and count < _FRAMES_WALKED:
             count += 1
@@ -156,24 +208,35 @@ class _Trace:
             else:
                 last.append(node)
             node = node.tb_next
-        for link in first:
-            yield from self._frame(link)
+        ends = [self._frame(link) for link in reversed(last)]  # what happened last tells most
+        starts = [self._frame(link) for link in reversed(first)]
+        yield from reversed(starts)
         if count > len(first) + len(last):
             yield f"  [... {count - len(first) - len(last)} frames left out ...]"
-        for link in last:
-            yield from self._frame(link)
+        yield from reversed(ends)
 
-    def _frame(self, trace: TracebackType) -> Iterator[str]:
+    def _frame(self, trace: TracebackType) -> str:
         code = trace.tb_frame.f_code
         name = clean(code.co_filename[-256:])
-        yield f'  File "{name}", line {trace.tb_lineno}, in {clean(code.co_name[:128])}'
-        if code.co_filename not in linecache.cache:
-            if self._files <= 0:
-                return
-            self._files -= 1
-        line = linecache.getline(code.co_filename, trace.tb_lineno).strip()
-        if line:
-            yield "    " + self._encoder.code(line[:256])
+        told = f'  File "{name}", line {trace.tb_lineno}, in {clean(code.co_name[:128])}'
+        line = "" if self._is_over() else self._source(code.co_filename, trace.tb_lineno).strip()
+        return f"{told}\n    {self._encoder.code(line[:256])}" if line else told
+
+    def _source(self, name: str, number: int) -> str:
+        """Give a line of a file that linecache has, or that is read quickly."""
+        if name in linecache.cache:
+            return linecache.getline(name, number)
+        if self._files <= 0 or self._read <= 0:
+            return ""
+        self._files -= 1
+        begun = perf_counter()
+        try:
+            is_small = Path(name).stat().st_size <= _FILE_BYTES
+            return linecache.getline(name, number) if is_small else ""
+        except (OSError, ValueError):  # a name with NUL
+            return ""
+        finally:
+            self._read -= perf_counter() - begun
 
 
 def _previous(exc: BaseException) -> tuple[BaseException | None, str]:

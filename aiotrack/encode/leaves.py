@@ -9,14 +9,20 @@ from __future__ import annotations
 import array
 import base64
 import collections
+import contextvars
 import dataclasses
 import enum
+import functools
 import hashlib
+import itertools
 import math
+import operator
 import types
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
@@ -59,6 +65,30 @@ _BULK: Final = frozenset(
         type({}.keys()),
         type({}.values()),
         type({}.items()),
+        weakref.WeakSet,
+    }
+)
+# So does theirs, and they have no length.
+_HOLDERS: Final = frozenset(
+    {
+        contextvars.ContextVar,
+        contextvars.Token,
+        functools.partial,
+        functools.partialmethod,
+        itertools.repeat,
+        operator.attrgetter,
+        operator.itemgetter,
+        operator.methodcaller,
+        slice,
+        types.GenericAlias,
+    }
+)
+_HOLDERS_BY_NAME: Final = frozenset(
+    {
+        ("argparse", "_AttributeHolder"),
+        ("asyncio.queues", "Queue"),
+        ("inspect", "BoundArguments"),
+        ("logging", "LogRecord"),
     }
 )
 
@@ -72,6 +102,11 @@ _namespace_of: Callable[[type], types.MappingProxyType[str, object]] = type.__di
 def base_of(kind: type, known: Iterable[type]) -> type:
     """Return the nearest base class of *kind* among *known*; ``object`` if there is none."""
     return next((base for base in mro_of(kind) if base in known), object)
+
+
+def definer(kind: type, name: str) -> type:
+    """Return the class of *kind* or among its bases that defines *name*; ``object`` if none."""
+    return next((base for base in mro_of(kind) if name in _namespace_of(base)), object)
 
 
 def own(kind: type, name: str) -> object:
@@ -99,7 +134,13 @@ def packages(kind: type) -> frozenset[str]:
 
 def is_silent(kind: type) -> bool:
     """Tell whether objects of *kind* are better not asked for their repr."""
-    return kind in _BULK or not _SILENT.isdisjoint(packages(kind))
+    teller = definer(kind, "__repr__")
+    if teller in _BULK or teller in _HOLDERS:
+        return True
+    home = _namespace_of(teller).get("__module__")
+    if type(home) is str and (home, name_of(teller)) in _HOLDERS_BY_NAME:
+        return True
+    return not _SILENT.isdisjoint(packages(kind))
 
 
 def is_short(values: Sequence[object]) -> bool:
@@ -119,7 +160,7 @@ def outline(value: Any) -> dict[str, object]:
         shape = getattr(value, "shape", None)
         if type(shape) is tuple and is_short(shape):
             told["shape"] = [part for part in shape if type(part) is int]
-    elif kind in _BULK:
+    elif definer(kind, "__repr__") in _BULK:
         told["len"] = len(value)
     return told
 
@@ -191,7 +232,7 @@ def long_text(value: str, start: str, hashed: int) -> dict[str, object]:
         start: Its beginning, safe to keep.
         hashed: How many bytes may be hashed.
     """
-    known = value.isascii() or len(value) <= HASH_BYTES
+    known = value.isascii() or len(value) <= HASH_BYTES >> 2
     sample = value[:4096]
     # The size of a long text that is not ASCII costs its encoding: told from its beginning.
     total = size(value) if known else len(value) * size(sample) // len(sample)
@@ -202,13 +243,15 @@ def long_text(value: str, start: str, hashed: int) -> dict[str, object]:
 
 
 def ordered(values: Any, length: int, limit: int) -> Iterable[object]:
-    """Return the items of a set, sorted when they are of one type that sorts."""
+    """Return the items of a set, sorted (text by its beginning) when they are of one type."""
     if not 0 < length <= limit:
         whole: Iterable[object] = values
         return whole
     items = list(values)
     kinds = set(map(type, items))
-    alike = len(kinds) == 1 and not kinds.isdisjoint({str, int, float, bytes, date, datetime})
+    if len(kinds) == 1 and not kinds.isdisjoint({str, bytes}):
+        return sorted(items, key=operator.itemgetter(slice(64)))  # long ones take long to compare
+    alike = len(kinds) == 1 and not kinds.isdisjoint({int, float, date, datetime})
     return sorted(items) if alike else items
 
 
@@ -233,12 +276,26 @@ def model_fields(value: object) -> dict[object, object]:
     return found
 
 
-def dataclass_fields(value: Any) -> list[tuple[object, object]]:
-    """Return the fields of a dataclass instance that have a value."""
-    named = [
-        (field.name, attribute(value, field.name)) for field in dataclasses.fields(type(value))
-    ]
-    return [(name, item) for name, item in named if item is not MISSING]
+def stored_fields(value: Any) -> tuple[list[tuple[object, object]], int] | None:
+    """Return the fields of a dataclass instance, or None when not all lie in its dictionary."""
+    declared: Any = own(type(value), "__dataclass_fields__")
+    found = attribute(value, "__dict__")
+    if type(found) is not dict or not declared.keys() <= found.keys():
+        return None
+    return [(name, found[name]) for name in declared], len(declared)
+
+
+def asked_fields(value: Any, limit: int) -> tuple[list[tuple[object, object]], int]:
+    """Return the first *limit* fields of a dataclass instance that have a value, and how many.
+
+    Of so many fields that looking through them takes long, class variables count, too.
+    """
+    declared: Any = own(type(value), "__dataclass_fields__")
+    few = len(declared) <= limit
+    fields = dataclasses.fields(type(value)) if few else islice(declared.values(), limit)
+    named = [(field.name, attribute(value, field.name)) for field in fields]
+    found = [(name, item) for name, item in named if item is not MISSING]
+    return found, len(found) if few else len(declared)
 
 
 def key_text(key: Any) -> str | None:

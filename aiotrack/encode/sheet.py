@@ -1,4 +1,4 @@
-"""The paper that a value is written on: counts bytes and work, and writes scalars."""
+"""The paper that a value is written on: counts bytes and time, and writes scalars."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import dataclasses
 import json.encoder
 from collections.abc import Callable
 from json.encoder import encode_basestring as quote
-from typing import Final
+from pathlib import PurePath
+from time import perf_counter, thread_time
+from typing import Any, Final, TypeVar
 
 from aiotrack.encode import leaves
 from aiotrack.encode.redact import MARGIN, REDACTED, clean, head, hints, mask, size, without_half
 
-_WORK = 8000  # units of about 0.5 µs: a walk ends within 5 ms, whatever it meets
-KEY_LENGTH: Final = 512  # characters; a guess
+_STEPS = 64  # of about 0.5 µs, between two looks at the clock, which cost as much
 _PREVIEW_BYTES = 2048
+
+T = TypeVar("T")
 
 
 def _plain_writer() -> Callable[[object], str]:
@@ -56,19 +59,50 @@ class Limits:
 class Sheet:
     """JSON text as far as it is written, and what is left of its budget.
 
-    Methods that write raise `Full` when the budget is spent.
+    Methods that write raise `Full` when no bytes are left.
+
+    Args:
+        limits: Sizes.
+        seconds: CPU time of this thread; no other bound holds for whatever a value may do.
     """
 
-    __slots__ = ("done", "exact", "hash", "left", "limits", "out", "total", "work")
+    __slots__ = (
+        "done",
+        "end",
+        "exact",
+        "hash",
+        "is_over",
+        "left",
+        "limits",
+        "out",
+        "steps",
+        "total",
+    )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, seconds: float) -> None:
         self.limits = limits
         self.out: list[str] = []
         self.left = limits.value_bytes
-        self.work = _WORK
+        self.end = thread_time() + seconds
+        self.steps = _STEPS
+        self.is_over = False
         self.hash = leaves.HASH_BYTES
         self.exact = True
         self.done = self.total = 0  # items of the outermost container
+
+    def look(self) -> None:
+        """See whether there is time for more steps; if not, containers end where they are."""
+        self.is_over = thread_time() > self.end
+        self.steps = _STEPS
+
+    def ask(self, foreign: Callable[[Any], T], value: object) -> T:
+        """Call what may take any time, and look at the clock next."""
+        begun = perf_counter()
+        self.steps = 0
+        try:
+            return foreign(value)
+        finally:
+            self.end -= perf_counter() - begun
 
     def truncated(self) -> str:
         """Return the marker of a value over its limit, with its beginning."""
@@ -110,10 +144,10 @@ class Sheet:
         if length * 4 > limit and (length > limit or size(value) > limit):
             self._long_text(value)
             return
-        self.work -= length >> 9
+        self.steps -= length >> 9
         safe = value
         if hints(value):
-            self.work -= 4 + (length >> 5)
+            self.steps -= 4 + (length >> 5)
             safe = mask(value)
         if "\0" in safe or not safe.isascii():
             safe = clean(safe)
@@ -124,7 +158,7 @@ class Sheet:
     def _long_text(self, value: str) -> None:
         limit = self.limits.text_bytes
         window = value[: limit + MARGIN]
-        self.work -= 100 + (len(window) >> 5 if hints(window) else 0)
+        self.steps -= _STEPS
         safe = clean(mask(window))
         if len(window) < len(value):
             safe = without_half(safe)
@@ -145,6 +179,7 @@ class Sheet:
         if -leaves.SAFE_INT <= number <= leaves.SAFE_INT:
             self.emit(int.__repr__(number))
         else:
+            self.steps -= 32
             self.tell(leaves.big_int(number))
 
     def real(self, value: float, _depth: int) -> None:
@@ -165,15 +200,20 @@ class Sheet:
 
     def leaf(self, value: object, depth: int) -> None:
         """Write a date, a UUID and their like."""
-        told = leaves.LEAVES[leaves.base_of(type(value), leaves.LEAVES)](value)
-        if type(told) is str:
-            self.string(told, depth)
-        else:
+        kind = type(value)
+        base = kind if kind in leaves.LEAVES else leaves.base_of(kind, leaves.LEAVES)
+        told = leaves.LEAVES[base](value)
+        if type(told) is not str:
             self.tell(told)
+        elif base is PurePath:
+            self.string(told, depth)
+        else:  # digits and the like
+            self.exact = False
+            self.emit(f'"{told}"')
 
     def blob(self, value: object, _depth: int) -> None:
         """Write bytes."""
-        self.work -= 12
+        self.steps -= 12
         told = leaves.blob(value, self.hash)
         length = told["$bytes"]
         if "sha256" in told and type(length) is int:

@@ -14,11 +14,11 @@ from json.encoder import encode_basestring as quote
 from typing import Any, Final
 
 from aiotrack.encode import leaves
-from aiotrack.encode.redact import MARGIN, Redactor, clean, hints, mask, type_name
+from aiotrack.encode.leaves import is_silent
+from aiotrack.encode.redact import KEY_LENGTH, MARGIN, Redactor, clean, hints, mask, type_name
 from aiotrack.encode.sheet import (
     CYCLE_JSON,
     DEPTH_JSON,
-    KEY_LENGTH,
     REDACTED_JSON,
     Full,
     Limits,
@@ -26,6 +26,7 @@ from aiotrack.encode.sheet import (
 )
 
 _REPR_BYTES = 512
+_FEW = 64  # names
 _KINDS_KEPT = 1024  # classes remembered: dynamic ones must not fill the memory
 
 _arguments = BaseException.__dict__["args"].__get__
@@ -39,6 +40,7 @@ class Walk(Sheet):
         redactor: Knows the secret names.
         dump: JSON of a plain value, or None when a value is not plain.
         reprs: Whether an unknown object is asked for its repr, or only named.
+        seconds: CPU time; foreign code counts as long as it takes, since it may sleep.
     """
 
     __slots__ = ("_dump", "_names", "_path", "_redactor", "_reprs")
@@ -50,8 +52,9 @@ class Walk(Sheet):
         dump: Callable[[object], str | None],
         *,
         reprs: bool,
+        seconds: float,
     ) -> None:
-        super().__init__(limits)
+        super().__init__(limits, seconds)
         self._redactor = redactor
         self._dump = dump
         self._reprs = reprs
@@ -75,10 +78,10 @@ class Walk(Sheet):
         return "".join(self.out), self.exact
 
     def value(self, value: object, depth: int) -> None:
-        """Write one value; whatever it does, something is written."""
-        self.work -= 1
-        if self.work < 0:
-            raise Full
+        """Write one value, whatever it does."""
+        self.steps -= 1
+        if self.steps < 0:
+            self.look()
         kept, left = len(self.out), self.left
         kind = type(value)
         try:
@@ -109,11 +112,11 @@ class Walk(Sheet):
     def _flat(self, owner: object, items: Any, depth: int) -> bool:
         """Write a container of scalars at once; the outermost was found not plain before."""
         limits = self.limits
-        if not 0 < depth < limits.depth or len(items) > limits.items:
+        if not 0 < depth < limits.depth or len(items) > limits.items or self.is_over:
             return False
         if not leaves.SCALARS.issuperset(map(type, items)):
             return False
-        self.work -= 2 + (len(items) >> (3 if items is owner else 2))
+        self.steps -= 2 + (len(items) >> (3 if items is owner else 2))
         text = self._dump(owner)
         if text is None:
             return False
@@ -129,7 +132,7 @@ class Walk(Sheet):
     def sequence(self, value: Any, depth: int) -> None:
         """Write a tuple, a set, a deque, or what is derived from them."""
         self.exact = False
-        self.work -= 3
+        self.steps -= 3
         base: Any = leaves.base_of(type(value), _SEQUENCES)
         length = base.__len__(value)
         items: Iterable[object] = base.__iter__(value)
@@ -161,10 +164,14 @@ class Walk(Sheet):
         if depth == 0:
             self.total = length
         limit = self.limits.items
+        rest = max(length - limit, 0)
         out = self.out
         mark = "["
         try:
             for index, item in enumerate([*islice(items, limit)]):
+                if self.is_over:
+                    rest = length - index
+                    break
                 out.append(mark)
                 self.left -= 1
                 mark = ","
@@ -174,9 +181,9 @@ class Walk(Sheet):
                     self.value(item, depth + 1)
                 if depth == 0:
                     self.done = index + 1
-            if length > limit:
+            if rest:
                 self.emit(mark)
-                self.tell({"$truncated": length - limit})
+                self.tell({"$truncated": rest})
                 mark = ","
             self.emit("[]" if mark == "[" else "]")
         finally:
@@ -189,26 +196,32 @@ class Walk(Sheet):
             return
         if depth == 0:
             self.total = length
-        self.work -= 3
+        self.steps -= 3
         limit = self.limits.items
+        rest = max(length - limit, 0)
         used: dict[str, int] = {}
         mark = "{"
         try:
-            for key, item in [*islice(items, limit)]:
+            pairs = [*islice(items, limit)]
+            if len(pairs) > _FEW:
+                self._names |= self._redactor.quoted([key for key, _ in pairs])
+            for index, (key, item) in enumerate(pairs):
+                if self.is_over:
+                    rest = length - index
+                    break
                 name = key if type(key) is str else self._key(key)
                 text, secret = self._names.get(name) or self._learn(name)
                 self.emit(mark + (text if text and name not in used else self._name(name, used)))
                 used[name] = used.get(name, 1)
                 mark = ","
                 if secret:
-                    self.work -= 1
-                    self.mark(REDACTED_JSON)
+                    self.secret(item, depth)
                 else:
                     self.value(item, depth + 1)
                 if depth == 0:
-                    self.done += 1
-            if length > limit:
-                self.emit(f"{mark}{self._name('$truncated', used)}{length - limit}")
+                    self.done = index + 1
+            if rest:
+                self.emit(f"{mark}{self._name('$truncated', used)}{rest}")
                 self.exact = False
                 mark = ","
             self.emit("{}" if mark == "{" else "}")
@@ -217,6 +230,7 @@ class Walk(Sheet):
 
     def _learn(self, name: str) -> tuple[str, bool]:
         """Remember a key for the next rows: its JSON, if it can stay as it is; if it is secret."""
+        self.steps -= 4
         same = len(name) <= KEY_LENGTH and not hints(name) and clean(name) == name
         known = (quote(name) + ":" if same else "", self._redactor.is_secret(name))
         if len(name) <= KEY_LENGTH:
@@ -225,8 +239,9 @@ class Walk(Sheet):
 
     def _name(self, raw: str, used: dict[str, int]) -> str:
         """Return the JSON of a key that has to change, or that is there already."""
-        self.work -= 10
-        name = clean(mask(raw[: KEY_LENGTH + MARGIN]))
+        start = raw[: KEY_LENGTH + MARGIN]
+        self.steps -= 64 if hints(start) else 10
+        name = clean(mask(start))
         if len(name) > KEY_LENGTH:
             name = name[:KEY_LENGTH] + "…"
         unique = name
@@ -240,12 +255,12 @@ class Walk(Sheet):
 
     def _key(self, key: object) -> str:
         self.exact = False
+        self.steps -= 32
         kind = type(key)
         try:
             text = leaves.key_text(key)
-            if text is None and self._reprs and kind not in _SEQUENCES:
-                silent = leaves.is_silent(kind)
-                text = None if silent else self._redactor.text(repr(key), _REPR_BYTES)
+            if text is None and self._reprs and kind not in _SEQUENCES and not is_silent(kind):
+                text = self._redactor.text(self.ask(repr, key), _REPR_BYTES)
         except BaseException:  # foreign code, as in value()
             text = None
         return f"<{type_name(kind)}>" if text is None else text
@@ -260,8 +275,10 @@ class Walk(Sheet):
     def fields(self, value: object, depth: int) -> None:
         """Write a dataclass."""
         self.exact = False
-        found = leaves.dataclass_fields(value)
-        self._pairs(value, found, len(found), depth)
+        found, count = leaves.stored_fields(value) or self.ask(
+            lambda row: leaves.asked_fields(row, self.limits.items), value
+        )
+        self._pairs(value, found, count, depth)
 
     def model(self, value: object, depth: int) -> None:
         """Write a pydantic model."""
@@ -280,11 +297,12 @@ class Walk(Sheet):
 
     def secret(self, _value: object, _depth: int) -> None:
         """Write that a secret was here."""
+        self.look()
         self.mark(REDACTED_JSON)
 
     def number(self, value: Any, depth: int) -> None:
         """Write a NumPy scalar."""
-        item = value.item()  # a NumPy scalar
+        item = self.ask(type(value).item, value)
         self.exact = False
         self.value(item if type(item) in leaves.SCALARS else type_name(type(value)), depth)
 
@@ -303,17 +321,15 @@ class Walk(Sheet):
         if not self._reprs:
             self.outline(value, depth)
             return
-        self.work -= 20
         try:
-            told = self._redactor.text(repr(value), _REPR_BYTES)
+            told = self._redactor.text(self.ask(repr, value), _REPR_BYTES)
         except BaseException:  # foreign code, as in value()
             told = f"<unrepresentable {type_name(type(value)).rpartition('.')[2]}>"
         self.tell({"$repr": told})
 
     def outline(self, value: object, _depth: int) -> None:
         """Write the type of an object whose repr is not asked for."""
-        self.work -= 20
-        self.tell(leaves.outline(value))
+        self.tell(self.ask(leaves.outline, value))
 
 
 _Writer = Callable[[Walk, Any, int], None]
@@ -381,4 +397,4 @@ def _find(kind: type) -> _Writer:
     found = _BASES.get(leaves.base_of(kind, _BASES))
     if found is not None:
         return found
-    return Walk.outline if leaves.is_silent(kind) else Walk.opaque
+    return Walk.outline if is_silent(kind) else Walk.opaque

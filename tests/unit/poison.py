@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 import pydantic
 
+from tests.unit.poison_more import MORE
+
 MEGABYTE = 1 << 20
 METHODS = [
     "__repr__",
@@ -515,4 +517,4 @@ POISON: dict[str, Callable[[], object]] = {
     "1,000 frames": _recursion,
     "causes in a circle": _cause_cycle,
     "5,000 contexts": _chain,
-}
+} | MORE

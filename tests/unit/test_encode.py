@@ -12,6 +12,7 @@ import hashlib
 import json
 import linecache
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -37,7 +38,8 @@ from tests.unit.poison import POISON, Evil, Model, Point, Row
 
 ENCODER = Encoder()
 LIMIT = 65536
-SECONDS = 0.5  # a hundred times what is promised: only to notice quadratic behaviour
+SECONDS = 0.025  # five times what is promised: a slow machine, traced by coverage
+STRANGERS = {"evil repr, 50 MB"}  # their own code takes longer, and has to be run once
 
 
 def strict(text: str) -> Any:
@@ -620,16 +622,41 @@ def test_any_value_is_stored_within_the_limit(value: Any):
         assert len(encoded.text.encode()) <= LIMIT
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """Return the result and how long it took, in seconds."""
-    begin = time.perf_counter()
-    result = call()
-    return result, time.perf_counter() - begin
+def busy(call: Callable[[], Any], tries: int = 3) -> float:
+    """Return the CPU seconds of this thread that a call takes at best."""
+    took = []
+    for _ in range(tries):
+        begun = time.thread_time()
+        call()
+        took.append(time.thread_time() - begun)
+    return min(took)
+
+
+def raised_with(value: Any) -> BaseException:
+    """Return an exception that says *value*, raised; an exception is raised itself."""
+    try:
+        raise value if issubclass(type(value), BaseException) else ValueError(value)
+    except BaseException as error:
+        return error
+
+
+def hooks(value: Any, tries: int = 3) -> list[float]:
+    """Return what the hooks of a task with *value* everywhere take: start, success, failure."""
+    error = raised_with(value)
+
+    def fail() -> None:
+        linecache.clearcache()
+        message = error_text(error, ENCODER)
+        error_type(error)
+        format_traceback(error, ENCODER, message=message)
+
+    calls = (lambda: ENCODER.encode_args([value]), lambda: ENCODER.encode(value), fail)
+    return [busy(call, tries) for call in calls]
 
 
 @pytest.mark.parametrize("name", POISON)
 def test_poison_is_stored_in_time(name: str):
-    """Alone, as an argument and beside a neighbour that stays intact."""
+    """R28: alone, as an argument and beside a neighbour that stays intact."""
     value = POISON[name]()
 
     for encode in (
@@ -637,37 +664,49 @@ def test_poison_is_stored_in_time(name: str):
         lambda: ENCODER.encode_args([1, value]),
         lambda: ENCODER.encode_kwargs({"neighbour": 1, "a": value}),
     ):
-        encoded, seconds = timed(encode)
+        encoded = encode()
         strict(encoded.text)
 
         assert len(encoded.text.encode()) <= LIMIT
         assert "hunter2" not in encoded.text
         assert "hidden-secret" not in encoded.text
-        assert seconds < SECONDS
+    if name not in STRANGERS:
+        start, success, failure = hooks(value)
+
+        assert start + max(success, failure) < SECONDS
 
 
-ERRORS = [name for name in POISON if isinstance(name, str) and "exception" in name] + [
-    "10,000 leaves",
-    "2,000 groups deep",
-    "1,000 frames",
-    "causes in a circle",
-    "5,000 contexts",
+@pytest.mark.chaos
+@pytest.mark.timeout(120)
+def test_no_poison_blocks_the_loop_for_over_5_ms():
+    """R28: arguments, then the result or the error with its traceback, one after the other."""
+    took = {name: hooks(POISON[name](), tries=7) for name in POISON.keys() - STRANGERS}
+    total = {name: one[0] + max(one[1:]) for name, one in took.items()}
+    worst = sorted(total, key=total.__getitem__, reverse=True)[:5]
+    print({name: [round(one * 1e3, 2) for one in took[name]] for name in worst}, "ms")
+
+    assert 120 <= len(total)
+    assert {} == {name: one for name, one in total.items() if one > 0.005}
+
+
+ERRORS = [
+    name
+    for name in POISON
+    if re.search(r"exception|error|leaves|groups?\b|frames|causes|contexts|chain of|notes", name)
 ]
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_a_poisoned_exception_has_a_text_in_time(name: str):
+def test_a_poisoned_exception_has_a_text(name: str):
     """Type, message and traceback, whatever the exception does about it."""
     error: Any = POISON[name]()
 
-    (kind, message, trace), seconds = timed(
-        lambda: (error_type(error), error_text(error, ENCODER), format_traceback(error, ENCODER))
-    )
+    kind, message = error_type(error), error_text(error, ENCODER)
+    trace = format_traceback(error, ENCODER)
 
     assert len(kind) <= 200
     assert len(message.encode()) <= 8192
     assert len(trace.encode()) <= 32_768
-    assert seconds < SECONDS
 
 
 def test_an_exhausted_stack_is_survived():
@@ -725,12 +764,13 @@ def test_poison_as_task_id_is_text(name: str):
     """A look-up with nonsense finds nothing, and does not fail."""
     value = POISON[name]()
 
-    text, seconds = timed(lambda: encode_task_id(value))
+    text = encode_task_id(value)
     text.encode()
 
     assert "\0" not in text
     assert len(text) <= 255
-    assert seconds < SECONDS
+    if name not in STRANGERS:
+        assert busy(lambda: encode_task_id(value)) < SECONDS
 
 
 # ── errors ──────────────────────────────────────────────────────────────────────────────────────
@@ -823,6 +863,48 @@ def test_a_traceback_keeps_the_first_and_the_last_frames():
     assert "frames left out" in text
     assert "in raised" in text
     assert text.endswith("ValueError: bad 15\n")
+
+
+def test_a_cause_that_takes_too_long_is_left_out():
+    """A second of work for the words of a cause would be a second without other tasks."""
+    text = format_traceback(POISON["chain of data"](), ENCODER)
+
+    assert 1 <= text.count("[... left out ...]") <= 20
+    assert 10 == text.count("ValueError: ")
+    assert not text.endswith("[... left out ...]\n"), "the newest has its message"
+
+
+def test_a_message_that_is_known_is_not_made_again():
+    """An error's text may take a stranger's code a while: it is asked once."""
+    assert format_traceback(ValueError("a"), ENCODER, message="b") == "ValueError: b\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError(Row("n", "hunter2")), '{"name":"n","token":"[redacted]","more":null}'),
+        (ValueError(pathlib.PurePosixPath("/a")), "/a"),
+        (ValueError(ValueError("a")), "a"),
+        (KeyError(b"a"), "b'a'"),
+        (FileNotFoundError(2, "gone", "/a"), "[Errno 2] gone: '/a'"),
+        (ValueError(types.SimpleNamespace(a=1)), '{"a":1}'),
+        (ValueError(10**5000), '{"$int":"1.00000e+5000","$truncated":true,"digits":5001}'),
+    ],
+)
+def test_an_error_says_what_python_would_say_unless_that_is_long(error: Exception, expected: str):
+    """Data goes through the encoder, which bounds and redacts it."""
+    assert expected == error_text(error, ENCODER)
+
+
+def test_a_repr_that_sleeps_is_not_waited_for_a_hundred_times():
+    """The clock on the wall counts for strangers' code; what is written stays."""
+    begun = time.perf_counter()
+    told = stored(POISON["sleepy reprs"]())
+    took = time.perf_counter() - begun
+
+    assert {"$repr": "<Sleepy>"} == told[0]
+    assert 900 == len(told) - 1 + told[-1]["$truncated"]
+    assert 0.1 > took, "900 of them sleep for a second"
 
 
 def test_a_traceback_keeps_its_beginning_and_its_end():
