@@ -35,11 +35,11 @@ def origin_of(
     """Give the birth facts of work that is described by hand."""
     encoder = tracker.encoder
     told, named = encoder.encode_args(args), encoder.encode_kwargs(kwargs)
-    name = encoder.text(task_name)
+    name = encoder.name(task_name)
     return Origin(
         task_id=encode_task_id(task_id),
         task_name=name,
-        module=guess_module(name) if module is None else encoder.text(module),
+        module=guess_module(name) if module is None else encoder.name(module),
         created_at=tracker.clock.now(),
         created_by=None if created_by is None else encoder.text(str(created_by)),
         args=told.text,
@@ -108,7 +108,7 @@ def leave(run: Run) -> None:
     if run.token is not None:
         try:
             CURRENT.reset(run.token)
-        except ValueError:  # another context: the run's own ends with it
+        except (ValueError, RuntimeError):  # another context, or reset before: it ends by itself
             CURRENT.set(None)
 
 

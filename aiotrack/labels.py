@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import base64
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aiotrack.encode import encode_task_id
@@ -98,6 +99,14 @@ def is_tracked(labels: Mapping[str, Any]) -> bool:
 def is_false(value: object) -> bool:
     """Whether a label says no, as a bool or as the text that TaskIQ makes of it."""
     return value is False or (isinstance(value, str) and value.lower() == "false")
+
+
+def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Give the names of a function's parameters, none of one that does not tell."""
+    try:
+        return tuple(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return ()
 
 
 def number(value: Any, default: Any = 0, *, most: int = MOST) -> Any:

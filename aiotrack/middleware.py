@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from taskiq import NoResultError, TaskiqMiddleware
 
-from aiotrack import collector
+from aiotrack import acks, collector
 from aiotrack.by_hand import describe, leave
 from aiotrack.current import CURRENT, INHERITED, Inherited, Run
 from aiotrack.encode import Encoder, encode_task_id
@@ -28,6 +27,7 @@ from aiotrack.labels import (
     is_false,
     is_tracked,
     number,
+    parameters,
     read_metadata,
     word,
 )
@@ -122,6 +122,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         """Start the tracker; a database that is away is reported and tried again."""
         await self.tracker.startup(wait=False)
         if self.broker.is_worker_process:
+            acks.warn(self.broker)
             collector.settle()
 
     @guarded
@@ -244,7 +245,7 @@ class TrackerMiddleware(TaskiqMiddleware):
                 module = str(self._module(task_name))
             except Exception as error:
                 _complain("module function", error)
-        return self._encoder.text(module or guess_module(task_name))
+        return self._encoder.name(module or guess_module(task_name))
 
     def _created_at(self, labels: Mapping[str, Any]) -> int:
         return number(labels.get(CREATED_AT), most=LAST_MOMENT) or self.tracker.clock.now()
@@ -252,12 +253,11 @@ class TrackerMiddleware(TaskiqMiddleware):
     def _origin(self, message: TaskiqMessage, created_at: int) -> Origin:
         labels = message.labels
         module = word(labels.get("module"))
-        text = self._encoder.text
         name, scope = self._names.get(message.task_name) or self._name(message.task_name)
         origin = Origin(
             task_id=encode_task_id(message.task_id),
             task_name=name,
-            module=scope if module is None else text(module),
+            module=scope if module is None else self._encoder.name(module),
             created_at=created_at,
             queue=self._queue,
         )
@@ -274,7 +274,7 @@ class TrackerMiddleware(TaskiqMiddleware):
 
     def _name(self, task_name: str) -> tuple[str, str]:
         """Give a task's name and scope as they are stored, and remember them."""
-        found = (self._encoder.text(task_name), self._scope(task_name))
+        found = (self._encoder.name(task_name), self._scope(task_name))
         if len(self._names) < MAX_NAMES:
             self._names[task_name] = found
         return found
@@ -284,11 +284,10 @@ class TrackerMiddleware(TaskiqMiddleware):
         if not message.args:
             return ()
         names = self._parameters.get(message.task_name)
-        if names is None:
-            task = self.broker.find_task(message.task_name)
-            found = () if task is None else inspect.signature(task.original_func).parameters
-            names = self._parameters[message.task_name] = tuple(found)
-        return names
+        task = None if names is not None else self.broker.find_task(message.task_name)
+        if task is not None:  # else it may become known
+            names = self._parameters[message.task_name] = parameters(task.original_func)
+        return names or ()
 
     def _begin(self, message: TaskiqMessage) -> None:
         labels = message.labels

@@ -18,6 +18,7 @@ _RESULT_SECONDS = 0.0016
 _ARGS_SECONDS = 0.0006  # in a message they are plain as a rule
 _NEW_KEY = 12  # bytes whose check takes as long as that of an unknown key
 _ODD_KEY = 60  # of one that may be secret
+_NAME_BYTES = 1024  # a B-tree of PostgreSQL takes 2704 bytes
 _ROW = 16  # items; a longer list is checked at once if they are of one type
 _TOO_MANY = 1 << 62
 
@@ -139,6 +140,10 @@ class Encoder:
             limit: In bytes; what is longer keeps its beginning and gets a marker.
         """
         return self._redactor.text(value, limit)
+
+    def name(self, value: str) -> str:
+        """Return the name or scope of a task as it is stored: at most 1 KiB, for its index."""
+        return self._redactor.text(value, _NAME_BYTES)
 
     def code(self, line: str) -> str:
         """Return a line of source code with its literal secrets masked."""
