@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from aiotrack.tracker import Tracker
 
 
+class Named(list[Any]):
+    """Arguments that know the names of their parameters: a positional password is redacted."""
+
+    names: tuple[str, ...] = ()
+
+
 def origin_of(
     tracker: Lifecycle,
     task_id: str | int,
@@ -34,7 +40,8 @@ def origin_of(
 ) -> Origin:
     """Give the birth facts of work that is described by hand."""
     encoder = tracker.encoder
-    told, named = encoder.encode_args(args), encoder.encode_kwargs(kwargs)
+    names = args.names if isinstance(args, Named) else ()
+    told, named = encoder.encode_args(args, names), encoder.encode_kwargs(kwargs)
     name = encoder.name(task_name)
     return Origin(
         task_id=encode_task_id(task_id),

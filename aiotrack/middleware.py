@@ -14,7 +14,7 @@ from taskiq import NoResultError, TaskiqMiddleware
 from aiotrack import acks, collector
 from aiotrack.by_hand import describe, leave
 from aiotrack.current import CURRENT, INHERITED, Inherited, Run
-from aiotrack.encode import Encoder, encode_task_id
+from aiotrack.encode import Encoder, encode_task_id, format_traceback
 from aiotrack.labels import (
     CREATED_AT,
     LAST_MOMENT,
@@ -66,6 +66,7 @@ def guarded(
     return safe
 
 
+_ENCODER = Encoder()
 _complained: set[tuple[str, type[BaseException]]] = set()
 
 
@@ -73,7 +74,8 @@ def _complain(where: str, error: BaseException) -> None:
     kind = (where, type(error))
     if kind not in _complained:
         _complained.add(kind)
-        log.error("aiotrack's %s failed; the task goes on", where, exc_info=error)
+        told = format_traceback(error, _ENCODER)  # of a stranger's error, without its secrets
+        log.error("aiotrack's %s failed; the task goes on\n%s", where, told)
 
 
 class TrackerMiddleware(TaskiqMiddleware):
@@ -363,11 +365,9 @@ class TrackerMiddleware(TaskiqMiddleware):
             recorder.add(report)
             recorder.end(run)
             if died is not None and not task.cancelled():
-                log.error(
-                    "task %s ended outside its body and was not acknowledged",
-                    run.task_id,
-                    exc_info=died,
-                )
+                told = format_traceback(died, self._encoder)
+                name = run.origin.task_id
+                log.error("task %s ended outside its body, not acknowledged\n%s", name, told)
         except Exception as error:
             _complain("end of a run", error)
 

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
 from aiotrack.current import CURRENT, Run
+from aiotrack.labels import parameters
 from aiotrack.model import TaskStatus
 from aiotrack.progress import YIELD_EVERY, Progress, progress_values
 from aiotrack.recorder import Recorder
@@ -210,11 +211,19 @@ class Tracker(Records):
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
             title = name or f"{function.__module__}:{function.__qualname__}"
+            names = parameters(function)
+
+            def named(args: tuple[Any, ...]) -> by_hand.Named:
+                given = by_hand.Named(args)
+                given.names = names
+                return given
+
             if inspect.iscoroutinefunction(function):
 
                 @wraps(function)
                 async def around(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    async with self.track(title, module=module, args=args, kwargs=kwargs) as run:
+                    given = named(args)
+                    async with self.track(title, module=module, args=given, kwargs=kwargs) as run:
                         run.result = value = await function(*args, **kwargs)
                         return value
 
@@ -222,7 +231,7 @@ class Tracker(Records):
 
             @wraps(function)
             def around_sync(*args: P.args, **kwargs: P.kwargs) -> T:
-                with by_hand.track_sync(self, title, module, args, kwargs) as run:
+                with by_hand.track_sync(self, title, module, named(args), kwargs) as run:
                     run.result = value = function(*args, **kwargs)
                     return value
 

@@ -13,7 +13,7 @@ from aiotrack.encode.sheet import Limits, write
 from aiotrack.encode.walk import Walk
 
 _SMALLEST = 64  # bytes: the marker of a value that was cut has to fit
-# Seconds of CPU for a value that is not plain: with the rest of a hook's work below 5 ms.
+# Seconds of CPU for a value that is not plain: with the rest of a task's hooks below 5 ms.
 _RESULT_SECONDS = 0.0016
 _ARGS_SECONDS = 0.0006  # in a message they are plain as a rule
 _NEW_KEY = 12  # bytes whose check takes as long as that of an unknown key
@@ -188,7 +188,7 @@ class Encoder:
             return None
         if length > self._limits.value_bytes or "\\u0000" in text or hints(text):
             return None
-        return text
+        return None if self._redactor.tells(text) else text
 
     def _is_plain(self, value: Any) -> bool:  # noqa: C901, PLR0911, PLR0912 (calls cost more)
         """Check level by level: one flat loop without calls is the fastest that Python has."""

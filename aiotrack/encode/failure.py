@@ -20,9 +20,10 @@ _FRAMES_WALKED = 5_000  # links of a traceback followed to find its last frames:
 _EXCEPTIONS = 10  # chained and grouped together
 _FILES = 20  # files read for source lines that linecache does not have yet
 _FILE_BYTES = 1 << 19  # of a file that is read: about 0.5 ms
-_READ_SECONDS = 0.001  # by the clock, for reading files
-_SECONDS = 0.001  # for a traceback; what takes longer is left out, beginning with the oldest
-_DATA_SECONDS = 0.0005  # for data as a message
+_READ_SECONDS = 0.002  # by the wall clock, for reading files
+_SURE = 3  # exceptions that are told whole
+_SECONDS = 0.001  # CPU for a traceback; after it older exceptions have no message and no frames
+_DATA_SECONDS = 0.0002  # for data as a message
 _MESSAGE_BYTES = 8192
 _CAUSE_BYTES = 2048
 _HEAD_BYTES = 4096
@@ -103,7 +104,7 @@ def format_traceback(
     No locals. At most 50 frames for each exception, the first and the last, at most 10 chained
     or grouped exceptions, and at most *limit* bytes, of which the first 4 KiB are the beginning.
     Source lines come from files that linecache has, and from a few others that are read quickly.
-    What takes over a millisecond is left out, of the oldest exceptions first.
+    After a millisecond all but the newest exceptions have only their type.
 
     Args:
         exc: The exception; groups, cycles of causes and deep recursion included.
@@ -136,7 +137,7 @@ def _both_ends(text: str, limit: int) -> str:
 class _Trace:
     """One traceback: counts what it may still write, and looks at the clock."""
 
-    __slots__ = ("_encoder", "_end", "_files", "_read", "_room", "_seen")
+    __slots__ = ("_encoder", "_end", "_files", "_read", "_room", "_seen", "_told")
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -145,6 +146,7 @@ class _Trace:
         self._read = _READ_SECONDS
         self._room = _EXCEPTIONS
         self._seen: set[int] = set()
+        self._told = 0
 
     def lines(self, exc: BaseException, message: str | None = None) -> list[str]:
         """Write *exc* with those that led to it, the oldest first."""
@@ -158,6 +160,7 @@ class _Trace:
             node, link = _previous(node)
         parts = []
         for one, follows in chain:  # the newest first: what takes too long is an older one
+            self._told += 1
             told = [*self._stack(one), *self._words(one, message)]
             parts.append([*told, follows] if follows else told)
             message = None
@@ -165,16 +168,16 @@ class _Trace:
             parts.append(["[... earlier exceptions left out ...]"])
         return [line for part in reversed(parts) for line in part]
 
-    def _is_over(self) -> bool:
-        return thread_time() > self._end
+    def _is_over(self, sure: int = _SURE) -> bool:
+        return self._told > sure and thread_time() > self._end
 
     def _words(self, exc: BaseException, message: str | None) -> Iterator[str]:
         if message is None:
             message = _LEFT_OUT if self._is_over() else error_text(exc, self._encoder, _CAUSE_BYTES)
         yield f"{error_type(exc)}: {message}" if message else error_type(exc)
         notes = getattr(exc, "__notes__", None)
-        for note in notes[:10] if type(notes) is list else ():
-            if self._is_over():
+        for number, note in enumerate(notes[:10] if type(notes) is list else ()):
+            if self._is_over(_SURE if number < _SURE else 0):
                 yield _LEFT_OUT
                 break
             yield self._encoder.text(note, 1024) if type(note) is str else "<note>"

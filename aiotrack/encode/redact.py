@@ -84,6 +84,9 @@ _PEM: Final = re.compile(
 _AWS: Final = re.compile(r"(?<![A-Z0-9])A[KS]IA[A-Z0-9]{16}(?![A-Z0-9])")
 
 _NAME: Final = re.compile(r"(?<![\w.-])([\w.-]{1,128}+)(?:\\?[\"'])?\s{0,4}[=:]\s{0,4}")
+# The same in JSON, where a name may stand behind an escape and before an escaped quote; the names
+# of its own objects, before a bare quote, are none of them.
+_JSON_NAME: Final = re.compile(r"(?<![\w.-])([\w.-]{1,128}+)(?:\\+[\"']|')?\s{0,4}[=:]")
 _QUOTED = (
     r"[bBrRuUfF]?\"(?:[^\"\\\n]|\\.)*+\"?|[bBrRuUfF]?'(?:[^'\\\n]|\\.)*+'?"
     r"|\\[\"'][^\"'\\]*+\\?[\"']?"
@@ -273,12 +276,28 @@ class Redactor:
             text = without_half(text)
         return cut(text, limit, size(value) if whole or value.isascii() else len(value))
 
+    def pairs(self, text: str) -> str:
+        """Return *text* with what follows secret names masked."""
+        return self._pairs(text, _VALUE)
+
+    def tells(self, text: str) -> bool:
+        """Tell whether a text in *text*, JSON, holds what `pairs` masks; cheap, errs to yes."""
+        if "=" not in text and '\\"' not in text and ":" not in text.replace('":', ""):
+            return False
+        names = set(_JSON_NAME.findall(text))
+        return any(
+            self.is_secret(name) or (name[0] in "nrt" and self.is_secret(name[1:]))
+            for name in names
+        )
+
     def code(self, line: str) -> str:
         """Return a line of source code with secrets masked where they are literals."""
         return self._pairs(mask(clean(line)), _LITERAL)
 
     def _pairs(self, text: str, values: re.Pattern[str]) -> str:
         if "=" not in text and ":" not in text:
+            return text
+        if not any(map(self.is_secret, set(_NAME.findall(text)))):
             return text
         parts: list[str] = []
         done = end = 0

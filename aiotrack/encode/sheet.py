@@ -11,9 +11,20 @@ from time import perf_counter, thread_time
 from typing import Any, Final, TypeVar
 
 from aiotrack.encode import leaves
-from aiotrack.encode.redact import MARGIN, REDACTED, clean, head, hints, mask, size, without_half
+from aiotrack.encode.redact import (
+    MARGIN,
+    REDACTED,
+    Redactor,
+    clean,
+    head,
+    hints,
+    mask,
+    size,
+    without_half,
+)
 
-_STEPS = 64  # of about 0.5 µs, between two looks at the clock, which cost as much
+_SURE = 800  # steps of 0.5 to 1 µs that any value gets: a collector's pause must not cut it
+_STEPS = 64  # further ones between two looks at the clock, which cost as much
 _PREVIEW_BYTES = 2048
 
 T = TypeVar("T")
@@ -63,46 +74,55 @@ class Sheet:
 
     Args:
         limits: Sizes.
-        seconds: CPU time of this thread; no other bound holds for whatever a value may do.
+        redactor: Masks text.
+        seconds: CPU time of this thread, after which a value gets no more than the steps that are
+            sure; foreign code counts by the wall clock, since it may sleep.
     """
 
     __slots__ = (
         "done",
         "end",
         "exact",
+        "foreign",
         "hash",
         "is_over",
         "left",
         "limits",
         "out",
+        "redactor",
         "steps",
         "total",
     )
 
-    def __init__(self, limits: Limits, seconds: float) -> None:
+    def __init__(self, limits: Limits, redactor: Redactor, seconds: float) -> None:
         self.limits = limits
+        self.redactor = redactor
         self.out: list[str] = []
         self.left = limits.value_bytes
         self.end = thread_time() + seconds
-        self.steps = _STEPS
+        self.foreign = seconds
+        self.steps = _SURE
         self.is_over = False
         self.hash = leaves.HASH_BYTES
         self.exact = True
         self.done = self.total = 0  # items of the outermost container
 
-    def look(self) -> None:
-        """See whether there is time for more steps; if not, containers end where they are."""
-        self.is_over = thread_time() > self.end
-        self.steps = _STEPS
+    def is_spent(self) -> bool:
+        """Tell whether there is no time for more; then containers end where they are."""
+        if self.steps < 0 and not self.is_over:
+            self.is_over = thread_time() > self.end
+            self.steps = _STEPS
+        return self.is_over
 
     def ask(self, foreign: Callable[[Any], T], value: object) -> T:
-        """Call what may take any time, and look at the clock next."""
+        """Call what may take any time, and be over when it did."""
         begun = perf_counter()
-        self.steps = 0
+        self.steps -= 4
         try:
             return foreign(value)
         finally:
-            self.end -= perf_counter() - begun
+            self.foreign -= perf_counter() - begun
+            self.is_over = self.is_over or self.foreign < 0
 
     def truncated(self) -> str:
         """Return the marker of a value over its limit, with its beginning."""
@@ -147,8 +167,11 @@ class Sheet:
         self.steps -= length >> 9
         safe = value
         if hints(value):
-            self.steps -= 4 + (length >> 5)
+            self.steps -= 4 + (length >> 4)
             safe = mask(value)
+        if "=" in safe or ":" in safe:
+            self.steps -= 4 + (length >> 3)
+            safe = self.redactor.pairs(safe)
         if "\0" in safe or not safe.isascii():
             safe = clean(safe)
         if safe is not value and safe != value:
@@ -158,8 +181,8 @@ class Sheet:
     def _long_text(self, value: str) -> None:
         limit = self.limits.text_bytes
         window = value[: limit + MARGIN]
-        self.steps -= _STEPS
-        safe = clean(mask(window))
+        self.steps -= 100 + (len(window) >> 3)
+        safe = clean(self.redactor.pairs(mask(window)))
         if len(window) < len(value):
             safe = without_half(safe)
         told = leaves.long_text(value, head(safe, limit), self.hash)
@@ -179,7 +202,7 @@ class Sheet:
         if -leaves.SAFE_INT <= number <= leaves.SAFE_INT:
             self.emit(int.__repr__(number))
         else:
-            self.steps -= 32
+            self.steps -= 2 + (min(int.bit_length(number), 16_384) >> 6)
             self.tell(leaves.big_int(number))
 
     def real(self, value: float, _depth: int) -> None:
@@ -189,6 +212,7 @@ class Sheet:
         if -leaves.SAFE_FLOAT < number < leaves.SAFE_FLOAT:
             self.emit(float.__repr__(number))
         elif number - number == 0:
+            self.steps -= 2
             # PostgreSQL writes 1e+23 as an integer, which is another number; with ".0" it is kept.
             self.emit(f"{number:.1f}")
         else:
@@ -203,6 +227,7 @@ class Sheet:
         kind = type(value)
         base = kind if kind in leaves.LEAVES else leaves.base_of(kind, leaves.LEAVES)
         told = leaves.LEAVES[base](value)
+        self.steps -= 1 + (len(told) >> 5)
         if type(told) is not str:
             self.tell(told)
         elif base is PurePath:
@@ -216,6 +241,8 @@ class Sheet:
         self.steps -= 12
         told = leaves.blob(value, self.hash)
         length = told["$bytes"]
-        if "sha256" in told and type(length) is int:
-            self.hash -= length
+        if type(length) is int:
+            self.steps -= min(length, 1024) >> 4
+            if "sha256" in told:
+                self.hash -= length
         self.tell(told)

@@ -40,10 +40,10 @@ class Walk(Sheet):
         redactor: Knows the secret names.
         dump: JSON of a plain value, or None when a value is not plain.
         reprs: Whether an unknown object is asked for its repr, or only named.
-        seconds: CPU time; foreign code counts as long as it takes, since it may sleep.
+        seconds: See `Sheet`.
     """
 
-    __slots__ = ("_dump", "_names", "_path", "_redactor", "_reprs")
+    __slots__ = ("_dump", "_names", "_path", "_reprs")
 
     def __init__(
         self,
@@ -54,8 +54,7 @@ class Walk(Sheet):
         reprs: bool,
         seconds: float,
     ) -> None:
-        super().__init__(limits, seconds)
-        self._redactor = redactor
+        super().__init__(limits, redactor, seconds)
         self._dump = dump
         self._reprs = reprs
         self._path: set[int] = set()
@@ -80,8 +79,6 @@ class Walk(Sheet):
     def value(self, value: object, depth: int) -> None:
         """Write one value, whatever it does."""
         self.steps -= 1
-        if self.steps < 0:
-            self.look()
         kept, left = len(self.out), self.left
         kind = type(value)
         try:
@@ -132,9 +129,9 @@ class Walk(Sheet):
     def sequence(self, value: Any, depth: int) -> None:
         """Write a tuple, a set, a deque, or what is derived from them."""
         self.exact = False
-        self.steps -= 3
         base: Any = leaves.base_of(type(value), _SEQUENCES)
         length = base.__len__(value)
+        self.steps -= 4 + (min(length, 1000) >> 3)
         items: Iterable[object] = base.__iter__(value)
         if base is set or base is frozenset:
             items = leaves.ordered(items, length, self.limits.items)
@@ -164,18 +161,17 @@ class Walk(Sheet):
         if depth == 0:
             self.total = length
         limit = self.limits.items
-        rest = max(length - limit, 0)
-        out = self.out
+        rest, out = max(length - limit, 0), self.out
         mark = "["
         try:
             for index, item in enumerate([*islice(items, limit)]):
-                if self.is_over:
+                if self.is_spent():
                     rest = length - index
                     break
                 out.append(mark)
                 self.left -= 1
                 mark = ","
-                if index < len(names) and self._redactor.is_secret(names[index]):
+                if index < len(names) and self.redactor.is_secret(names[index]):
                     self.mark(REDACTED_JSON)
                 else:
                     self.value(item, depth + 1)
@@ -204,9 +200,9 @@ class Walk(Sheet):
         try:
             pairs = [*islice(items, limit)]
             if len(pairs) > _FEW:
-                self._names |= self._redactor.quoted([key for key, _ in pairs])
+                self._names |= self.redactor.quoted([key for key, _ in pairs])
             for index, (key, item) in enumerate(pairs):
-                if self.is_over:
+                if self.is_spent():
                     rest = length - index
                     break
                 name = key if type(key) is str else self._key(key)
@@ -230,9 +226,9 @@ class Walk(Sheet):
 
     def _learn(self, name: str) -> tuple[str, bool]:
         """Remember a key for the next rows: its JSON, if it can stay as it is; if it is secret."""
-        self.steps -= 4
+        self.steps -= 4 + (min(len(name), 1024) >> 5)
         same = len(name) <= KEY_LENGTH and not hints(name) and clean(name) == name
-        known = (quote(name) + ":" if same else "", self._redactor.is_secret(name))
+        known = (quote(name) + ":" if same else "", self.redactor.is_secret(name))
         if len(name) <= KEY_LENGTH:
             self._names[name] = known
         return known
@@ -255,14 +251,14 @@ class Walk(Sheet):
 
     def _key(self, key: object) -> str:
         self.exact = False
-        self.steps -= 32
         kind = type(key)
         try:
             text = leaves.key_text(key)
             if text is None and self._reprs and kind not in _SEQUENCES and not is_silent(kind):
-                text = self._redactor.text(self.ask(repr, key), _REPR_BYTES)
+                text = self.redactor.text(self.ask(repr, key), _REPR_BYTES)
         except BaseException:  # foreign code, as in value()
             text = None
+        self.steps -= 20 if text is None else 20 + (min(len(text), 8192) >> 4)
         return f"<{type_name(kind)}>" if text is None else text
 
     # ── objects ─────────────────────────────────────────────────────────────────────────────
@@ -270,11 +266,13 @@ class Walk(Sheet):
     def member(self, value: object, depth: int) -> None:
         """Write the value of an enum."""
         self.exact = False
+        self.steps -= 2
         self.value(object.__getattribute__(value, "_value_"), depth)
 
     def fields(self, value: object, depth: int) -> None:
         """Write a dataclass."""
         self.exact = False
+        self.steps -= 4
         found, count = leaves.stored_fields(value) or self.ask(
             lambda row: leaves.asked_fields(row, self.limits.items), value
         )
@@ -283,6 +281,7 @@ class Walk(Sheet):
     def model(self, value: object, depth: int) -> None:
         """Write a pydantic model."""
         self.exact = False
+        self.steps -= 4
         found = leaves.model_fields(value)
         if leaves.own(type(value), "__pydantic_root_model__") is True and "root" in found:
             self.value(found["root"], depth)
@@ -297,7 +296,7 @@ class Walk(Sheet):
 
     def secret(self, _value: object, _depth: int) -> None:
         """Write that a secret was here."""
-        self.look()
+        self.steps -= 1
         self.mark(REDACTED_JSON)
 
     def number(self, value: Any, depth: int) -> None:
@@ -322,7 +321,7 @@ class Walk(Sheet):
             self.outline(value, depth)
             return
         try:
-            told = self._redactor.text(self.ask(repr, value), _REPR_BYTES)
+            told = self.redactor.text(self.ask(repr, value), _REPR_BYTES)
         except BaseException:  # foreign code, as in value()
             told = f"<unrepresentable {type_name(type(value)).rpartition('.')[2]}>"
         self.tell({"$repr": told})
