@@ -16,6 +16,9 @@ from taskiq_redis import RedisStreamBroker
 from aiotrack import Tracker, TrackerMiddleware
 
 QUEUE_VARIABLE = "ACCEPTANCE_QUEUE"
+SLOWER = float(os.environ.get("ACCEPTANCE_SLOWER", "1"))
+"""How many times as long a body sleeps as usual."""
+
 IDLE = 2.0
 """Seconds after which a message counts as its dead consumer's; every body is far quicker."""
 
@@ -49,7 +52,7 @@ class Kills:
         async def work(number: int) -> str:
             body = uuid4().hex
             await self.redis.rpush(f"{queue}-begun", f"{number} {body}")
-            await asyncio.sleep((number % 7) / 100)
+            await asyncio.sleep((number % 7) / 100 * SLOWER)
             await self.redis.rpush(f"{queue}-done", f"{number} {body}")
             return body
 
