@@ -30,6 +30,8 @@ class PostgresServer(Server):
         port: A fixed port; None takes a free one.
         start_timeout: Seconds until it must answer, also to wait for a taken port.
         settings: Server settings over ours, such as ``{"fsync": "off"}``.
+        standby_of: A running server whose data it copies and whose changes it follows, read-only,
+            until `promote`; the passwords are the same.
     """
 
     user = "postgres"
@@ -43,8 +45,10 @@ class PostgresServer(Server):
         port: int | None = None,
         start_timeout: float = START_TIMEOUT,
         settings: dict[str, str] | None = None,
+        standby_of: PostgresServer | None = None,
     ) -> None:
         super().__init__(data_dir=data_dir, port=port, start_timeout=start_timeout)
+        self._primary = standby_of
         self._settings = {"max_connections": "200", "shared_buffers": "128MB"} | (settings or {})
         self._account = Account.unprivileged()
         self._password = ""
@@ -101,6 +105,15 @@ class PostgresServer(Server):
             raise ServerFailed(done.stderr.strip())
         return done.stdout.strip()
 
+    def promote(self) -> None:
+        """Make a standby the server that takes writes; returns when it does.
+
+        Raises:
+            ServerFailed: It is no standby, or did not follow in time.
+        """
+        if self.psql(f"SELECT pg_promote(true, {START_TIMEOUT:.0f})") != "t":
+            raise ServerFailed(f"the standby was not promoted in {START_TIMEOUT:g} s")
+
     def _binary(self, name: str) -> str:
         return str(postgres_binaries(for_others=self._account is not None) / name)
 
@@ -111,14 +124,18 @@ class PostgresServer(Server):
         if secret.exists():
             self._password = secret.read_text()
             return
+        if self._data_dir is not None:
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._own(self._data_dir)
+        if self._primary is not None:
+            self._copy(self._primary)
+            self._password = secret.read_text()
+            return
         self._password = secrets.token_hex(16)
         password_file = self._folder() / "password"
         password_file.touch(mode=0o600)
         password_file.write_text(self._password)
         self._own(password_file)
-        if self._data_dir is not None:
-            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._own(self._data_dir)
         self._initdb(password_file)
         secret.touch(mode=0o600)
         secret.write_text(self._password)
@@ -133,6 +150,16 @@ class PostgresServer(Server):
             # The password is random: hashing it 4,096 times for each connection protects nothing.
             *("--pwfile", str(password_file), "--set", "scram_iterations=1", "--no-instructions"),
         ]
+        self._run(command)
+
+    def _copy(self, primary: PostgresServer) -> None:
+        """Take the data of *primary*, and follow it from then on."""
+        where = f"host={primary.socket_dir} port={primary.port} user={self.user}"
+        options = ("--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast")
+        self._run([self._binary("pg_basebackup"), "-d", where, "-D", str(self.data_dir), *options])
+
+    def _run(self, command: list[str]) -> None:
+        """Run a tool with the server's rights."""
         account = self._account
         done = subprocess.run(
             command,
@@ -146,7 +173,8 @@ class PostgresServer(Server):
             extra_groups=None if account is None else [],
         )
         if done.returncode:
-            raise ServerFailed(f"initdb failed:\n{done.stdout[-1000:]}{done.stderr}")
+            tool = Path(command[0]).name
+            raise ServerFailed(f"{tool} failed:\n{done.stdout[-1000:]}{done.stderr}")
 
     def _own(self, path: Path) -> None:
         if self._account is not None:

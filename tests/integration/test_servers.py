@@ -135,6 +135,25 @@ async def test_databases_are_made_from_templates_and_dropped(own_postgres: Postg
     connection.terminate()
 
 
+async def test_a_standby_follows_until_it_is_promoted(
+    own_postgres: PostgresServer,
+) -> None:
+    """A copy has what the other commits and refuses writes; promoted, it outlives the other."""
+    own_postgres.psql("CREATE TABLE kept AS SELECT 7 AS x")
+    with PostgresServer(standby_of=own_postgres) as standby:
+        own_postgres.psql("INSERT INTO kept VALUES (8)")
+        for _ in poll(10):
+            if standby.psql("SELECT count(*) FROM kept") == "2":
+                break
+        with pytest.raises(ServerFailed, match="read-only"):
+            standby.psql("INSERT INTO kept VALUES (9)")
+        own_postgres.kill()
+        standby.promote()
+        standby.psql("INSERT INTO kept VALUES (10)")
+
+        assert [7, 8, 10] == await fetch(standby, "SELECT array_agg(x ORDER BY x) FROM kept")
+
+
 def test_valkey_survives_kill_9_with_its_log(own_valkey: ValkeyServer) -> None:
     """With appendonly, keys are there after SIGKILL and a new start on the same port."""
     with Redis.from_url(own_valkey.url) as client:
