@@ -42,6 +42,9 @@ _POISON_CLASSES = ("22", "23", "54", "21")
 
 _CONFLICTS = {"40P01", "40001"}
 
+_READ_ONLY = "25006"
+"""SQLSTATE of a server that was the writer before a fail-over, or is not yet."""
+
 _BROKEN = (
     SQLAlchemyError,
     OSError,
@@ -53,10 +56,20 @@ _BROKEN = (
 
 
 class PostgresWriter:
-    """Writes groups of reports over one connection that it keeps."""
+    """Writes groups of reports over one connection that it keeps.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    Args:
+        engine: Gives the connection.
+        is_ours: The engine may be disposed.
+        is_durable: Its sessions wait for the disk at each commit; else every write says so itself.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, is_ours: bool, is_durable: bool) -> None:
         self._engine = engine
+        self._is_ours = is_ours
+        self._is_durable = is_durable
+        self._send = sql.POSTGRES_SEND if is_durable else sql.POSTGRES_SEND_DURABLY
+        self._run = sql.POSTGRES_RUN if is_durable else sql.POSTGRES_RUN_DURABLY
         self._held: Any = None
         self._lock = asyncio.Lock()
 
@@ -84,7 +97,7 @@ class PostgresWriter:
         Raises:
             ExecutionNotFound: There is no such row.
         """
-        async with self._connection() as connection, connection.transaction():
+        async with self._connection() as connection, self._transaction(connection):
             found = await connection.fetch(sql.POSTGRES_LOCK, [task_id], timeout=COMMAND_TIMEOUT)
             if not found:
                 raise ExecutionNotFound(task_id)
@@ -126,6 +139,13 @@ class PostgresWriter:
                 self._drop()
                 raise
 
+    @contextlib.asynccontextmanager
+    async def _transaction(self, connection: Any) -> AsyncIterator[None]:
+        async with connection.transaction():
+            if not self._is_durable:
+                await connection.execute(sql.POSTGRES_DURABLY, timeout=COMMAND_TIMEOUT)
+            yield
+
     async def _open(self) -> Any:
         """Connect. Whatever goes wrong here is never the data's fault.
 
@@ -143,6 +163,8 @@ class PostgresWriter:
         if state[:2] in _POISON_CLASSES:
             raise PoisonError(str(error)) from error
         self._drop()
+        if state == _READ_ONLY and self._is_ours:  # the others lead to the same server
+            await self._engine.dispose()
         raise StoreUnavailable(f"the database refused a write: {error!r}") from error
 
     def _drop(self) -> None:
@@ -158,11 +180,11 @@ class PostgresWriter:
         slow = dict(batch.slow)
         if batch.sends:
             text = "[" + ",".join(map(render, batch.sends)) + "]"
-            rows = await connection.fetch(sql.POSTGRES_SEND, text, timeout=COMMAND_TIMEOUT)
+            rows = await connection.fetch(self._send, text, timeout=COMMAND_TIMEOUT)
             batch.sort_sends({row[0]: row[1] for row in rows}, slow)
         if batch.runs:
             text = "[" + ",".join(map(render, batch.runs)) + "]"
-            rows = await connection.fetch(sql.POSTGRES_RUN, text, timeout=COMMAND_TIMEOUT)
+            rows = await connection.fetch(self._run, text, timeout=COMMAND_TIMEOUT)
             if len(rows) != len(batch.runs):
                 batch.sort_runs({row[0] for row in rows}, slow)
         if slow:
@@ -171,7 +193,7 @@ class PostgresWriter:
     async def _fold(self, connection: Any, slow: Mapping[str, list[Report]]) -> None:
         ids = sorted(slow)
         holders = [placeholder(slow[task_id][0]) for task_id in ids]
-        async with connection.transaction():
+        async with self._transaction(connection):
             await connection.execute(
                 sql.POSTGRES_ENSURE,
                 render_rows(holders, sql.EXECUTION_COLUMNS),
