@@ -33,7 +33,7 @@ class Settings:
             default: ``~/.local/state/aiotrack``. It has to outlive the process.
         on_store_failure: What happens to a final report when the journal is full, too: ``drop``
             keeps it in memory as long as there is room, ``block_ack`` lets its task wait.
-        pgbouncer: The database is behind pgbouncer in transaction mode: no prepared statements.
+        pgbouncer: A pooler in transaction mode stands before the database; else it is found out.
     """
 
     database_url: str | None = None

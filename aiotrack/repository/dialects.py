@@ -6,7 +6,6 @@ import logging
 import tempfile
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
@@ -14,12 +13,13 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from aiotrack.errors import InvalidSetting
+from aiotrack.repository.hosts import HOST_TIMEOUT, Hosts, hosts_of, spread_hosts
 from aiotrack.repository.sqlite import PRAGMAS
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 2.0
-"""Seconds to reach Postgres, and for one command of a read: an outage must not hang a caller."""
+COMMAND_TIMEOUT = 2.0
+"""Seconds for one command of a read: an outage must not hang a caller."""
 
 POOL_SIZE = 2
 """Connections of one process: one is the writer's, one serves reads; more come as needed."""
@@ -34,13 +34,13 @@ _DRIVERS = {
 
 
 def parse_url(text: str) -> URL:
-    """Read a database URL, with our drivers filled in.
+    """Read a database URL, with our drivers filled in; Postgres may have several hosts.
 
     Raises:
         InvalidSetting: It is no URL, or names a database that aiotrack does not know.
     """
     try:
-        url = make_url(text)
+        url = make_url(spread_hosts(text))
     except (ArgumentError, ValueError):
         raise InvalidSetting(
             "database",
@@ -77,35 +77,48 @@ def sqlite_path(url: URL) -> tuple[Path, bool]:
 
 
 def make_engine(
-    url: URL, *, pgbouncer: bool, command_timeout: float | None = CONNECT_TIMEOUT
+    url: URL, *, pooled: bool, command_timeout: float | None = COMMAND_TIMEOUT
 ) -> AsyncEngine:
-    """Make an engine whose every wait is bounded, but for commands without *command_timeout*."""
+    """Make an engine whose every wait is bounded.
+
+    Args:
+        url: From `parse_url`.
+        pooled: Each transaction may meet another server: nothing may outlive one. This is right
+            for every server, but each statement is planned anew.
+        command_timeout: Seconds for a statement; None for no limit.
+    """
     if url.get_backend_name() == "sqlite":
         engine = create_async_engine(url, pool_pre_ping=False)
         event.listen(engine.sync_engine, "connect", _sqlite_connect)
         return engine
-    options: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": command_timeout}
-    if pgbouncer:
+    try:
+        return create_async_engine(
+            url,
+            connect_args=_options(url, command_timeout, pooled=pooled),
+            pool_size=POOL_SIZE,
+            max_overflow=3,
+            pool_timeout=HOST_TIMEOUT,
+        )
+    except (SQLAlchemyError, ImportError) as error:
+        raise InvalidSetting("database", str(error)) from error
+
+
+def _options(url: URL, command_timeout: float | None, *, pooled: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"timeout": HOST_TIMEOUT, "command_timeout": command_timeout}
+    if pooled:
         options |= {
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
-            "prepared_statement_name_func": lambda: f"aiotrack_{uuid4().hex}",
+            "prepared_statement_name_func": str,  # "": a name may mean another client's statement
         }
     else:
         options["server_settings"] = {
             "application_name": "aiotrack",
             "synchronous_commit": "on",
         }
-    try:
-        return create_async_engine(
-            url,
-            connect_args=options,
-            pool_size=POOL_SIZE,
-            max_overflow=3,
-            pool_timeout=CONNECT_TIMEOUT,
-        )
-    except (SQLAlchemyError, ImportError) as error:
-        raise InvalidSetting("database", str(error)) from error
+    if len(hosts_of(url)) > 1:
+        options["async_creator_fn"] = Hosts(url).connect
+    return options
 
 
 def _sqlite_connect(connection: Any, _: object) -> None:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aiotrack.clock import Clock
 from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError, StoreUnavailable
 from aiotrack.report import History, Report, is_unsettled, settled
-from aiotrack.repository import migrations
+from aiotrack.repository import migrations, schema
 from aiotrack.repository.batch import PoisonError
 from aiotrack.repository.dialects import make_engine, parse_url, sqlite_path
+from aiotrack.repository.hosts import hosts_of
 from aiotrack.repository.poison import without_values
+from aiotrack.repository.probe import is_pooled
 from aiotrack.repository.sqlite import SqliteWriter, file_lock
-from aiotrack.repository.tables import HEAD, VERSION_TABLE
+from aiotrack.repository.tables import HEAD
 
 if TYPE_CHECKING:
     from aiotrack.repository.postgres import PostgresWriter
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-SCHEMA_WAIT = 30.0
-"""Seconds to wait while another process makes the schema: a guess, many starts on a busy host."""
-
-SCHEMA_LOCK = 0x61696F747261636B
-"""Advisory lock of whoever makes the schema: the letters 'aiotrack'."""
 
 ASK = 5.0
 """Seconds for the first questions: an engine that was given to us may have no limits."""
@@ -51,7 +45,14 @@ TIME = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 CLOSE_WAIT = 0.5
 """Seconds at a close for reads and changes that are under way: a healthy database needs less."""
 
-FAULTS = (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+FAULTS = (
+    SQLAlchemyError,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """What an unreachable database raises: drivers let raw socket errors through."""
 
 
@@ -61,16 +62,18 @@ class Repository:
     Args:
         database: A URL, or an engine that stays its owner's.
         clock: Learns the database's time at the first connection, and now and then.
-        pgbouncer: No prepared statements (transaction pooling).
+        pgbouncer: A transaction pooler stands before it; else it is found out.
     """
 
     def __init__(
         self, database: str | AsyncEngine, *, clock: Clock, pgbouncer: bool = False
     ) -> None:
         self._clock = clock
-        self._pgbouncer = pgbouncer
         self._owned = not isinstance(database, AsyncEngine)
         self._temporary = None
+        self._may_be_direct = self._owned and not pgbouncer
+        self._is_direct = False
+        self._is_met = False
         url = database.url if isinstance(database, AsyncEngine) else parse_url(database)
         self._sqlite = url.get_backend_name() == "sqlite"
         self._path = None
@@ -81,7 +84,7 @@ class Repository:
         if isinstance(database, AsyncEngine) and self._temporary is None:
             self.engine = database
         else:
-            self.engine = make_engine(url, pgbouncer=pgbouncer)
+            self.engine = make_engine(url, pooled=True)  # until it is known better
         self._writer = self._make_writer()
         self._ready = False
         self._connecting = asyncio.Lock()
@@ -93,15 +96,16 @@ class Repository:
             return SqliteWriter(self._path)
         from aiotrack.repository.postgres import PostgresWriter
 
-        return PostgresWriter(self.engine)
+        return PostgresWriter(self.engine, is_ours=self._owned, is_durable=self._is_direct)
 
     @property
     def name(self) -> str:
         """Which database this is, for all processes of this host, without its password."""
-        url = self.engine.url
         if self._path is not None:
             return f"sqlite:{self._path.resolve()}"
-        return f"postgresql:{url.username}@{url.host}:{url.port or 5432}/{url.database}"
+        url = self.engine.url
+        hosts = ",".join(sorted(f"{host}:{port}" for host, port in hosts_of(url)))
+        return f"postgresql:{url.username}@{hosts}/{url.database}"
 
     @property
     def dialect(self) -> str:
@@ -134,7 +138,7 @@ class Repository:
     async def version(self) -> str | None:
         """Give the schema's version, None when there is no schema."""
         async with self.connection() as connection:
-            return await connection.run_sync(_version)
+            return await connection.run_sync(schema.version)
 
     async def write(self, reports: Sequence[Report]) -> None:
         """Commit *reports*, in any order and any number of times with the same outcome.
@@ -236,6 +240,8 @@ class Repository:
     async def _check(self) -> None:
         try:
             async with asyncio.timeout(ASK):
+                if not self._sqlite and not self._is_met:
+                    await self._meet()
                 found = await self.version()
                 await self._learn_time()
         except TimeoutError as error:
@@ -247,19 +253,32 @@ class Repository:
         if found > HEAD:
             raise SchemaTooNew(found, HEAD)
 
+    async def _meet(self) -> None:
+        """Find out whether a session is one to the end: then statements are planned only once."""
+        async with self.connection() as connection:
+            pooled = await is_pooled(connection, is_ours=self._owned)
+        if self._may_be_direct and not pooled:
+            await self.release()
+            self.engine = make_engine(self.engine.url, pooled=False)
+            self._is_direct = True
+            self._writer = self._make_writer()
+        elif self._may_be_direct:
+            log.info("a pooler stands before the database: statements are not prepared")
+        self._is_met = True
+
     async def _migrate(self, revision: str, *, only_empty: bool) -> str:
         """Run migrations, one process at a time, and one at a time in this process."""
-        async with _alone(), self._patient(is_empty=only_empty) as connection:
+        async with schema.alone(), self._patient(is_empty=only_empty) as connection:
             with contextlib.ExitStack() as guard:
                 if self._path is not None:  # another process may hold it: never in the loop
                     await asyncio.to_thread(guard.enter_context, file_lock(self._path))
                 else:
-                    await _take_turn(connection)
-                found = await connection.run_sync(_version)
+                    await schema.take_turn(connection)
+                found = await connection.run_sync(schema.version)
                 if found is None or not only_empty:
                     await connection.run_sync(lambda sync: migrations.upgrade(sync, revision))
                     await connection.commit()
-                    found = await connection.run_sync(_version)
+                    found = await connection.run_sync(schema.version)
         return found or ""
 
     @contextlib.asynccontextmanager
@@ -269,7 +288,7 @@ class Repository:
             async with self.connection() as connection:
                 yield connection
             return
-        engine = make_engine(self.engine.url, pgbouncer=self._pgbouncer, command_timeout=None)
+        engine = make_engine(self.engine.url, pooled=not self._is_direct, command_timeout=None)
         try:
             async with engine.connect() as connection:
                 yield connection
@@ -302,61 +321,6 @@ class Repository:
             await self._learn_time()
 
 
-_migrating = threading.Lock()
-"""Alembic keeps the migration that runs in a global of the process, whatever the database."""
-
-
-def _after_fork() -> None:
-    """Give a child a lock that nobody holds: the thread that did is not in it."""
-    global _migrating
-    _migrating = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-@contextlib.asynccontextmanager
-async def _alone() -> AsyncIterator[None]:
-    """Hold `_migrating` without stopping the loop, in which its holder may be at work."""
-    lock = _migrating
-    while not lock.acquire(blocking=False):  # noqa: ASYNC110 - loops share no event
-        await asyncio.sleep(0.01)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-async def _take_turn(connection: AsyncConnection) -> None:
-    """Hold `SCHEMA_LOCK` until the transaction ends.
-
-    Asked for again and again: one long wait would end with the driver's limit for a command.
-    """
-    query = text(f"SELECT pg_try_advisory_xact_lock({SCHEMA_LOCK})")
-    end = time.monotonic() + SCHEMA_WAIT
-    while not (await connection.execute(query)).scalar_one():
-        if time.monotonic() >= end:
-            raise StoreUnavailable(
-                f"another process has been changing the schema for over {SCHEMA_WAIT:g} s"
-            )
-        await asyncio.sleep(0.05)
-
-
-def _version(connection: Connection) -> str | None:
-    """Read the schema's version without loading Alembic."""
-    if connection.dialect.name == "sqlite":
-        query = text("SELECT 1 FROM sqlite_master WHERE name = :name")
-        known = connection.execute(query, {"name": VERSION_TABLE}).first() is not None
-    else:
-        row = connection.execute(text("SELECT to_regclass(:name)"), {"name": VERSION_TABLE})
-        known = row.scalar() is not None
-    if not known:
-        return None
-    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()
-    return None if found is None else str(found[0])
-
-
 def _explain(error: BaseException, engine: AsyncEngine) -> StoreUnavailable:
     """Say which database failed and what to try, without its password."""
     where = engine.url.render_as_string(hide_password=True)
@@ -367,6 +331,11 @@ def _explain(error: BaseException, engine: AsyncEngine) -> StoreUnavailable:
         advice = f": create it first (createdb {engine.url.database})"
     elif state in {"28P01", "28000"}:
         advice = ": check user and password in the URL"
+    elif state in {"26000", "42P05"}:
+        advice = (
+            ": a pooler stands before it: set AIOTRACK_PGBOUNCER=true; an engine of your own needs "
+            "connect_args={'statement_cache_size': 0, ...}"
+        )
     elif isinstance(error, (OSError, TimeoutError)) and not isinstance(error, DBAPIError):
         advice = ": is the server running, and are host and port right?"
     elif isinstance(error, InvalidRequestError):

@@ -1,0 +1,76 @@
+"""The schema: its version, and who may change it: one process, and one thread of it, at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import AsyncIterator
+
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiotrack.errors import StoreUnavailable
+from aiotrack.repository.tables import VERSION_TABLE
+
+WAIT = 30.0
+"""Seconds to wait while another process makes the schema: a guess, many starts on a busy host."""
+
+LOCK = 0x61696F747261636B
+"""Advisory lock of whoever makes the schema: the letters 'aiotrack'."""
+
+_migrating = threading.Lock()
+"""Alembic keeps the migration that runs in a global of the process, whatever the database."""
+
+
+def _after_fork() -> None:
+    """Give a child a lock that nobody holds: the thread that did is not in it."""
+    global _migrating
+    _migrating = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextlib.asynccontextmanager
+async def alone() -> AsyncIterator[None]:
+    """Hold `_migrating` without stopping the loop, in which its holder may be at work."""
+    lock = _migrating
+    while not lock.acquire(blocking=False):  # noqa: ASYNC110 - loops share no event
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def take_turn(connection: AsyncConnection) -> None:
+    """Hold `LOCK` until the transaction ends.
+
+    Asked for again and again: one long wait would end with the driver's limit for a command.
+    """
+    query = text(f"SELECT pg_try_advisory_xact_lock({LOCK})")
+    end = time.monotonic() + WAIT
+    while not (await connection.execute(query)).scalar_one():
+        if time.monotonic() >= end:
+            raise StoreUnavailable(
+                f"another process has been changing the schema for over {WAIT:g} s"
+            )
+        await asyncio.sleep(0.05)
+
+
+def version(connection: Connection) -> str | None:
+    """Read the schema's version without loading Alembic."""
+    if connection.dialect.name == "sqlite":
+        query = text("SELECT 1 FROM sqlite_master WHERE name = :name")
+        known = connection.execute(query, {"name": VERSION_TABLE}).first() is not None
+    else:
+        row = connection.execute(text("SELECT to_regclass(:name)"), {"name": VERSION_TABLE})
+        known = row.scalar() is not None
+    if not known:
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()
+    return None if found is None else str(found[0])
