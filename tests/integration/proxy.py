@@ -50,6 +50,10 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def lead_to(self, port: int) -> None:
+        """Let new connections go to another server of that host."""
+        self._target = (self._target[0], port)
+
     def lose_reply(self, number: int = 1) -> None:
         """Let the server do the *number*-th request from now on, and cut instead of its reply."""
         self._left, self._cuts = number, True
