@@ -6,6 +6,8 @@ Workers load ``tests.acceptance.stops:broker``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 from taskiq import TaskiqEvents, TaskiqState
 from taskiq_redis import RedisStreamBroker
@@ -14,6 +16,7 @@ from aiotrack import TaskStatus, Tracker, TrackerMiddleware
 from aiotrack.report import Origin, Report, Witness
 
 QUEUE_VARIABLE = "ACCEPTANCE_QUEUE"
+FOLDER_VARIABLE = "ACCEPTANCE_FOLDER"
 BUFFERED = 1000
 """Reports that are in the buffer of each process when its stop begins; half of them final."""
 
@@ -46,8 +49,21 @@ class Stops:
         self.broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, self.fill)
 
     async def fill(self, _: TaskiqState) -> None:
-        """Put reports into the buffer; TaskIQ stops the middlewares next."""
-        recorder = self.tracker.recorder()
+        """Let TaskIQ stop the middlewares with a full buffer."""
+        self.put_all()
+
+    def put_all(self) -> None:
+        """Put reports into the buffer, and tell how many."""
+        count = 0
+        try:
+            for one in self.reports():
+                self.tracker.recorder().add(one)
+                count += 1
+        finally:  # TaskIQ's hard kill may come at any moment
+            Path(os.environ[FOLDER_VARIABLE], str(os.getpid())).write_text(str(count))
+
+    def reports(self) -> Iterator[Report]:
+        """Give sends, and ends of runs."""
         for number in range(BUFFERED):
             origin = Origin(
                 task_id=f"{os.getpid()} {number}",
@@ -59,7 +75,7 @@ class Stops:
             if number % 2:
                 report = Report(origin, Witness.ENDED, TaskStatus.SUCCESS, run_id=str(number))
                 report.started_at = report.finished_at = 2_000_000
-            recorder.add(report)
+            yield report
 
 
 if QUEUE_VARIABLE in os.environ:

@@ -71,8 +71,9 @@ def children(main: subprocess.Popen[bytes]) -> list[psutil.Process]:
 def end(main: subprocess.Popen[bytes], sign: int) -> None:
     """End a worker with all of its processes, as an orchestrator does: SIGKILL for who stays.
 
-    Who is asked has a second until its parent hears of it, and TaskIQ's five. In about one of ten
-    ends redis-py swallows the cancellation of TaskIQ's own listener, which then listens for ever.
+    Who is asked has a second until its parent hears of it, and TaskIQ's five. On Python 3.11
+    redis-py may swallow the cancellation of TaskIQ's own listener (by `asyncio.wait_for`), which
+    then listens for ever: nearly always on asyncio's loop, rarely on uvloop.
     """
     if sign == signal.SIGTERM:
         main.terminate()

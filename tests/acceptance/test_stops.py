@@ -16,12 +16,15 @@ import psutil
 import pytest
 
 from tests.acceptance.conftest import Workers, forget, until
-from tests.acceptance.stops import BUFFERED, QUEUE_VARIABLE, Stops
+from tests.acceptance.stops import BUFFERED, FOLDER_VARIABLE, QUEUE_VARIABLE, Stops
 from tests.integration.proxy import Proxy, proxied
 
 APP = "tests.acceptance.stops:broker"
 SENT = 20
 PROCESSES = 2
+HARD = 4
+"""Signals, and one of their parent's, at which TaskIQ breaks off whatever a process does."""
+
 PLAIN = "import sys; sys.modules['uvloop'] = None; from taskiq.__main__ import main; main()"
 """Runs TaskIQ on asyncio's own loop where uvloop is installed."""
 
@@ -48,7 +51,12 @@ class Site:
             expected = {str(one.pid) for one in self.children(main)}
             return len(expected) == PROCESSES and expected <= at_work
 
+        async def is_idle() -> bool:  # else a run's hook may see the fault before the stop does
+            stats = await self.project.tracker.stats(task_name="stops.work")
+            return stats.success == stats.total
+
         await until("every process works", is_at_work, 30)
+        await until("all is done", is_idle, 10)
         return main
 
     def children(self, main: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -83,6 +91,11 @@ class Site:
         assert [] == alive
         return took
 
+    def filled(self) -> int:
+        """Give how many reports all processes had put into their buffers at their ends."""
+        folder = Path(self.workers.environment[FOLDER_VARIABLE])
+        return sum(int(path.read_text()) for path in folder.iterdir())
+
     async def buffered(self) -> int:
         """Give how many of the reports that were in a buffer are in the database."""
         return (await self.project.tracker.stats(task_name="stops.buffered")).total
@@ -103,7 +116,9 @@ async def site(
             "AIOTRACK_JOURNAL_DIR": str(tmp_path / "journals"),
             "ACCEPTANCE_REDIS_URL": redis_url,
             QUEUE_VARIABLE: queue_name,
+            FOLDER_VARIABLE: str(tmp_path / "filled"),
         }
+        (tmp_path / "filled").mkdir()
         workers = Workers(environment, tmp_path / "workers.log")
         project = Stops(database=postgres_url, redis=redis_url, queue=queue_name)
         await project.broker.startup()
@@ -121,19 +136,23 @@ async def outlive(
 ) -> tuple[float, list[str]]:
     """Stop a worker under *fault*, start another, and give how long it took and what is wrong."""
     main = await site.start(*options, uvloop=uvloop)
-    expected = await site.buffered() + PROCESSES * BUFFERED
+    before = site.filled()
     await site.fail(fault)
     took = await site.stop(main, *signals)
     await site.recover(fault)
+    filled = site.filled()
     heir = await site.start(uvloop=uvloop)
 
     async def is_replayed() -> bool:
-        return await site.buffered() == expected
+        return await site.buffered() >= filled
 
-    await until("every report is there", is_replayed, 15)
+    with contextlib.suppress(pytest.fail.Exception):
+        await until("every report is there", is_replayed, 15)
+    found = await site.buffered()
     await site.stop(heir, signal.SIGTERM)
-    stats = await site.project.tracker.stats(task_name="stops.buffered")
-    wrong = [] if stats.success == stats.pending else [f"{stats.success} of {stats.total} final"]
+    wrong = [f"{found} of {filled}"] if found < filled else []
+    if len(signals) < HARD and filled - before != PROCESSES * BUFFERED:
+        wrong.append(f"{filled - before} reported")
     return took, wrong
 
 
@@ -188,10 +207,11 @@ async def test_no_stop_loses_what_is_buffered(site: Site) -> None:
         fault = ("up", "refused", "blackholed")[turn % 3]
         signals = [chance.choice((signal.SIGTERM, signal.SIGINT)) for _ in range(1 + turn % 6)]
         options = ("--shutdown-timeout", "0.7") if chance.random() < 0.2 else ()
-        took, wrong = await outlive(site, fault, tuple(signals), *options, uvloop=bool(turn % 2))
+        uvloop = chance.random() < 0.5
+        took, wrong = await outlive(site, fault, tuple(signals), *options, uvloop=uvloop)
         longest[fault] = max(longest.get(fault, 0.0), took)
 
-        assert [] == wrong, (turn, fault, signals, options)
+        assert [] == wrong, (turn, fault, signals, options, uvloop)
     print({fault: f"{took:.2f} s" for fault, took in longest.items()})
 
     assert 6 > max(longest.values())
