@@ -13,9 +13,7 @@ from aiotrack.encode.sheet import Limits, write
 from aiotrack.encode.walk import Walk
 
 _SMALLEST = 64  # bytes: the marker of a value that was cut has to fit
-# Seconds of CPU for a value that is not plain: with the rest of a task's hooks below 5 ms.
-_RESULT_SECONDS = 0.0016
-_ARGS_SECONDS = 0.0006  # in a message they are plain as a rule
+_SECONDS = 0.003  # CPU for a value that is not plain: with the rest of a hook below 5 ms
 _NEW_KEY = 12  # bytes whose check takes as long as that of an unknown key
 _ODD_KEY = 60  # of one that may be secret
 _NAME_BYTES = 1024  # a B-tree of PostgreSQL takes 2704 bytes
@@ -87,7 +85,7 @@ class Encoder:
         self._chars = max_text_bytes // 4  # a character may take four bytes
         self._depths = range(max_depth)
 
-    def encode(self, value: object, seconds: float = _RESULT_SECONDS) -> Encoded:
+    def encode(self, value: object, seconds: float = _SECONDS) -> Encoded:
         """Return *value*, a result, as JSON. Unknown objects are asked for their repr.
 
         Args:
@@ -155,7 +153,7 @@ class Encoder:
         names: Sequence[str],
         *,
         reprs: bool = False,
-        seconds: float = _ARGS_SECONDS,
+        seconds: float = _SECONDS,
     ) -> Encoded:
         try:
             safe = not names or self._redactor.safe.issuperset(names)

@@ -23,7 +23,9 @@ from aiotrack.encode.redact import (
     without_half,
 )
 
-_SURE = 800  # steps of 0.5 to 1 µs that any value gets: a collector's pause must not cut it
+# Steps of 0.5 to 1 µs that a value gets for each second, whatever the clock says: a slow machine
+# and a collector's pause must not cut what is ordinary.
+_SURE = 900_000
 _STEPS = 64  # further ones between two looks at the clock, which cost as much
 _PREVIEW_BYTES = 2048
 
@@ -101,7 +103,7 @@ class Sheet:
         self.left = limits.value_bytes
         self.end = thread_time() + seconds
         self.foreign = seconds
-        self.steps = _SURE
+        self.steps = int(_SURE * seconds)
         self.is_over = False
         self.hash = leaves.HASH_BYTES
         self.exact = True
