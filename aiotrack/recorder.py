@@ -79,6 +79,7 @@ class Recorder:
         keeper: Keeper | None = None,
         block_ack: bool = False,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._write = write
         self._keeper = keeper
         self._blocks = block_ack
@@ -88,11 +89,10 @@ class Recorder:
         self._writing: dict[Key, Report] = {}
         self._young: dict[Beginning, None] = {}
         self._older: dict[Beginning, None] = {}
-        self._held = Waiting()
+        self._held = Waiting(self._loop)
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
         self._failing_since: float | None = None
         self._is_reported = False
         self._is_closing = False
@@ -298,7 +298,7 @@ class Recorder:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            waiting = self._held = Waiting()
+            waiting = self._held = Waiting(self._loop)
             is_done = False
             try:
                 await self._write_all(waiting)
