@@ -2,8 +2,9 @@
 
 Three things start it: all runs in flight wait for it; half of them do, where it is known that no
 more fit (TaskIQ's ``--max-async-tasks`` shows in that nobody joins), so that one half is written
-while the other works; or a short time has passed in which nobody joined. A lone task never meets a
-timer. Measured: a fixed wait costs a lone task 1.5 ms, none at all makes groups of 2 to 5 rows.
+while the other works; or a short time has passed in which no run began, joined or ended. A lone
+task never meets a timer. Measured: a fixed wait costs a lone task 1.5 ms, none at all makes groups
+of 2 to 5 rows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 STEP = 0.0015
-"""Seconds without a new report after which a group waits for nobody else."""
+"""Seconds in which nothing moves, after which a group waits for nobody else."""
 
 GATHER = 0.01
 """Seconds that a group gathers at most, however many still come."""

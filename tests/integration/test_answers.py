@@ -56,7 +56,7 @@ PLAIN, FOLDED = b"INSERT 0 1\x00", b"COMMIT\x00"
 
 async def lose_commits(postgres_url: str, count: int) -> tuple[Proxy, bool, list[str]]:
     """Lose the reply of so many commits, plain and folded in turn; give what is wrong."""
-    wrong = []
+    wrong, flushed = [], False
     async with proxied(postgres_url) as (proxy, url), Tracker(url) as tracker:
         recorder = tracker.recorder()
         for number in range(count):
@@ -64,7 +64,7 @@ async def lose_commits(postgres_url: str, count: int) -> tuple[Proxy, bool, list
             proxy.lose_reply_with(FOLDED if is_fold else PLAIN)
             report = run_report(f"task {number // 2}", attempt=1 + is_fold)
             await recorder.commit(report, at_once=True)
-        flushed = await tracker.flush(60)
+            flushed = await tracker.flush(60)  # else the journal may take the next one
         records = {one.task_id: one for one in await everything(tracker)}
         for number in range(count // 2):
             record = records.pop(f"task {number}")

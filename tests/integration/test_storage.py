@@ -24,8 +24,8 @@ from aiotrack.testing.binaries import shared_temp
 from aiotrack.testing.process import Account
 from aiotrack.testing.servers import PostgresServer
 from tests.integration.bench import bench
-from tests.integration.pooler import stand_in
 from tests.integration.load import BUDGET, Load, everything, run_report
+from tests.integration.pooler import stand_in
 
 NO_VACUUM = {"autovacuum": "off"}
 """It would free space when nobody expects it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aiotrack.pace import GATHER, STEP, Pace
+from aiotrack.pace import GATHER, RECENT, STEP, STRIDE, Pace
 
 
 class Watch:
@@ -86,6 +86,48 @@ async def test_a_group_gathers_while_others_join_but_not_for_ever() -> None:
     assert 1 == len(watch.moments)
 
 
+async def test_a_group_gathers_while_the_last_one_is_acknowledged() -> None:
+    """Runs that end make room for others: those are worth waiting for."""
+    watch = Watch()
+    watch.run(100)
+    watch.join(1)
+    until = watch.loop.time() + 3 * STEP
+    while watch.loop.time() < until:
+        watch.pace.end()
+        watch.pace.begin()
+        await asyncio.sleep(0)
+    during = len(watch.moments)
+    await watch.next_start()
+
+    assert 0 == during
+
+
+async def test_hooks_go_on_a_few_at_a_time() -> None:
+    """A crowd that goes on at once would acknowledge over as many connections."""
+    watch = Watch()
+    watch.run(3 * STRIDE)
+    watch.join(3 * STRIDE)
+    waiting = watch.pace.take()
+    waiting.release(True)
+    told = []
+    while not all(one.done() for one in waiting.futures):
+        told.append(sum(one.done() for one in waiting.futures))
+        await asyncio.sleep(0)
+
+    assert [STRIDE, 2 * STRIDE] == told
+
+
+async def test_all_hooks_go_on_at_once_when_nothing_is_committed() -> None:
+    """The loop may be about to end."""
+    watch = Watch()
+    watch.run(3 * STRIDE)
+    watch.join(3 * STRIDE)
+    waiting = watch.pace.take()
+    waiting.release(False)
+
+    assert [False] * 3 * STRIDE == [one.result() for one in waiting.futures]
+
+
 async def test_half_is_written_while_the_other_half_works() -> None:
     """Where all in flight wait no more fit; from then on half of them are a group."""
     watch = Watch()
@@ -111,6 +153,28 @@ async def test_a_limit_that_is_passed_is_forgotten() -> None:
     watch.join(9)
 
     assert 1 == len(watch.moments)
+
+
+async def test_a_lull_is_no_limit() -> None:
+    """Few runs in flight, moments after many: the many may be back, few are no group."""
+    watch = Watch()
+    watch.run(50)
+    watch.join(50)
+    watch.write(50)
+    watch.run(3)
+    watch.join(3)
+    lull = len(watch.moments)
+    watch.write(3)
+    for _ in range(2):
+        await asyncio.sleep(1.1 * RECENT)
+        watch.run(3)
+        watch.join(3)
+        watch.write(3)
+    watch.run(3)
+    watch.join(3)
+
+    assert 1 == lull
+    assert 2 <= len(watch.moments)
 
 
 async def test_what_gathered_during_a_write_follows_it() -> None:
