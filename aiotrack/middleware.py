@@ -199,6 +199,9 @@ class TrackerMiddleware(TaskiqMiddleware):
         except Exception as error:
             _complain("post_execute", error)
         finally:
+            if run.exception is not None:
+                collector.cut_cycle(run.exception, asyncio.current_task())
+                run.exception = None  # a context with this run may live on, in a timer
             leave(run)
 
     def _run_of(self, message: TaskiqMessage) -> Run | None:

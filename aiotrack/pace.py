@@ -45,6 +45,7 @@ class Waiting:
         """Let all go; *committed* tells them what came of it."""
         if self.timer is not None:
             self.timer.cancel()
+            self.timer = None  # it holds the context of a run
         for other in self.joined:
             other.release(committed)
         self._let_go(committed, 0)

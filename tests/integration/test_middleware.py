@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from taskiq import (
     TaskiqMiddleware,
     TaskiqResult,
 )
+from taskiq.result_backends.dummy import DummyResultBackend
 
 from aiotrack import Execution, TaskStatus, Tracker, TrackerMiddleware, current_execution
 from tests.integration.bench import Bench, bench, in_order
@@ -313,3 +316,37 @@ async def test_a_message_that_comes_twice_counts_as_a_duplicate_run(small: Track
 def micros(record: Execution) -> str:
     """Give the moment of a record's message as its label tells it."""
     return str(int(record.created_at.timestamp() * 1_000_000))
+
+
+class Held:
+    """Stands for a table of a gigabyte in a task's variable."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError])
+async def test_what_a_failed_task_held_is_freed_at_once(
+    small: Tracker, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+) -> None:
+    """Without a collection: TaskIQ's frames and the error hold each other otherwise."""
+    caplog.set_level(logging.CRITICAL)  # a log record would hold the error
+    alive: weakref.WeakSet[Held] = weakref.WeakSet()
+    broker = InMemoryBroker().with_result_backend(DummyResultBackend())
+    broker.add_middlewares(TrackerMiddleware(small))
+
+    @broker.task("shop.fails")
+    async def fails() -> None:
+        held = Held()
+        alive.add(held)
+        raise kind
+
+    await broker.startup()
+    gc.disable()
+    try:
+        await fails.kiq()
+        await broker.wait_all()
+        await asyncio.sleep(0)  # callbacks of the task's end
+        left = len(alive)
+    finally:
+        gc.enable()
+    await broker.shutdown()
+
+    assert 0 == left
