@@ -21,7 +21,7 @@ GATHER = 0.01
 RECENT = 0.05
 """Seconds for which the most runs at once are remembered, and as long again."""
 
-STRIDE = 4
+STRIDE = 8
 """Hooks that go on in one turn of the loop. Fifty messages that are acknowledged in the same moment
 take as many connections, and what they hold does not fit into a processor's cache: 20 µs a task."""
 
