@@ -166,9 +166,11 @@ def register_reports(origin: Origin, status: TaskStatus, now: int, given: Given)
         return reports
     started = given.started_at
     if status is TaskStatus.STARTED:
-        run = Report(origin, Witness.STARTED, status, started_at=started or now)
+        run = Report(
+            origin, Witness.STARTED, status, started_at=now if started is None else started
+        )
     else:
-        finished = given.finished_at or now
+        finished = now if given.finished_at is None else given.finished_at
         witness = Witness.HANDED_BACK if status is TaskStatus.RETRY else Witness.ENDED
         run = Report(origin, witness, status, started_at=started, finished_at=finished)
         run.duration = None if started is None else (finished - started) / 1e6
@@ -211,6 +213,7 @@ class Change:
 
         def change(history: History) -> Iterable[Report]:
             shown = history.shown()
+            shown.origin.echoes = True
             stamp: Stamp = (shown.shown_attempt, shown.started_at or 0, now)
             reports = []
             if self.metadata:

@@ -24,7 +24,7 @@ from aiotrack.journal import Journal, default_folder
 from aiotrack.keeper import Keeper
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report
-from aiotrack.settings import DEFAULT_DATABASE, Settings
+from aiotrack.settings import DEFAULT_DATABASE, Settings, masked
 
 if TYPE_CHECKING:
     import re
@@ -298,7 +298,8 @@ def _checked(database: str | AsyncEngine | None) -> str | AsyncEngine:
     if isinstance(database, str) and "://" not in database:
         raise InvalidSetting(
             "database",
-            f"{database!r} is not a URL: write postgresql+asyncpg://user:password@host/name "
+            f"{masked(database)!r} is not a URL: "
+            "write postgresql+asyncpg://user:password@host/name "
             "or sqlite+aiosqlite:///file.db",
         )
     return database

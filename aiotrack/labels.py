@@ -29,8 +29,10 @@ RETRIES = "_retries"
 MOST = 2**31 - 2
 """The largest priority or count of retries: a column of 32 bits, and one more for the attempt."""
 MOST_ID = 2**63 - 1
-LAST_MOMENT = 253_402_300_799_000_000
-"""Microseconds: the end of the year 9999, beyond which Python knows no time."""
+LAST_MOMENT = 253_370_764_800_000_000
+"""Microseconds: the year 9999, with room for what a task takes before Python knows no time."""
+DAY = 86_400_000_000
+"""Microseconds by which a sender may be ahead of the database's clock."""
 
 
 def fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:
@@ -107,6 +109,12 @@ def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
         return tuple(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return ()
+
+
+def moment(value: Any, now: int) -> int:
+    """Read the label that tells when a message was made; 0 when it cannot be true."""
+    found: int = number(value, most=LAST_MOMENT)
+    return found if 0 < found <= now + DAY else 0
 
 
 def number(value: Any, default: Any = 0, *, most: int = MOST) -> Any:

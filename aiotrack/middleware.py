@@ -17,7 +17,6 @@ from aiotrack.current import CURRENT, INHERITED, Inherited, Run
 from aiotrack.encode import Encoder, encode_task_id, format_traceback
 from aiotrack.labels import (
     CREATED_AT,
-    LAST_MOMENT,
     METADATA,
     PARENT,
     REQUEUES,
@@ -26,6 +25,7 @@ from aiotrack.labels import (
     fill,
     is_false,
     is_tracked,
+    moment,
     number,
     parameters,
     read_metadata,
@@ -253,7 +253,8 @@ class TrackerMiddleware(TaskiqMiddleware):
         return self._encoder.name(module or guess_module(task_name))
 
     def _created_at(self, labels: Mapping[str, Any]) -> int:
-        return number(labels.get(CREATED_AT), most=LAST_MOMENT) or self.tracker.clock.now()
+        now = self.tracker.clock.now()
+        return moment(labels.get(CREATED_AT), now) or now
 
     def _origin(self, message: TaskiqMessage, created_at: int) -> Origin:
         labels = message.labels
@@ -297,7 +298,7 @@ class TrackerMiddleware(TaskiqMiddleware):
     def _begin(self, message: TaskiqMessage) -> None:
         labels = message.labels
         now = self.tracker.clock.now()
-        created_at = number(labels.get(CREATED_AT), most=LAST_MOMENT)
+        created_at = moment(labels.get(CREATED_AT), now)
         if not created_at:
             created_at = now
             if self.tracker.clock.known:

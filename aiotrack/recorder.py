@@ -27,7 +27,7 @@ LINGER = 0.05
 """Seconds that a report nobody waits for (progress) may lie, and a run's start at least."""
 
 GROUP = 500
-"""Reports in one write at most."""
+"""Reports in one write at most; half as many after each write that fails: it may be too large."""
 
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 2.0
 """Seconds between tries while the database is away: doubled from the first to the last."""
@@ -90,6 +90,7 @@ class Recorder:
         self._young: dict[Beginning, None] = {}
         self._older: dict[Beginning, None] = {}
         self._held = Waiting(self._loop)
+        self._most = GROUP
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -350,10 +351,10 @@ class Recorder:
             self._wake.set()
 
     async def _try(self) -> bool:
-        """Write at most `GROUP` reports once; False when they have to be written again."""
+        """Write some reports once; False when they have to be written again."""
         group = self._writing
-        if len(group) > GROUP:
-            group = dict(islice(group.items(), GROUP))
+        if len(group) > self._most:
+            group = dict(islice(group.items(), self._most))
         try:
             if group:
                 await self._write(list(group.values()))
@@ -361,8 +362,10 @@ class Recorder:
                 await self._keeper.replay()  # also the probe that tells when the database is back
         except Exception as error:  # also a fault of ours: the writer must outlive it
             self._failed(error)
+            self._most = max(1, self._most // 2)
             return False
         self._recovered()
+        self._most = min(GROUP, 2 * self._most)
         self.counters["groups"] += 1
         self.counters["flushed"] += len(group)
         if group is self._writing:

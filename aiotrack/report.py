@@ -78,6 +78,8 @@ class Origin:
     exact: bool = True
     metadata: str = "{}"
     registered: bool = False
+    echoes: bool = False
+    """Read from the record itself: it tells no facts, or it would tell them as its own."""
 
 
 SINGLE_FACTS = (
@@ -255,7 +257,8 @@ class History:
 
     def add(self, report: Report) -> None:
         """Take one report in."""
-        self._add_origin(report.origin, is_run=report.is_run)
+        if not report.origin.echoes:
+            self._add_origin(report)
         if report.patch:
             self.patch = merge_patches(self.patch, report.patch)
         if report.run_id:
@@ -263,8 +266,10 @@ class History:
             bare = replace(report, patch=None) if report.patch else report
             self.items[report.run_id] = bare if known is None else combine(known, bare)
 
-    def _add_origin(self, origin: Origin, *, is_run: bool) -> None:
+    def _add_origin(self, report: Report) -> None:
+        origin = report.origin
         self.created_at = min(self.created_at, origin.created_at)
+        is_run = report.is_run
         source = Source.REGISTER if origin.registered else Source.RUN if is_run else Source.SENT
         for name in SINGLE_FACTS:
             value = getattr(origin, name)
@@ -275,9 +280,10 @@ class History:
                 self._add_fact(name, (told, -origin.created_at), value)
         if origin.registered and (origin.args, origin.kwargs) == ("[]", "{}"):
             source = Source.GUESS  # who registers only to say who made it, tells no arguments
-        self._add_fact(
-            "args", (source, -origin.created_at), [origin.args, origin.kwargs, origin.exact]
-        )
+        if report.run_id not in self.items:  # else they are there, and comparing JSON takes long
+            self._add_fact(
+                "args", (source, -origin.created_at), [origin.args, origin.kwargs, origin.exact]
+            )
         if origin.metadata != "{}":
             stamp = (0, 0, 1) if origin.registered else BIRTH
             told_now = {

@@ -119,3 +119,9 @@ def _check(settings: Settings) -> None:
             raise InvalidSetting(key, f"{value!r} is not a number")
         if not low <= value <= high:
             raise InvalidSetting(key, f"{value} is outside {low} to {high}")
+
+
+def masked(url: str) -> str:
+    """Give what was meant to be a URL without what may be its password."""
+    head, at, tail = url.rpartition("@")
+    return f"...@{tail}" if at and head else url

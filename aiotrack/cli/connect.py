@@ -13,6 +13,7 @@ from aiotrack import Tracker
 from aiotrack.clock import Clock
 from aiotrack.errors import StoreError, StoreUnavailable
 from aiotrack.repository import Repository
+from aiotrack.repository.dialects import shown_url
 from aiotrack.settings import DEFAULT_DATABASE, Settings
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ async def version(url: str) -> tuple[str | None, str]:
     tracker = Tracker(url)  # refuses what is no URL
     repository = Repository(url, clock=Clock(), pgbouncer=tracker.settings.pgbouncer)
     try:
-        where = repository.engine.url.render_as_string(hide_password=True)
+        where = shown_url(repository.engine.url)
         if repository.dialect == "sqlite":
             _check_file(repository.engine.url.database or "")
         return await repository.version(), where

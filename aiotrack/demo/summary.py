@@ -38,13 +38,15 @@ class Place:
         from sqlalchemy.engine import make_url
         from sqlalchemy.exc import ArgumentError
 
+        from aiotrack.repository.dialects import shown_url
+
         try:
             url = make_url(self.url)
         except ArgumentError:
             return "not a URL"
         if url.get_backend_name() == "sqlite" and url.database:
             return url.database
-        return url.render_as_string(hide_password=True)
+        return shown_url(url)
 
 
 async def summarise(
@@ -147,4 +149,6 @@ def _typed(place: Place) -> str:
     """Give the URL as it is typed; a password stays for the reader to fill in."""
     from sqlalchemy.engine import make_url
 
-    return make_url(place.url).render_as_string(hide_password=True)
+    from aiotrack.repository.dialects import shown_url
+
+    return shown_url(make_url(place.url))

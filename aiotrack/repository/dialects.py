@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from aiotrack.errors import InvalidSetting
 from aiotrack.repository.hosts import HOST_TIMEOUT, Hosts, hosts_of, spread_hosts
 from aiotrack.repository.sqlite import PRAGMAS
+from aiotrack.settings import masked
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def parse_url(text: str) -> URL:
     except (ArgumentError, ValueError):
         raise InvalidSetting(
             "database",
-            f"{_masked(text)!r} is not a URL: write postgresql+asyncpg://user:password@host/name "
+            f"{masked(text)!r} is not a URL: write postgresql+asyncpg://user:password@host/name "
             "or sqlite+aiosqlite:///file.db",
         ) from None
     driver = _DRIVERS.get(url.drivername)
@@ -56,9 +57,10 @@ def parse_url(text: str) -> URL:
     return url.set(drivername=driver)
 
 
-def _masked(text: str) -> str:
-    head, at, tail = text.rpartition("@")
-    return f"...@{tail}" if at and head else text
+def shown_url(url: URL) -> str:
+    """Give a URL without its passwords, also those in its query."""
+    hidden = {name: "..." for name in url.query if name.lower() in {"password", "sslpassword"}}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def sqlite_path(url: URL) -> tuple[Path, bool]:

@@ -96,18 +96,13 @@ _SCOPE = [("excluded.module", "t.module"), ("excluded.metadata", "t.metadata")]
 def _run_conflict(same: str) -> str:
     """Take a worker's report over its own send, or its own earlier report; refuse all else.
 
-    Over a send it is the worker's word that counts, fact by fact (`Source`).
+    Over a send it is the worker's word that counts (`Source`), as long as it tells every fact.
     """
-    taken = [*RUN_COLUMNS, "runs"]
-    is_send = "t.run_id = ''"
-    birth = [f"{name} = COALESCE(excluded.{name}, t.{name})" for name in _FACTS]
-    birth += [
-        f"{name} = CASE WHEN {is_send} THEN excluded.{name} ELSE t.{name} END"
-        for name in ("args", "kwargs", "exact")
-    ]
+    taken = [*_FACTS, "args", "kwargs", "exact", *RUN_COLUMNS, "runs"]
+    all_told = [(f"COALESCE(excluded.{name}, t.{name})", f"excluded.{name}") for name in _FACTS]
     return (
-        f"ON CONFLICT (task_id) DO UPDATE SET {_assignments(taken)}, {', '.join(birth)} WHERE "
-        f"{_SAME_MESSAGE} AND (({is_send} AND {_same(same, *_SCOPE)}) OR ({_SAME_RUN}))"
+        f"ON CONFLICT (task_id) DO UPDATE SET {_assignments(taken)} WHERE {_SAME_MESSAGE} "
+        f"AND {_same(same, *_SCOPE, *all_told)} AND (t.run_id = '' OR ({_SAME_RUN}))"
     )
 
 

@@ -19,7 +19,7 @@ from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError, StoreUnava
 from aiotrack.report import History, Report, is_unsettled, settled
 from aiotrack.repository import migrations, schema
 from aiotrack.repository.batch import PoisonError
-from aiotrack.repository.dialects import make_engine, parse_url, sqlite_path
+from aiotrack.repository.dialects import make_engine, parse_url, shown_url, sqlite_path
 from aiotrack.repository.hosts import hosts_of
 from aiotrack.repository.poison import without_values
 from aiotrack.repository.probe import is_pooled
@@ -272,6 +272,8 @@ class Repository:
             with contextlib.ExitStack() as guard:
                 if self._path is not None:  # another process may hold it: never in the loop
                     await asyncio.to_thread(guard.enter_context, file_lock(self._path))
+                    # Python's driver begins nothing before DDL: a kill would leave half a schema.
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 else:
                     await schema.take_turn(connection)
                 found = await connection.run_sync(schema.version)
@@ -323,7 +325,7 @@ class Repository:
 
 def _explain(error: BaseException, engine: AsyncEngine) -> StoreUnavailable:
     """Say which database failed and what to try, without its password."""
-    where = engine.url.render_as_string(hide_password=True)
+    where = shown_url(engine.url)
     cause = getattr(error, "orig", None) or error
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     advice = ""

@@ -121,6 +121,11 @@ CATALOGUE = {
         started(replace(M, args='["?"]', exact=False), "a", 1),
         ended(started(replace(M, args='["?"]', exact=False), "a", 1), "SUCCESS", 9),
     ],
+    "a send tells what its run does not": [
+        sent(M),
+        ended(started(replace(M, queue=None), "a", 1), "SUCCESS", 3),
+        ended(started(M2, "z", 6), "SUCCESS", 9),
+    ],
     "no word of the cancel": [sent(M), ended(A, "SUCCESS", 9, result="7", cancel_reason="late")],
     "said in two ways": [
         sent(M),
@@ -195,6 +200,7 @@ OUTCOMES = {
     "two messages": ("STARTED", 1, 2, 1),
     "two messages, one run": ("FAILURE", 1, 1, 0),
     "received otherwise": ("SUCCESS", 1, 1, 0),
+    "a send tells what its run does not": ("SUCCESS", 1, 2, 1),
     "no word of the cancel": ("SUCCESS", 1, 1, 0),
     "said in two ways": ("FAILURE", 1, 1, 0),
     "bare result": ("SUCCESS", 1, 2, 1),

@@ -65,6 +65,23 @@ async def test_a_password_never_stands_in_an_error(postgres_url: str) -> None:
         assert url.split(":")[2].split("@")[0] not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+asyncpg://127.0.0.1:1/db?user=u&password=hunter2",
+        "postgresql+asyncpg://u:hunter2@127.0.0.1:1/db",
+        "postgres:u:hunter2@host/db",
+        "://u:hunter2@host",
+    ],
+)
+async def test_a_password_anywhere_in_a_url_never_stands_in_an_error(url: str) -> None:
+    """Nor in what was meant to be a URL."""
+    with pytest.raises((StoreUnavailable, InvalidSetting)) as caught:
+        await Tracker(url).startup()
+
+    assert "hunter2" not in str(caught.value)
+
+
 async def test_a_server_that_is_not_there_is_told() -> None:
     """A closed port: the error asks whether the server runs, and comes at once."""
     begun = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -58,6 +59,9 @@ ODD_LABELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "metadata code": ({"aiotrack_metadata": "__import__('os')"}, {"metadata": {}}),
     "created_at word": ({"aiotrack_created_at": "yesterday"}, {}),
     "created_at far": ({"aiotrack_created_at": str(2**61)}, {}),
+    "created_at below zero": ({"aiotrack_created_at": str(-(10**17))}, {}),
+    "created_at tomorrow": ({"aiotrack_created_at": str(time.time_ns() // 1000 + 10**11)}, {}),
+    "created_at 9999": ({"aiotrack_created_at": "253402300799000000"}, {}),
     "created_at inf": ({"aiotrack_created_at": float("inf")}, {}),
     "config huge": ({"aiotrack_config_id": 10**30}, {"config_id": None}),
     "config": ({"aiotrack_config_id": 12}, {"config_id": 12}),

@@ -122,6 +122,18 @@ async def test_registering_before_the_send_joins_with_it(tracker: Tracker) -> No
     )
 
 
+@pytest.mark.parametrize("status", [None, "started"])
+async def test_an_update_tells_no_facts(tracker: Tracker, status: str | None) -> None:
+    """What was registered without arguments gets them from its message, updated or not."""
+    async with bench(tracker) as b:
+        await tracker.register("form-1", "shop.rows", created_by="ada")
+        await tracker.update("form-1", status, metadata={"step": 1})
+        task = b.task("shop.rows")(_echo).kicker().with_task_id("form-1")
+        record = await b.run(task, 5)
+
+    assert ([5], "ada", {"step": 1}) == (record.args, record.created_by, record.metadata)
+
+
 async def _echo(value: Any) -> Any:
     return value
 

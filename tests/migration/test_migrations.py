@@ -89,6 +89,31 @@ async def test_an_upgrade_may_be_repeated(empty_database_url: str) -> None:
     assert "kept" == kept.task_id
 
 
+KILLED = """
+import asyncio, os, sys
+from alembic.operations import Operations
+from aiotrack import Tracker
+made = Operations.create_index
+def create_index(*args, **kwargs):
+    made(*args, **kwargs)
+    os._exit(9)
+Operations.create_index = create_index
+asyncio.run(Tracker(sys.argv[1]).startup())
+"""
+
+
+async def test_a_first_start_that_is_killed_leaves_an_empty_database(
+    empty_database_url: str,
+) -> None:
+    """Half a schema would stand in the way of every later start."""
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, empty_database_url)
+    code = await child.wait()
+    async with Tracker(empty_database_url) as tracker:
+        stats = await tracker.stats()
+
+    assert (9, 0) == (code, stats.total)
+
+
 async def test_an_upgrade_makes_the_schema_without_a_start(empty_database_url: str) -> None:
     """`tracker.upgrade()` is enough for an empty database; nothing need be started."""
     tracker = Tracker(empty_database_url)

@@ -263,6 +263,18 @@ async def test_the_writer_outlives_any_error(
     assert 1 == len(caplog.records)
 
 
+async def test_a_group_that_fails_is_written_in_smaller_ones() -> None:
+    """It may be too large for the time limit of a statement; what goes well grows again."""
+    store = FaultyStore(AWAY, AWAY)
+    recorder = Recorder(store.write, budget=30)
+    for number in range(400):
+        recorder.add(report(number))
+    await recorder.flush(10)
+    await recorder.close()
+
+    assert [400, 250, 125, 250, 25] == store.writes
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_every_report_is_written_in_the_end(seed: int, tmp_path: Path) -> None:
     """Errors, hangs and lost replies in any order: all is stored, and nothing is counted lost."""
