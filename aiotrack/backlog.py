@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Collection
 from itertools import chain
 from sys import getsizeof
 from typing import TypeVar
@@ -51,13 +52,17 @@ class Room:
     Args:
         reports: How many reports of `UNIT` bytes have room.
         counters: Counts what is dropped, by witness.
+        spared: Reports that are never dropped, since their tasks wait for them.
     """
 
-    def __init__(self, reports: int, counters: Counter[str]) -> None:
+    def __init__(
+        self, reports: int, counters: Counter[str], spared: Collection[Witness] = ()
+    ) -> None:
         self.most = reports * UNIT
         self.weight = self.most
         """Bytes at most; much may be gone that was counted."""
         self._counters = counters
+        self._dropped = [witness for witness in Witness if witness not in spared]
 
     def add(self, report: Report, buffer: dict[K, Report], writing: dict[K, Report]) -> None:
         """Count a report that was put into *buffer*; drop a twentieth when it is too much."""
@@ -73,7 +78,7 @@ class Room:
     def _drop(self, buffer: dict[K, Report], size: int) -> int:
         """Drop reports of so many bytes, if there are; give the bytes that are free now."""
         left = size
-        for witness in Witness:
+        for witness in self._dropped:
             found: list[K] = []
             for key, report in buffer.items():
                 if left <= 0:

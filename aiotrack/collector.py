@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import inspect
+from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 YOUNG = 5_000
 """New objects that a collection waits for at least: more than a hundred tasks in flight keep."""
 
-_RECEIVER = "taskiq.receiver.receiver"
-"""The module whose frame is the first in the traceback of every task."""
-
 _CALLBACK = "Receiver.callback"
 """What a message runs in; a task that awaits an in-place broker is another's."""
+
+_RUN = ("taskiq.receiver.receiver", "run_task")
+"""Where ``on_error`` is called from."""
 
 
 def settle() -> None:
@@ -25,21 +29,32 @@ def settle() -> None:
         gc.set_threshold(YOUNG, middle, old)
 
 
-def cut_cycle(error: BaseException, task: asyncio.Task[Any] | None) -> None:
-    """Empty TaskIQ's own frames once *task*, in which a run failed, is over.
+def frame_of_run(depth: int) -> FrameType | None:
+    """Give the frame of TaskIQ's that runs this message: *depth* calls above the caller."""
+    frame = inspect.currentframe()
+    for _ in range(depth + 1):
+        frame = None if frame is None else frame.f_back
+    if frame is None:
+        return None
+    place = (frame.f_globals.get("__name__"), frame.f_code.co_name)
+    return frame if place == _RUN else None
 
-    They hold the error, and the error's traceback holds them: all that the failed run had in its
-    variables would stay in memory until a collection finds it. The traceback stays as it is.
+
+def cut_cycle(frame: FrameType, task: asyncio.Task[Any] | None) -> None:
+    """Empty TaskIQ's own two frames of a failed run once its *task* is over.
+
+    They hold the error, and the error's traceback holds them: all that the run had in its variables
+    would stay in memory until a collection finds it. Never by way of the traceback: an error that
+    two tasks share leads to frames of a task that goes on.
     """
     coroutine = None if task is None else task.get_coro()
     if task is not None and getattr(coroutine, "__qualname__", None) == _CALLBACK:
-        task.add_done_callback(lambda _: _empty(error))
+        frames = (frame, getattr(coroutine, "cr_frame", None))
+        task.add_done_callback(lambda _: _empty(frames))
 
 
-def _empty(error: BaseException) -> None:
-    trace = error.__traceback__
-    frame = None if trace is None else trace.tb_frame
-    while frame is not None and frame.f_globals.get("__name__") == _RECEIVER:
-        outer = frame.f_back
-        frame.clear()
-        frame = outer
+def _empty(frames: Iterable[FrameType | None]) -> None:
+    for frame in frames:
+        if frame is not None:
+            with contextlib.suppress(RuntimeError):  # it goes on after all
+                frame.clear()

@@ -15,6 +15,7 @@ from aiotrack.report import Witness
 
 if TYPE_CHECKING:
     import asyncio
+    from types import FrameType
 
     from aiotrack.progress import Progress
     from aiotrack.report import Micros, Origin, Report
@@ -37,6 +38,8 @@ class Run:
     token: Token[Run | None] | None = None
     watch: tuple[asyncio.Task[Any], Callable[[asyncio.Task[Any]], None]] | None = None
     exception: BaseException | None = None
+    frame: FrameType | None = None
+    """TaskIQ's, in which it failed."""
     resent: bool = False
     """A message with this task_id was sent while it ran: a retry, whatever the result says."""
     is_over: bool = False
@@ -53,6 +56,11 @@ class Run:
     def elapsed(self) -> float:
         """Give the seconds since it began."""
         return time.perf_counter() - self.begun
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether another run waits for it in this context: in-place brokers nest them."""
+        return self.token is not None and isinstance(self.token.old_value, Run)
 
     @property
     def task_id(self) -> str:

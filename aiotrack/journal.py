@@ -8,6 +8,7 @@ is harmless when repeated, because reports may be told any number of times.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -160,13 +161,16 @@ class Journal:
         while True:
             handle = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
             file = os.fdopen(handle, "r+b", buffering=0)
-            _lock(file)
-            if self._path.exists():
+            if (_lock(file) or not _CAN_LOCK) and self._path.exists():
                 break
-            file.close()  # whoever adopts was faster than the lock, and removed it
+            file.close()  # whoever adopts was faster than the lock, and removes it
+            self._path = _new_path(self._folder)
         _sync_folder(self._folder)
         self._file = file
         return file
+
+
+_CAN_LOCK = importlib.util.find_spec("fcntl") is not None
 
 
 class Orphan:

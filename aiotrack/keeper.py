@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -64,7 +65,8 @@ class Keeper:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.append((report, future))
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._append_all())
+            context = contextvars.Context()  # of no run: it would keep what belongs to it
+            self._task = asyncio.get_running_loop().create_task(self._append_all(), context=context)
         return await future
 
     async def keep_all(self, reports: Sequence[Report]) -> int:
@@ -143,6 +145,7 @@ class Keeper:
         except OSError as error:
             log.error("%s cannot be read; it is left where it is: %s", orphan.path, error)
             await self._let_go(orphan.close)
+            self._next_look = time.monotonic() + LOOK_AGAIN
             return
         if reports:
             await self._write(reports)
@@ -155,14 +158,18 @@ class Keeper:
 
     async def _let_go(self, how: Callable[[], None]) -> None:
         """Be done with the last orphan."""
-        self._orphans.pop()
+        orphan = self._orphans.pop()
         self._adopted = 0
-        await self._call(how)
+        try:
+            await self._call(how)
+        except OSError as error:
+            log.error("%s cannot be removed: %s", orphan.path, error)
+            self._next_look = time.monotonic() + LOOK_AGAIN
 
     async def close(self) -> None:
         """Let the files go."""
         if self._task is not None:
-            await self._task
+            await asyncio.wait({self._task})  # the end of a loop may have cancelled it
         for orphan in self._orphans:
             await self._call(orphan.close)
         await self._call(self._journal.close)

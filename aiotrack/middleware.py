@@ -182,6 +182,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             run = self._run_of(message)
             if run is not None:
                 run.exception = exception
+                run.frame = collector.frame_of_run(1)
         except Exception as error:
             _complain("on_error", error)
 
@@ -199,9 +200,8 @@ class TrackerMiddleware(TaskiqMiddleware):
         except Exception as error:
             _complain("post_execute", error)
         finally:
-            if run.exception is not None:
-                collector.cut_cycle(run.exception, asyncio.current_task())
-                run.exception = None  # a context with this run may live on, in a timer
+            if run.frame is not None and not run.is_nested:
+                collector.cut_cycle(run.frame, asyncio.current_task())
             leave(run)
 
     def _run_of(self, message: TaskiqMessage) -> Run | None:

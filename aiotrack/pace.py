@@ -25,6 +25,9 @@ STRIDE = 8
 """Hooks that go on in one turn of the loop. Fifty messages that are acknowledged in the same moment
 take as many connections, and what they hold does not fit into a processor's cache: 20 µs a task."""
 
+HOLD = 0.005
+"""Seconds for which hooks are let go by strides: a body that blocks the loop may run in between."""
+
 UNKNOWN = 1 << 62
 """No limit of runs at once was met so far."""
 
@@ -48,15 +51,16 @@ class Waiting:
             self.timer = None  # it holds the context of a run
         for other in self.joined:
             other.release(committed)
-        self._let_go(committed, 0)
+        self._let_go(committed, 0, self._loop.time() + HOLD)
 
-    def _let_go(self, committed: bool, first: int) -> None:  # noqa: FBT001 - as above
-        last = first + STRIDE if committed else len(self.futures)
+    def _let_go(self, committed: bool, first: int, until: float) -> None:  # noqa: FBT001 - as above
+        is_patient = committed and self._loop.time() < until
+        last = first + STRIDE if is_patient else len(self.futures)
         for future in self.futures[first:last]:
             if not future.done():
                 future.set_result(committed)
         if last < len(self.futures):
-            self._loop.call_soon(self._let_go, committed, last)
+            self._loop.call_soon(self._let_go, committed, last, until)
 
     def hurry(self) -> None:
         """Let the hooks go whose reports the journal can take."""

@@ -64,6 +64,11 @@ class Progress:
                 return
         self._arm()
 
+    def forget(self) -> None:
+        """Drop what came after the run's end."""
+        with self._lock:
+            self._values = {}
+
     def take(self, stamp: Stamp, encoder: Encoder) -> dict[str, tuple[Stamp, str]] | None:
         """Give what is kept as a patch, and keep it no longer."""
         with self._lock:

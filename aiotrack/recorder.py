@@ -13,13 +13,12 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
-from typing import Protocol
 
 from aiotrack.backlog import Room
 from aiotrack.errors import StoreError
 from aiotrack.keeper import Keeper
 from aiotrack.pace import Pace, Waiting
-from aiotrack.report import Report, Witness, combine
+from aiotrack.report import Beginning, Report, Witness, combine
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +46,6 @@ Key = tuple[str, str, int]
 
 def _key(report: Report) -> Key:
     return (report.origin.task_id, report.run_id, report.origin.created_at)
-
-
-class Beginning(Protocol):
-    """A run whose start may have to be reported."""
-
-    is_told: bool
-    """Whether any report of it was made."""
-
-    def started(self) -> Report:
-        """Report its start."""
 
 
 class Recorder:
@@ -100,7 +89,7 @@ class Recorder:
         self._pace = Pace(self._loop, self._go)
         self.counters: Counter[str] = Counter()
         """``reports``, ``flushed``, ``groups``, ``failures``, ``late``, ``dropped_<witness>``."""
-        self._room = Room(max_backlog, self.counters)
+        self._room = Room(max_backlog, self.counters, spared=LAST_WORDS if block_ack else ())
 
     @property
     def backlog(self) -> int:
@@ -225,6 +214,14 @@ class Recorder:
         while self.backlog and not self.is_stalled and (left := end - self._loop.time()) > 0:
             await asyncio.wait({self._next()}, timeout=min(left, 0.1))
         self._is_closing = True
+        try:
+            return await self._stop(for_good=for_good)
+        finally:  # also when it is cancelled: the process may live on
+            self._is_closing = False
+            self._pace.take().release(False)
+            self._pace.done()
+
+    async def _stop(self, *, for_good: bool) -> list[Report]:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=STOP)  # a rollback may hang, too
@@ -241,9 +238,6 @@ class Recorder:
             self._forget(report)
         if keeper is not None and for_good:
             await keeper.close()
-        self._is_closing = False
-        self._pace.take().release(False)
-        self._pace.done()
         return rest[kept:]
 
     def left(self) -> list[Report]:
@@ -280,7 +274,8 @@ class Recorder:
 
     def _linger(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(LINGER, self._on_timer)
+            context = contextvars.Context()  # of no run: it would keep what belongs to it
+            self._timer = self._loop.call_later(LINGER, self._on_timer, context=context)
 
     def _on_timer(self) -> None:
         """Write what lay, and report the runs that were here a turn ago: they last."""
@@ -332,7 +327,11 @@ class Recorder:
             self._buffer, taken = {}, self._buffer
         else:
             taken = {key: self._buffer.pop(key) for key in list(islice(self._buffer, count))}
-        self._writing |= taken
+        if self._writing:
+            for key in self._writing.keys() & taken.keys():
+                taken[key] = combine(self._writing[key], taken[key])
+            taken = {**self._writing, **taken}  # a new one: a writer that ends may hold the old
+        self._writing = taken
 
     def _give_back(self) -> None:
         """Put a group that was not written before the rest: newer reports may join its own."""
@@ -371,8 +370,9 @@ class Recorder:
         if group is self._writing:
             self._writing = {}
         else:
-            for key in group:
-                self._writing.pop(key, None)
+            for key, report in group.items():
+                if self._writing.get(key) is report:
+                    del self._writing[key]
         return True
 
     def _failed(self, error: Exception) -> None:

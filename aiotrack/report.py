@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 from aiotrack.clock import UNSETTLED
 from aiotrack.model import TaskStatus
@@ -134,6 +134,16 @@ class Report:
     def shown_attempt(self) -> int:
         """The attempt that the execution shows: after a retry the one it waits for."""
         return self.attempt + 1 if self.status is TaskStatus.RETRY else self.attempt
+
+
+class Beginning(Protocol):
+    """A run whose start may have to be reported."""
+
+    is_told: bool
+    """Whether any report of it was made."""
+
+    def started(self) -> Report:
+        """Report its start."""
 
 
 RUN_FIELDS = (

@@ -136,12 +136,16 @@ class Tracker(Records):
 
     def _progress_of(self, run: Run, loop: asyncio.AbstractEventLoop) -> Progress:
         def hand_over() -> None:
-            if not run.is_over:
-                report = run.started()
-                if report.patch is not None:
-                    self.recorder().add(report)
+            if run.is_over:
+                made.forget()
+                return
+            report = run.started()
+            if report.patch is not None:
+                self.recorder().add(report)
 
-        run.progress = Progress(loop, hand_over)
+        made = Progress(loop, hand_over)
+        with self._making:  # two threads may tell their first progress at once
+            run.progress = run.progress or made
         return run.progress
 
     def _nonsense(self) -> None:

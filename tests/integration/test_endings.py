@@ -136,8 +136,9 @@ async def test_a_loop_that_does_not_go_on_leaves_a_journal(
     before = await counted(database_url)
     after = await counted(database_url, tmp_path / "journals")
 
-    assert {"a": COUNT} == before
-    assert {"a": COUNT, "a buffered": COUNT} == after
+    whole = {"a": COUNT, "a buffered": COUNT}
+    assert before in ({"a": COUNT}, whole)  # a write that was under way may have gone on alone
+    assert whole == after
 
 
 @pytest.mark.timeout(60)

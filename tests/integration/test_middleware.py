@@ -318,6 +318,39 @@ def micros(record: Execution) -> str:
     return str(int(record.created_at.timestamp() * 1_000_000))
 
 
+class Tells(TaskiqMiddleware):
+    """Takes its time to tell somebody of an error, as an alert or a retry does."""
+
+    async def on_error(
+        self, message: TaskiqMessage, result: TaskiqResult[Any], exception: BaseException
+    ) -> None:
+        await asyncio.sleep(float(message.labels["tells"]))
+
+
+async def test_an_error_that_two_tasks_share_harms_neither(
+    small: Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both wait for one call, which fails: the first to end leaves the other alone."""
+    caplog.set_level(logging.CRITICAL)
+    broker = InMemoryBroker().with_middlewares(TrackerMiddleware(small), Tells())
+    shared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @broker.task("shop.waits")
+    async def waits() -> None:
+        await shared
+
+    await broker.startup()
+    tasks = [await waits.kicker().with_labels(tells=pause).kiq() for pause in ("0.01", "0.2")]
+    await asyncio.sleep(0.05)
+    shared.set_exception(ValueError("the call failed"))
+    results = [await task.wait_result(timeout=5) for task in tasks]
+    records = [await small.get(task.task_id) for task in tasks]
+    await broker.shutdown()
+
+    assert [True, True] == [result.is_err for result in results]
+    assert [TaskStatus.FAILURE] * 2 == [record.status for record in records]
+
+
 class Held:
     """Stands for a table of a gigabyte in a task's variable."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
-from aiotrack.pace import GATHER, RECENT, STEP, STRIDE, Pace
+from aiotrack.pace import GATHER, HOLD, RECENT, STEP, STRIDE, Pace
 
 
 class Watch:
@@ -126,6 +127,19 @@ async def test_all_hooks_go_on_at_once_when_nothing_is_committed() -> None:
     waiting.release(False)
 
     assert [False] * 3 * STRIDE == [one.result() for one in waiting.futures]
+
+
+async def test_a_body_that_blocks_the_loop_holds_up_no_crowd() -> None:
+    """Runs that begin between two strides may take long: then all others go on."""
+    watch = Watch()
+    watch.run(10 * STRIDE)
+    watch.join(10 * STRIDE)
+    waiting = watch.pace.take()
+    waiting.release(True)
+    time.sleep(2 * HOLD)  # noqa: ASYNC251 - as a body that blocks
+    await asyncio.sleep(0)
+
+    assert all(one.done() for one in waiting.futures)
 
 
 async def test_half_is_written_while_the_other_half_works() -> None:

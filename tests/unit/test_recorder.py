@@ -485,6 +485,25 @@ async def test_recorded_and_dropped_are_what_was_sent(tmp_path: Path) -> None:
     assert 1000 - 15 <= recorder.counters["dropped_sent"]
 
 
+async def test_what_tasks_wait_for_is_never_dropped(tmp_path: Path) -> None:
+    """block_ack: ends that have no room in memory are kept all the same, others go."""
+    (tmp_path / "file").write_text("")
+    store = FaultyStore()
+    store.away = AWAY
+    broken = kept(store, tmp_path / "file")
+    recorder = Recorder(store.write, budget=0.01, keeper=broken, block_ack=True, max_backlog=GROUP)
+    sends = [recorder.commit(report(number)) for number in range(2000)]
+    await asyncio.gather(*sends)
+    hooks = [asyncio.create_task(recorder.commit(end(number))) for number in range(2 * GROUP)]
+    await asyncio.wait(hooks, timeout=0.5)
+    store.away = None
+    await asyncio.wait(hooks, timeout=10)
+    await recorder.close()
+
+    assert 0 == recorder.counters["dropped_ended"]
+    assert {str(number) for number in range(2 * GROUP)} <= set(store.stored)
+
+
 async def test_a_task_waits_when_nothing_keeps_its_report(tmp_path: Path) -> None:
     """block_ack: without a journal an end is held until it is stored; a send is not."""
     (tmp_path / "file").write_text("")
@@ -581,6 +600,49 @@ async def test_close_keeps_final_reports_when_the_journal_is_small(tmp_path: Pat
 
     assert 101 == len(left) + recorder.counters["journaled"]
     assert set() == {one.origin.task_id for one in left if one.witness is Witness.ENDED}
+
+
+async def test_a_write_that_is_cancelled_keeps_its_progress() -> None:
+    """The end of a loop cancels the writer: the run's end, told meanwhile, joins what it had."""
+    store = FaultyStore(gated=True)
+    recorder = Recorder(store.write)
+    early, late = start(1), end(1)
+    early.patch = {"percent": ((1, 2, 3), "50")}
+    recorder.add(early)
+    while not store.writes:  # noqa: ASYNC110 - the recorder has no word for it
+        await asyncio.sleep(0.01)
+    recorder.add(late)
+    assert recorder._task is not None
+    recorder._task.cancel()
+    await asyncio.sleep(0)
+    written: list[Report] = []
+
+    async def write(reports: Sequence[Report]) -> None:
+        written.extend(reports)
+
+    recorder._write = write
+    await recorder.close()
+
+    assert [(Witness.ENDED, early.patch)] == [(one.witness, one.patch) for one in written]
+
+
+async def test_a_close_that_is_cancelled_ends_nothing_for_good() -> None:
+    """TaskIQ's limit for a stop was over, but the process lives on."""
+    store = FaultyStore(gated=True)
+    recorder = Recorder(store.write)
+    recorder.add(report(1))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await recorder.close(30, for_good=False)
+    store.gate.release()
+    store.gate.release()
+    store.gate.release()
+    committed = await recorder.commit(report(2), at_once=True)
+    store.gate.release()
+    flushed = await recorder.flush(5)
+    await recorder.close()
+
+    assert (True, True, {"1", "2"}) == (committed, flushed, set(store.stored))
 
 
 async def test_close_lets_waiting_hooks_go(tmp_path: Path) -> None:
