@@ -27,6 +27,9 @@ from aiotrack.encode.redact import (
 # and a collector's pause must not cut what is ordinary.
 _SURE = 900_000
 _STEPS = 64  # further ones between two looks at the clock, which cost as much
+_ASLEEP = 8
+"""A second in which foreign code sleeps counts an eighth: on a busy machine all code seems to."""
+
 _PREVIEW_BYTES = 2048
 
 T = TypeVar("T")
@@ -78,7 +81,7 @@ class Sheet:
         limits: Sizes.
         redactor: Masks text.
         seconds: CPU time of this thread, after which a value gets no more than the steps that are
-            sure; foreign code counts by the wall clock, since it may sleep.
+            sure; foreign code that sleeps uses it up, too.
     """
 
     __slots__ = (
@@ -118,12 +121,13 @@ class Sheet:
 
     def ask(self, foreign: Callable[[Any], T], value: object) -> T:
         """Call what may take any time, and be over when it did."""
-        begun = perf_counter()
+        begun, busy = perf_counter(), thread_time()
         self.steps -= 4
         try:
             return foreign(value)
         finally:
-            self.foreign -= perf_counter() - begun
+            used = thread_time() - busy
+            self.foreign -= used + (perf_counter() - begun - used) / _ASLEEP
             self.is_over = self.is_over or self.foreign < 0
 
     def truncated(self) -> str:
