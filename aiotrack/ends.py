@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from multiprocessing.util import Finalize
+
+INTERRUPTS = 5
+"""How often *work* at a process' end begins again; from its beginning on signals are ignored."""
 
 
 def at_loop_end(work: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
@@ -44,9 +48,14 @@ def at_process_end(work: Callable[[], None]) -> Finalize:
     """
 
     def insist() -> None:
-        try:
-            work()
-        except KeyboardInterrupt:  # the fifth signal to a worker of TaskIQ, and each after it
-            work()
+        for _ in range(INTERRUPTS):
+            try:
+                with contextlib.suppress(ValueError):  # not the main thread
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                work()
+            except KeyboardInterrupt:  # the fifth signal to a worker of TaskIQ, and each after it
+                continue
+            return
 
     return Finalize(None, insist, exitpriority=0)
