@@ -7,9 +7,10 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from multiprocessing.util import Finalize
+from typing import Any
 
 INTERRUPTS = 5
-"""How often *work* at a process' end begins again; from its beginning on signals are ignored."""
+"""How often *work* at a process' end begins again; meanwhile signals are ignored."""
 
 
 def at_loop_end(work: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
@@ -48,14 +49,19 @@ def at_process_end(work: Callable[[], None]) -> Finalize:
     """
 
     def insist() -> None:
+        known: dict[int, Any] = {}
         for _ in range(INTERRUPTS):
             try:
                 with contextlib.suppress(ValueError):  # not the main thread
-                    signal.signal(signal.SIGINT, signal.SIG_IGN)
-                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    for number in (signal.SIGINT, signal.SIGTERM):
+                        known.setdefault(number, signal.getsignal(number))
+                        signal.signal(number, signal.SIG_IGN)
                 work()
             except KeyboardInterrupt:  # the fifth signal to a worker of TaskIQ, and each after it
                 continue
-            return
+            break
+        for number, handler in known.items():  # what ends after us may be slow, and interrupted
+            with contextlib.suppress(ValueError, TypeError):  # TypeError: it was not Python's
+                signal.signal(number, handler)
 
     return Finalize(None, insist, exitpriority=0)
