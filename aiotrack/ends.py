@@ -49,7 +49,7 @@ def at_process_end(work: Callable[[], None]) -> Finalize:
     """
 
     def insist() -> None:
-        known: dict[int, Any] = {}
+        known: dict[signal.Signals, Any] = {}
         for _ in range(INTERRUPTS):
             try:
                 with contextlib.suppress(ValueError):  # not the main thread
