@@ -11,17 +11,19 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from uuid import uuid4
 
 from aiotrack.clock import Clock
 from aiotrack.encode import Encoder
 from aiotrack.ends import at_loop_end, at_process_end
 from aiotrack.errors import AioTrackError, InvalidSetting
+from aiotrack.feature import Feature
 from aiotrack.journal import Journal, default_folder
 from aiotrack.keeper import Keeper
+from aiotrack.live import Live
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report
 from aiotrack.settings import DEFAULT_DATABASE, Settings, masked
@@ -32,11 +34,14 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncEngine
+    from taskiq import AsyncBroker
 
     from aiotrack.repository import Repository
     from aiotrack.repository.read import Reader
 
 log = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Feature)
 
 START_BUDGET = 5.0
 """Seconds that a worker's or a sender's start waits for the database, which may need a schema."""
@@ -54,8 +59,12 @@ class Core:
         from aiotrack.repository.read import Reader
 
         settings = tracker.settings
+        self.live = Live()
         self.repository: Repository = Repository(
-            tracker.database, clock=tracker.clock, pgbouncer=settings.pgbouncer
+            tracker.database,
+            clock=tracker.clock,
+            pgbouncer=settings.pgbouncer,
+            on_commit=self._committed,
         )
         self.reader: Reader = Reader(self.repository)
         told = settings.journal_dir
@@ -69,6 +78,9 @@ class Core:
             keeper=self.keeper,
             block_ack=settings.on_store_failure == "block_ack",
         )
+        self.features = tuple(kind(tracker, self) for kind in tracker.features)
+        hears = [one for one in self.features if type(one).on_commit is not Feature.on_commit]
+        self._hearers = [one.on_commit for one in hears]
         self.at_loop_end = at_loop_end(functools.partial(tracker.end, self))
         self.at_process_end = at_process_end(self._save)
 
@@ -84,9 +96,31 @@ class Core:
             log.error("%d reports were not written: the database is away", len(left))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
+                for feature in self.features:
+                    await _closed(feature, for_good=for_good)
                 await (self.repository.close() if for_good else self.repository.release())
         if for_good:
             self.at_process_end()
+
+    def feature(self, kind: type[F]) -> F:
+        """Give this loop's feature of a kind.
+
+        Raises:
+            LookupError: The tracker has none.
+        """
+        for one in self.features:
+            if isinstance(one, kind):
+                return one
+        raise LookupError(f"the tracker has no {kind.__name__}")
+
+    def _committed(self, reports: Sequence[Report]) -> None:
+        """Let everybody know what is durable now; whatever fails here, it stays so."""
+        self.live.tell({report.origin.task_id for report in reports})
+        for hear in self._hearers:
+            try:
+                hear(reports)
+            except Exception:
+                log.exception("a feature failed on what was committed")
 
     def hand_over(self, heir: Recorder) -> None:
         """Give what is left to another loop's recorder: this one's loop has gone."""
@@ -105,8 +139,18 @@ class Core:
             log.error("%d reports were not written: nobody stopped the tracker", len(left) - kept)
 
 
+async def _closed(feature: Feature, *, for_good: bool) -> None:
+    try:
+        await feature.close(for_good=for_good)
+    except Exception:
+        log.exception("a feature did not close")
+
+
 class Lifecycle:
     """Start, stop and the parts of each loop; see `Tracker` for the arguments."""
+
+    features: ClassVar[tuple[type[Feature], ...]] = ()
+    """What plugs into the core of each loop."""
 
     def __init__(
         self,
@@ -128,6 +172,8 @@ class Lifecycle:
         self._making = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last: tuple[asyncio.AbstractEventLoop, Core] | None = None
+        self.brokers: list[AsyncBroker] = []
+        """Those whose middleware reports here."""
         _EVERY.add(self)
 
     async def __aenter__(self) -> Self:
@@ -141,6 +187,16 @@ class Lifecycle:
         trace: TracebackType | None,
     ) -> None:
         await self.shutdown()
+
+    def attach(self, broker: AsyncBroker) -> None:
+        """Meet a broker; its middleware does this. Harmless when repeated."""
+        if all(known is not broker for known in self.brokers):
+            self.brokers.append(broker)
+            for kind in self.features:
+                try:
+                    kind.attach(self, broker)
+                except Exception:
+                    log.exception("%s cannot serve this broker", kind.__name__)
 
     async def startup(self, *, wait: bool = True) -> None:
         """Connect, and make the schema in an empty database.

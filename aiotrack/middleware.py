@@ -114,10 +114,11 @@ class TrackerMiddleware(TaskiqMiddleware):
         self._queue: str | None = None
 
     def set_broker(self, broker: AsyncBroker) -> None:
-        """Remember the broker, and the queue of messages that name none."""
+        """Meet the broker, and the queue of messages that name none."""
         super().set_broker(broker)
         queue = getattr(broker, "queue_name", None)
         self._queue = self._encoder.text(queue) if isinstance(queue, str) else None
+        self.tracker.attach(broker)
 
     @guarded
     async def startup(self) -> None:

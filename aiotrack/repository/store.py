@@ -56,6 +56,10 @@ FAULTS = (
 """What an unreachable database raises: drivers let raw socket errors through."""
 
 
+def _to_nobody(_: Sequence[Report]) -> None:
+    """Tell nobody."""
+
+
 class Repository:
     """Executions in one database.
 
@@ -63,12 +67,19 @@ class Repository:
         database: A URL, or an engine that stays its owner's.
         clock: Learns the database's time at the first connection, and now and then.
         pgbouncer: A transaction pooler stands before it; else it is found out.
+        on_commit: Called with the reports that are durable now; it must not raise.
     """
 
     def __init__(
-        self, database: str | AsyncEngine, *, clock: Clock, pgbouncer: bool = False
+        self,
+        database: str | AsyncEngine,
+        *,
+        clock: Clock,
+        pgbouncer: bool = False,
+        on_commit: Callable[[Sequence[Report]], None] = _to_nobody,
     ) -> None:
         self._clock = clock
+        self._on_commit = on_commit
         self._owned = not isinstance(database, AsyncEngine)
         self._temporary = None
         self._may_be_direct = self._owned and not pgbouncer
@@ -155,6 +166,7 @@ class Repository:
             reports = [settled(report, self._clock.settle) for report in reports]
         try:
             await self._writer.write(reports)
+            self._on_commit(reports)
             self._look_at_clock()
         except StoreUnavailable:
             raise
@@ -171,7 +183,9 @@ class Repository:
             "a value of task %s cannot be stored; its record is kept without: %s", name, error
         )
         try:
-            await self._writer.write([without_values(report, str(error))])
+            stub = [without_values(report, str(error))]
+            await self._writer.write(stub)
+            self._on_commit(stub)
         except StoreUnavailable:
             raise
         except Exception:
@@ -186,8 +200,18 @@ class Repository:
         """
         if not self._ready:
             await self.connect()
+        made: list[Report] = []
+
+        def remembered(history: History) -> Iterable[Report]:
+            made[:] = change(history)
+            return made
+
+        async def work() -> None:
+            await self._writer.modify(task_id, remembered)
+            self._on_commit(made)
+
         try:
-            await self.apart(self._writer.modify(task_id, change))
+            await self.apart(work())
         except PoisonError as error:
             raise StoreError(f"the database refuses a value: {error}") from error
 
