@@ -59,7 +59,7 @@ class Core:
         from aiotrack.repository.read import Reader
 
         settings = tracker.settings
-        self.live = Live()
+        self.live = Live(tracker.redis, settings.namespace)
         self.repository: Repository = Repository(
             tracker.database,
             clock=tracker.clock,
@@ -98,6 +98,7 @@ class Core:
             async with asyncio.timeout_at(end):
                 for feature in self.features:
                     await _closed(feature, for_good=for_good)
+                await self.live.close()
                 await (self.repository.close() if for_good else self.repository.release())
         if for_good:
             self.at_process_end()
@@ -161,7 +162,7 @@ class Lifecycle:
     ) -> None:
         self.settings = settings if isinstance(settings, Settings) else Settings.load(settings)
         self.database: str | AsyncEngine = _checked(database or self.settings.database_url)
-        self.redis = redis or self.settings.redis_url
+        self.redis = _checked_redis(redis or self.settings.redis_url)
         self.clock = Clock()
         self.worker_id = _new_worker_id()
         self._redacted: tuple[str | re.Pattern[str], ...] = ()
@@ -359,3 +360,12 @@ def _checked(database: str | AsyncEngine | None) -> str | AsyncEngine:
             "or sqlite+aiosqlite:///file.db",
         )
     return database
+
+
+def _checked_redis(redis: str | Redis | None) -> str | Redis | None:
+    """Refuse at once what is no address of Redis; its package is loaded on use."""
+    if isinstance(redis, str) and not redis.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidSetting(
+            "redis", f"{masked(redis)!r} is not a URL: write redis://user:password@host:6379/0"
+        )
+    return redis

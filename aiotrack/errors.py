@@ -10,6 +10,8 @@
     ├── InvalidValue (ValueError)            an argument outside its range, a time without an offset
     ├── InvalidSetting (ValueError)          a setting or URL that cannot be used
     ├── MissingExtra (ImportError)           an optional package is not installed
+    ├── WaitTimeout (TimeoutError)           an execution did not end in time
+    ├── SlowConsumer                         who follows many executions does not read
     └── StoreError
         ├── StoreUnavailable                 the database did not answer, or refused
         ├── QueryTimeout (TimeoutError)      no index serves the filter and two seconds were over
@@ -21,6 +23,11 @@ kebab-case name that a machine can read.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiotrack.model import Execution
 
 
 class AioTrackError(Exception):
@@ -104,6 +111,31 @@ class MissingExtra(AioTrackError, ImportError):
         super().__init__(
             f"{feature} needs the package '{package}': type  pip install 'aiotrack[{extra}]'",
             name=package,
+        )
+
+
+class WaitTimeout(AioTrackError, TimeoutError):
+    """An execution did not end in time; ``execution`` is what was known last."""
+
+    code = "wait-timeout"
+
+    def __init__(self, execution: Execution, seconds: float) -> None:
+        self.execution = execution
+        self.seconds = seconds
+        super().__init__(
+            f"{execution.task_name} {execution.task_id!r} is {execution.status} after {seconds:g} s"
+        )
+
+
+class SlowConsumer(AioTrackError):
+    """Who follows many executions did not read for long; begin anew, or narrow the filter."""
+
+    code = "slow-consumer"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "more than 10,000 executions changed since the last one was read: "
+            "read faster, narrow the filter, or begin anew from list()"
         )
 
 

@@ -13,11 +13,11 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
 from aiotrack.current import CURRENT, Run
+from aiotrack.following import Following
 from aiotrack.labels import parameters
 from aiotrack.model import TaskStatus
 from aiotrack.progress import YIELD_EVERY, Progress, progress_values
 from aiotrack.recorder import Recorder
-from aiotrack.records import Records
 from aiotrack.report import Report, Witness
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Records):
+class Tracker(Following):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
@@ -242,8 +242,6 @@ class Tracker(Records):
             return around_sync
 
         return decorate
-
-    # ── records ─────────────────────────────────────────────────────────────────────────────────
 
 
 async def _committed(recorder: Recorder, run: Run, report: Report) -> None:
