@@ -177,6 +177,11 @@ class Lifecycle:
         """Those whose middleware reports here."""
         _EVERY.add(self)
 
+    def __repr__(self) -> str:
+        url = self.database
+        told = masked(url) if isinstance(url, str) else url.url.render_as_string()
+        return f"{type(self).__name__}({told!r})"
+
     async def __aenter__(self) -> Self:
         await self.startup()
         return self
@@ -221,6 +226,11 @@ class Lifecycle:
                 raise
             log.error("executions are not being recorded for now: %s", error)
         core.recorder.start()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether an event loop of this process uses it."""
+        return bool(self._cores)
 
     async def shutdown(self) -> None:
         """Write what is left, and close this loop's connections. Harmless when repeated."""
@@ -286,6 +296,14 @@ class Lifecycle:
         """
         return await self._core().recorder.flush(timeout)
 
+    def feature(self, kind: type[F]) -> F:
+        """Give the running loop's feature of a kind.
+
+        Raises:
+            LookupError: The tracker has none.
+        """
+        return self._core().feature(kind)
+
     def recorder(self) -> Recorder:
         """Give the recorder of the running loop."""
         return self._core().recorder
@@ -330,6 +348,13 @@ class Lifecycle:
 
 
 _EVERY: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+
+
+def started() -> list[Lifecycle]:
+    """Give the trackers that this process uses."""
+    return [tracker for tracker in _EVERY if tracker.is_started]
+
+
 _INHERITED: list[Core] = []
 """What a parent of this process had: never used, never closed."""
 

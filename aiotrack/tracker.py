@@ -9,16 +9,20 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
 from aiotrack.current import CURRENT, Run
 from aiotrack.following import Following
 from aiotrack.labels import parameters
+from aiotrack.locks.verbs import Listing, Locks, task_lock
 from aiotrack.model import TaskStatus
 from aiotrack.progress import YIELD_EVERY, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
+
+if TYPE_CHECKING:
+    from aiotrack.locks.lock import TaskLock
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,28 @@ class Tracker(Following):
     Raises:
         InvalidSetting: A value cannot be used; the message names it.
     """
+
+    features: ClassVar = (Locks,)
+
+    @property
+    def locks(self) -> Listing:
+        """Who holds which lock: ``list()``, ``info(name)``, ``force_release(name)``."""
+        return Listing(self)
+
+    def lock(
+        self,
+        name: str,
+        *,
+        key: object = None,
+        ttl: float = 60.0,
+        wait: float = 0.0,
+        renew: bool = True,
+        on_lost: str = "cancel",
+    ) -> TaskLock:
+        """Make a lock in this tracker's Redis; see `aiotrack.task_lock`."""
+        return task_lock(
+            name, key=key, ttl=ttl, wait=wait, renew=renew, on_lost=on_lost, tracker=self
+        )
 
     def report_of(
         self, run: Run, witness: Witness, status: TaskStatus, duration: float | None = None

@@ -37,6 +37,7 @@ def make_client(redis: str | Redis) -> Redis:
         "socket_connect_timeout": TIMEOUT,
         "retry": Retry(NoBackoff(), 0),
         "decode_responses": False,
+        "protocol": 2,  # what `aiotrack.redis.wire` reads
     }
     if isinstance(redis, str):
         try:
@@ -46,6 +47,7 @@ def make_client(redis: str | Redis) -> Redis:
     given = redis.connection_pool
     if type(given) is not ConnectionPool:  # sentinels and others find their server themselves
         return redis
-    options = {**given.connection_kwargs, **ours}
+    lent = given.connection_kwargs.items()  # but for what belongs to the other protocol
+    options = {name: value for name, value in lent if "maint_notifications" not in name} | ours
     pool = ConnectionPool(connection_class=given.connection_class, **options)
     return Redis.from_pool(pool)

@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from aiotrack.redis.channel import AGAIN, Channel
 from aiotrack.redis.client import FAULTS, TIMEOUT, make_client
 
 if TYPE_CHECKING:
@@ -27,12 +28,6 @@ GAP, UNHEARD_GAP = 0.005, 0.05
 
 MOST = 5_000
 """task_ids of one message; more are told as "everything"."""
-
-SILENCE = 5.0
-"""Seconds without a message after which the server is asked whether it is still there."""
-
-AGAIN = 1.0
-"""Seconds until the server is tried again."""
 
 
 class Events:
@@ -54,14 +49,19 @@ class Events:
         self._sender = uuid4().hex
         self._pending: set[str] = set()
         self._publishing: asyncio.Task[None] | None = None
-        self._listening: asyncio.Task[None] | None = None
-        self._subscribed = asyncio.Event()
+        self._messages = Channel(
+            self._client,
+            channel,
+            on_message=self._take,
+            on_open=self._opened,
+            on_fault=self._complain,
+        )
         self._is_reported = False
 
     @property
     def is_pushed(self) -> bool:
         """Whether messages of other processes arrive."""
-        return self._subscribed.is_set()
+        return self._messages.is_open
 
     def publish(self, task_ids: AbstractSet[str]) -> None:
         """Tell the others, soon and without waiting."""
@@ -71,21 +71,15 @@ class Events:
 
     async def subscribe(self) -> None:
         """Listen, and wait until the server knows it; no longer than it may take to answer."""
-        if self._listening is None or self._listening.done():
-            self._listening = _apart(self._listen())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TIMEOUT):
-                await self._subscribed.wait()
+        await self._messages.open()
 
     async def close(self) -> None:
         """Send what is left, if that is quick, and disconnect."""
         if self._publishing is not None and not self._publishing.done():
             await asyncio.wait({self._publishing}, timeout=UNHEARD_GAP * 2)
-        tasks = {task for task in (self._publishing, self._listening) if task is not None}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=TIMEOUT)
+            self._publishing.cancel()
+            await asyncio.wait({self._publishing}, timeout=TIMEOUT)
+        await self._messages.close()
         if self._is_ours:
             with contextlib.suppress(*FAULTS):
                 await self._client.aclose(close_connection_pool=True)
@@ -103,40 +97,14 @@ class Events:
                 self._is_reported = False
                 await asyncio.sleep(GAP if heard else UNHEARD_GAP)
 
-    async def _listen(self) -> None:
-        while True:
-            try:
-                await self._hear_all()
-            except FAULTS as error:
-                self._complain(error)
-            finally:
-                self._subscribed.clear()
-            await asyncio.sleep(AGAIN)
+    def _opened(self) -> None:
+        self._is_reported = False
+        self._hear(None)  # what was told before is lost
 
-    async def _hear_all(self) -> None:
-        async with self._client.pubsub(ignore_subscribe_messages=False) as channel:
-            await channel.subscribe(self._channel)
-            is_asked = False
-            while True:
-                message = await channel.get_message(timeout=SILENCE)
-                if message is not None:
-                    is_asked = False
-                    self._take(message["type"], message["data"])
-                elif is_asked:
-                    raise TimeoutError(f"no answer in {SILENCE:g} s")
-                else:  # a cut line looks like a calm one
-                    await channel.ping()
-                    is_asked = True
-
-    def _take(self, kind: str, data: object) -> None:
-        if kind == "subscribe":
-            self._subscribed.set()
-            self._is_reported = False
-            self._hear(None)  # what was told before is lost
-        elif kind == "message" and isinstance(data, bytes):
-            sender, *ids = data.decode(errors="replace").split("\n")
-            if sender != self._sender:
-                self._hear(set(ids) or None)
+    def _take(self, message: bytes) -> None:
+        sender, *ids = message.decode(errors="replace").split("\n")
+        if sender != self._sender:
+            self._hear(set(ids) or None)
 
     def _complain(self, error: BaseException) -> None:
         if not self._is_reported:
