@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         TrackerNotFound,
         WaitTimeout,
     )
+    from aiotrack.locks.duplicates import prevent_duplicate_task
     from aiotrack.locks.verbs import (
         LockInfo,
         acquire_task_lock,
@@ -72,6 +73,7 @@ _HOMES = {
         "TrackerNotFound",
         "WaitTimeout",
     ),
+    "aiotrack.locks.duplicates": ("prevent_duplicate_task",),
     "aiotrack.locks.verbs": (
         "LockInfo",
         "acquire_task_lock",
@@ -126,6 +128,7 @@ __all__ = [
     "acquire_task_lock",
     "current_execution",
     "is_task_locked",
+    "prevent_duplicate_task",
     "release_task_lock",
     "task_lock",
     "tracking",

@@ -254,7 +254,7 @@ class Lifecycle:
 
     def report_from_anywhere(self, report: Report) -> None:
         """Take a report from sync code, in the loop's thread or another one."""
-        loop = self._living_loop()
+        loop = self.living_loop()
         if loop is None:
             log.error("%s is not recorded: start the tracker first", report.origin.task_name)
             return
@@ -268,7 +268,7 @@ class Lifecycle:
             with contextlib.suppress(RuntimeError):  # it was closed just now
                 loop.call_soon_threadsafe(lambda: self.recorder().add(report))
 
-    def _living_loop(self) -> asyncio.AbstractEventLoop | None:
+    def living_loop(self) -> asyncio.AbstractEventLoop | None:
         """Give the loop that was used last, or another one if it has gone."""
         loop = self._loop
         if loop is None or loop.is_closed():

@@ -42,6 +42,8 @@ class Run:
     """TaskIQ's, in which it failed."""
     resent: bool = False
     """A message with this task_id was sent while it ran: a retry, whatever the result says."""
+    is_set_aside: bool = False
+    """Another delivery of the same work lives: its result is the one that counts."""
     is_over: bool = False
     is_told: bool = False
     """Whether a report of it was made."""

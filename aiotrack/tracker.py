@@ -84,7 +84,7 @@ class Tracker(Following):
             run.run_id,
             run.attempt,
             run.requeues,
-            False,
+            run.is_set_aside,
             run.worker,
             run.started_at,
             finished,
@@ -154,7 +154,7 @@ class Tracker(Following):
         """Tell how far the work is, from a task that runs in a thread. As `progress`."""
         values = progress_values(percent, message, step, current, total, extra, self._nonsense)
         run = CURRENT.get()
-        loop = self._living_loop()
+        loop = self.living_loop()
         if run is None or run.is_over or loop is None:
             log.debug("progress outside a run is not recorded")
             return

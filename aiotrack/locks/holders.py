@@ -48,6 +48,7 @@ class Holders:
         return {
             "task_id": run.task_id if run is not None and is_running else None,
             "task_name": run.task_name if run is not None and is_running else None,
+            "attempt": run.attempt if run is not None and is_running else None,
             "worker": self._worker,
             "key": None if key is None else str(key)[:200],
             "ttl": ttl,
@@ -122,19 +123,20 @@ async def held(space: Space, lock: str) -> dict[str, Any] | None:
     key, _ = lock_keys(space.namespace, lock)
     try:
         told, left, waiting = await asyncio.gather(
-            space.wire.ask("HMGET", key, "info", "since", "fence"),
+            space.wire.ask("HMGET", key, "info", "since", "fence", "renewed"),
             space.wire.ask("PTTL", key),
             space.wire.ask("ZCARD", f"{key}:queue"),
         )
     except FAULTS as error:
         raise LockUnavailable(lock, error) from error
-    info, since, fence = told
+    info, since, fence, renewed = told
     if fence is None or since is None:
         return None
     return {
         "info": info,
         "since": since,
         "fence": fence,
+        "renewed": renewed,
         "left": max(0.0, left / 1000),
         "waiting": waiting,
     }

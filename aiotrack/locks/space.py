@@ -46,9 +46,9 @@ BUDGET: Final = 2.0
 
 _FOLDER = Path(str(files("aiotrack.locks"))) / "lua"
 _SHARED = _FOLDER / "shared.lua"
-ACQUIRE, EXTEND, RELEASE, ABANDON, FORCE_RELEASE = (
+ACQUIRE, EXTEND, RELEASE, ABANDON, FORCE_RELEASE, TAKE_OVER = (
     Script(_SHARED, _FOLDER / f"{verb}.lua")
-    for verb in ("acquire", "extend", "release", "abandon", "force_release")
+    for verb in ("acquire", "extend", "release", "abandon", "force_release", "take_over")
 )
 
 
@@ -127,6 +127,30 @@ class Space:
         """Make a lease longer; False when it is not this owner's any more."""
         keys = lock_keys(self.namespace, name)
         return bool(await self.wire.run(EXTEND, keys, token, math.ceil(ttl * 1000)))
+
+    async def take_over(
+        self, name: str, fence: int, *, ttl: float, info: dict[str, Any]
+    ) -> Grant | None:
+        """Take a lock from the holder with *fence*; None when it is not held with it any more.
+
+        Raises:
+            LockUnavailable: Redis does not answer.
+        """
+        token = secrets.token_hex(16)
+        told = json.dumps(info, separators=(",", ":"))
+        sent = time.monotonic()
+        try:
+            keys = lock_keys(self.namespace, name)
+            found = await self.wire.run(TAKE_OVER, keys, fence, token, math.ceil(ttl * 1000), told)
+        except FAULTS as error:
+            self.abandon(name, token)
+            raise LockUnavailable(name, error) from error
+        except BaseException:
+            self.abandon(name, token)
+            raise
+        if not found:
+            return None
+        return Grant(name, token, int(found), sent + ttl - margin(ttl))
 
     async def release(self, name: str, token: str) -> bool:
         """Free a lock; False when it was not this owner's any more.

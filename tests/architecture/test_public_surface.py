@@ -49,6 +49,7 @@ PUBLIC = {
     "acquire_task_lock",
     "current_execution",
     "is_task_locked",
+    "prevent_duplicate_task",
     "release_task_lock",
     "task_lock",
     "tracking",

@@ -1,6 +1,6 @@
 -- Stands before every script of the lock. All keys of a namespace share one hash tag.
 --
--- KEYS[1] lock         hash   owner, fence, info, since (microseconds); as long as the lease
+-- KEYS[1] lock         hash   owner, fence, info; since, renewed (microseconds); the lease long
 -- KEYS[2] index        zset   every lock that is held, by the end of its lease (microseconds)
 --
 -- and beside the lock, in the same slot for they share its tag:
