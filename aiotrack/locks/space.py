@@ -21,6 +21,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from redis.exceptions import ResponseError
+
 from aiotrack.errors import LockNotAcquired, LockUnavailable
 from aiotrack.redis.channel import Channel
 from aiotrack.redis.client import FAULTS, make_client
@@ -160,7 +162,13 @@ class Space:
         """
         keys = lock_keys(self.namespace, name)
         try:
-            return bool(await self.wire.run(RELEASE, keys, token))
+            try:
+                return bool(await self.wire.run_once(RELEASE, keys, token))
+            except ResponseError:
+                raise
+            except FAULTS:  # the answer may be what got lost: then nothing is left to free
+                await self.wire.run_once(RELEASE, keys, token)
+                return True
         except FAULTS as error:
             self.abandon(name, token)
             raise LockUnavailable(name, error) from error

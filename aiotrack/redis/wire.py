@@ -48,7 +48,7 @@ class Wire:
         self._client = client
         self._connection: AbstractConnection | None = None
         self._opening: asyncio.Task[AbstractConnection] | None = None
-        self._pending: deque[Answer] = deque()
+        self._pending: deque[tuple[Answer, float]] = deque()
         self._reader: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
         self._watch: asyncio.TimerHandle | None = None
@@ -62,14 +62,23 @@ class Wire:
             TimeoutError: It did not answer within a second, twice.
             OSError: It cannot be reached.
         """
+        try:
+            return await self.run_once(script, keys, *arguments)
+        except ResponseError:
+            raise
+        except FAULTS:
+            return await self.run_once(script, keys, *arguments)
+
+    async def run_once(self, script: Script, keys: tuple[str, ...], *arguments: object) -> Any:
+        """Run a script, and do not try again after a fault; see `run`."""
         words = (len(keys), *keys, *arguments)
         try:
-            return await self.ask("EVALSHA", script.sha, *words)
+            return await self._ask(("EVALSHA", script.sha, *words))
         except NoScriptError:
-            return await self.ask("EVAL", script.text, *words)
+            return await self._ask(("EVAL", script.text, *words))
 
     async def ask(self, *command: Any) -> Any:
-        """Send a command and give its answer; once more over a new connection after a fault."""
+        """Send a command that may be done twice, and give its answer; raises as `run`."""
         try:
             return await self._ask(command)
         except ResponseError:
@@ -93,10 +102,10 @@ class Wire:
             connection = await self._open()
         loop = asyncio.get_running_loop()
         answer: Answer = loop.create_future()
-        self._pending.append(answer)
+        self._pending.append((answer, loop.time()))
         self._wanted.set()
         if self._watch is None:
-            self._watch = loop.call_later(TIMEOUT, self._look, answer)
+            self._watch = loop.call_later(TIMEOUT, self._look)
         try:
             # Nothing is awaited before the bytes are written: answers come in this order.
             await connection.send_packed_command(pack(command), check_health=False)
@@ -105,15 +114,18 @@ class Wire:
             raise
         return await answer
 
-    def _look(self, oldest: Answer) -> None:
-        """Give the connection up when it did not answer in time."""
+    def _look(self) -> None:
+        """Give the connection up when the oldest question was not answered in time."""
         self._watch = None
-        if not oldest.done() and oldest in self._pending:
+        if not self._pending:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._pending[0][1] + TIMEOUT - loop.time()
+        if left <= 0:
             fault = TimeoutError(f"Redis did not answer in {TIMEOUT:g} s")
             self._late = asyncio.ensure_future(self._drop(fault))
-        elif self._pending:
-            loop = asyncio.get_running_loop()
-            self._watch = loop.call_later(TIMEOUT, self._look, self._pending[0])
+        else:
+            self._watch = loop.call_later(left, self._look)
 
     async def _open(self) -> AbstractConnection:
         """Connect once for all who need it now."""
@@ -143,7 +155,7 @@ class Wire:
             except FAULTS as error:
                 await self._drop(error, connection)
                 return
-            answer = self._pending.popleft()
+            answer, _ = self._pending.popleft()
             if answer.done():  # nobody waits for it any more
                 continue
             if isinstance(value, ResponseError):
@@ -160,7 +172,7 @@ class Wire:
             return
         self._connection = None
         pending, self._pending = self._pending, deque()
-        for answer in pending:
+        for answer, _ in pending:
             if not answer.done():
                 answer.set_exception(_as_fault(error))
                 answer.exception()  # heard: its owner may have gone
