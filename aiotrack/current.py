@@ -58,6 +58,12 @@ class Run:
         return time.perf_counter() - self.begun
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of a broker's task; plain code does not tell."""
+        watch = self.watch
+        return None if watch is None else watch[0].get_loop()
+
+    @property
     def is_nested(self) -> bool:
         """Whether another run waits for it in this context: in-place brokers nest them."""
         return self.token is not None and isinstance(self.token.old_value, Run)

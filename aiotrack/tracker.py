@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
+from aiotrack.checkpoints import Checkpoints
 from aiotrack.current import CURRENT, Run
 from aiotrack.labels import parameters
 from aiotrack.model import TaskStatus
@@ -26,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Records):
+class Tracker(Records, Checkpoints):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before

@@ -25,6 +25,7 @@ PUBLIC = {
     "InvalidStatus",
     "InvalidValue",
     "MissingExtra",
+    "NoCurrentExecution",
     "Page",
     "QueryTimeout",
     "SchemaOutdated",

@@ -71,6 +71,8 @@ async def writes(tracker: Tracker) -> None:
         await tracker.progress(current=1, total=2)
     async with tracker.track("nightly", module="reports") as run:
         assert_type(run.task_id, str)
+        assert_type(await tracker.checkpoint({"row": 7}), bool)
+        await tracker.last_checkpoint()
 
 
 async def decorated(tracker: Tracker) -> None:
