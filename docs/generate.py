@@ -58,7 +58,8 @@ COLUMNS = {
     "cancelled_by": "Nothing fills it yet.",
     "trace_id": "Nothing fills it yet.",
     "run_id": "The run that is shown or meant; empty before the first.",
-    "witness": "How much the reporter saw: 0 sent, 1 started, 2 handed back, 3 presumed, 4 ended.",
+    "witness": "How much the reporter saw: 0 sent, 1 started, 2 handed back, 3 presumed, "
+    "4 relayed by a result backend, 5 ended.",
     "exact": "Whether the stored arguments equal the real ones.",
     "plain": "This row alone tells it all: no rows among the attempts.",
     "stamps": "Who told each birth fact, and when each metadata key was written.",
