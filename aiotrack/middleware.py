@@ -33,6 +33,7 @@ from aiotrack.labels import (
     word,
 )
 from aiotrack.model import TaskStatus
+from aiotrack.progress_tracker import follow
 from aiotrack.report import Origin, Report, Witness, guess_module
 from aiotrack.results import class_of
 
@@ -213,8 +214,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         while run is not None:
             if run.tracker is self.tracker and run.message_id == message.task_id:
                 return None if run.is_over else run
-            old = None if run.token is None else run.token.old_value
-            run = old if isinstance(old, Run) else None
+            run = run.outer
         return None
 
     def _stamp(self, message: TaskiqMessage, run: Run | None) -> None:
@@ -320,6 +320,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         labels[RUN] = run.run_id  # goes with the result: `Tracker.sync` finds the run by it
         run.token = CURRENT.set(run)
         recorder.begin(run)
+        follow(self.broker)
         task = asyncio.current_task()
         if task is not None:
             run.watch = (task, functools.partial(self._after, run, message))
