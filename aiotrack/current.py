@@ -60,9 +60,21 @@ class Run:
         return time.perf_counter() - self.begun
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of a broker's task; plain code does not tell."""
+        watch = self.watch
+        return None if watch is None else watch[0].get_loop()
+
+    @property
     def is_nested(self) -> bool:
         """Whether another run waits for it in this context: in-place brokers nest them."""
-        return self.token is not None and isinstance(self.token.old_value, Run)
+        return self.outer is not None
+
+    @property
+    def outer(self) -> Run | None:
+        """The run that waits for it in this context."""
+        old = None if self.token is None else self.token.old_value
+        return old if isinstance(old, Run) else None
 
     @property
     def task_id(self) -> str:

@@ -5,6 +5,7 @@
     AioTrackError
     ├── ExecutionNotFound (LookupError)      no record has this id
     ├── TrackerNotFound (LookupError)        no tracker is running here, or several are
+    ├── NoCurrentExecution (LookupError)     no execution runs in this context
     ├── InvalidQuery (ValueError)            a filter, cursor, limit or order that cannot be served
     ├── InvalidStatus (ValueError)           a status word that nobody knows
     ├── InvalidValue (ValueError)            an argument outside its range, a time without an offset
@@ -68,6 +69,19 @@ class TrackerNotFound(AioTrackError, LookupError):
         else:
             text = "no tracker is running here: start one with 'async with Tracker(...)'"
         super().__init__(text)
+
+
+class NoCurrentExecution(AioTrackError, LookupError):
+    """No execution runs in this context, or it is over."""
+
+    code = "no-current-execution"
+
+    def __init__(self, wanted: str) -> None:
+        self.wanted = wanted
+        super().__init__(
+            f"{wanted} outside a running execution: call it from a task of a tracked broker, "
+            "or inside 'async with tracker.track(...)'"
+        )
 
 
 class InvalidQuery(AioTrackError, ValueError):

@@ -21,6 +21,7 @@ from aiotrack.labels import (
     PARENT,
     REQUEUES,
     RETRIES,
+    RUN,
     SCHEDULE,
     fill,
     is_false,
@@ -32,7 +33,9 @@ from aiotrack.labels import (
     word,
 )
 from aiotrack.model import TaskStatus
+from aiotrack.progress_tracker import follow
 from aiotrack.report import Origin, Report, Witness, guess_module
+from aiotrack.results import class_of
 
 if TYPE_CHECKING:
     import re
@@ -106,7 +109,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         self.tracker = tracker
         self._module = module
         self._record_args = record_args
-        self._record_result = record_result
+        self.record_result = record_result
         tracker.redact(redact)
         self._encoder: Encoder = tracker.encoder
         self._parameters: dict[str, tuple[str, ...]] = {}
@@ -211,8 +214,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         while run is not None:
             if run.tracker is self.tracker and run.message_id == message.task_id:
                 return None if run.is_over else run
-            old = None if run.token is None else run.token.old_value
-            run = old if isinstance(old, Run) else None
+            run = run.outer
         return None
 
     def _stamp(self, message: TaskiqMessage, run: Run | None) -> None:
@@ -315,8 +317,10 @@ class TrackerMiddleware(TaskiqMiddleware):
             worker=self.tracker.worker_id,
             started_at=max(now, created_at),
         )
+        labels[RUN] = run.run_id  # goes with the result: `Tracker.sync` finds the run by it
         run.token = CURRENT.set(run)
         recorder.begin(run)
+        follow(self.broker)
         task = asyncio.current_task()
         if task is not None:
             run.watch = (task, functools.partial(self._after, run, message))
@@ -329,7 +333,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         retried = run.resent or (ended and not isinstance(error, NoResultError))
         if error is None:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
-            if self._record_result and not is_false(message.labels.get("record_result")):
+            if self.record_result and not is_false(message.labels.get("record_result")):
                 value = result.return_value
                 report.result = None if value is None else self._encoder.encode(value).text
             return report
@@ -340,7 +344,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         else:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
         describe(report, error, self._encoder)
-        report.error_class = _class_of(error, message)
+        report.error_class = class_of(error, message.labels)
         if report.error_class == "timeout":
             report.error = f"exceeded its time limit of {message.labels['timeout']} s"
         return report
@@ -369,7 +373,7 @@ class TrackerMiddleware(TaskiqMiddleware):
                 report.error = "the run ended without an outcome: a hook of TaskIQ was not called"
             else:
                 describe(report, error, self._encoder)
-                report.error_class = _class_of(error, message)
+                report.error_class = class_of(error, message.labels)
             recorder = self.tracker.recorder()
             recorder.add(report)
             recorder.end(run)
@@ -379,24 +383,3 @@ class TrackerMiddleware(TaskiqMiddleware):
                 log.error("task %s ended outside its body, not acknowledged\n%s", name, told)
         except Exception as error:
             _complain("end of a run", error)
-
-
-def _class_of(error: BaseException, message: TaskiqMessage) -> str | None:
-    """Give the error's class as far as the run alone can tell."""
-    if isinstance(error, asyncio.CancelledError):
-        return "cancelled"
-    is_limited = isinstance(error, TimeoutError) and message.labels.get("timeout") is not None
-    return "timeout" if is_limited and _is_from_the_label(error) else None
-
-
-def _is_from_the_label(error: BaseException) -> bool:
-    """Tell the timeout of TaskIQ's label from a TimeoutError that passed through the body.
-
-    By the frame below TaskIQ's own, not by the time: uvloop's timers fire some milliseconds early.
-    """
-    trace = error.__traceback__
-    below = None if trace is None else trace.tb_next
-    if below is None:
-        return False
-    module = str(below.tb_frame.f_globals.get("__name__"))
-    return module.partition(".")[0] in {"anyio", "contextlib"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
@@ -21,6 +22,10 @@ INTERVAL = 0.2
 
 YIELD_EVERY = 0.01
 """Seconds after which a loop of progress calls lets other tasks run."""
+
+YIELDS = 4
+"""Turns of the event loop that it then stands back: after one, a timer that was due runs only when
+the loop has worked for another 10 ms; a word from a socket takes three until it cancels a task."""
 
 
 class Progress:
@@ -41,17 +46,22 @@ class Progress:
         self._lock = threading.Lock()
         self.yielded_at = time.monotonic()
 
-    def put(self, values: dict[str, Any], *, from_thread: bool = False) -> None:
-        """Keep *values*, and have them handed over soon."""
+    def put(self, values: dict[str, Any]) -> None:
+        """Keep *values*, and have them handed over soon. From any thread, in any loop."""
         with self._lock:
             self._values.update(values)
             if self._armed:
                 return
             self._armed = True
-        if from_thread:
-            self._loop.call_soon_threadsafe(self._arm)
-        else:
+        try:
+            is_at_home = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_at_home = False
+        if is_at_home:
             self._arm()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the run with it
+                self._loop.call_soon_threadsafe(self._arm)
 
     def _arm(self) -> None:
         self._hand_over()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
-from aiotrack import by_hand
+from aiotrack import by_hand, results
 from aiotrack.clock import to_micros
 from aiotrack.core import Core, Lifecycle
 from aiotrack.encode import encode_task_id
@@ -133,6 +133,31 @@ class Records(Lifecycle):
         await core.repository.modify(
             encode_task_id(task_id), change.on(self.clock.now(), self.encoder)
         )
+        return await core.reader.get(task_id)
+
+    async def sync(self, task_id: str | int) -> Execution:
+        """Fill an unfinished record from the result backends of this tracker's brokers.
+
+        A record with a true final status stays as it is; a presumed verdict yields. Backends that
+        keep nothing, or give a result only once, are not asked. One that does not answer within
+        two seconds, or with nonsense, is logged, and the record stays as it is.
+
+        Args:
+            task_id: The execution.
+
+        Raises:
+            ExecutionNotFound: Unknown *task_id*.
+            StoreUnavailable: The database did not answer.
+        """
+        known = await self.get(task_id)
+        if known.is_completed and not known.presumed:
+            return known
+        outcome = await results.ask(self, str(task_id))
+        if outcome is None:
+            return known
+        core = await self._flushed()
+        change = outcome.on(self.clock.now(), self.encoder)
+        await core.repository.modify(encode_task_id(task_id), change)
         return await core.reader.get(task_id)
 
     async def get(self, task_id: str | int) -> Execution:

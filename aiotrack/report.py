@@ -37,7 +37,8 @@ class Witness(IntEnum):
     STARTED = 1
     HANDED_BACK = 2
     PRESUMED = 3
-    ENDED = 4
+    RELAYED = 4
+    ENDED = 5
 
 
 class Source(IntEnum):
@@ -171,6 +172,7 @@ _PHASE = {
     Witness.SENT: 1,
     Witness.HANDED_BACK: 1,
     Witness.PRESUMED: 2,
+    Witness.RELAYED: 3,
     Witness.ENDED: 3,
     Witness.STARTED: 4,
 }

@@ -12,12 +12,13 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
+from aiotrack.checkpoints import Checkpoints
 from aiotrack.current import CURRENT, Run
 from aiotrack.following import Following
 from aiotrack.labels import parameters
 from aiotrack.locks.verbs import Listing, Locks, task_lock
 from aiotrack.model import TaskStatus
-from aiotrack.progress import YIELD_EVERY, Progress, progress_values
+from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
 
@@ -30,7 +31,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Following):
+class Tracker(Following, Checkpoints):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
@@ -126,7 +127,7 @@ class Tracker(Following):
             TypeError: Both *percent* and *total* are given.
             ExecutionNotFound: *task_id* is given and unknown.
         """
-        values = progress_values(percent, message, step, current, total, extra, self._nonsense)
+        values = progress_values(percent, message, step, current, total, extra, self.count_nonsense)
         if task_id is not None:
             await self.update(task_id, metadata=values)
             return
@@ -134,11 +135,15 @@ class Tracker(Following):
         if run is None or run.is_over:
             log.debug("progress outside a run is not recorded")
             return
-        progress = run.progress or self._progress_of(run, asyncio.get_running_loop())
+        progress = run.progress
+        if progress is None:
+            loop = run.loop or asyncio.get_running_loop()
+            progress = self._progress_of(run, loop)
         progress.put(values)
         now = time.monotonic()
         if now - progress.yielded_at >= YIELD_EVERY:
-            await asyncio.sleep(0)
+            for _ in range(YIELDS):
+                await asyncio.sleep(0)
             progress.yielded_at = time.monotonic()
 
     def progress_sync(
@@ -152,15 +157,23 @@ class Tracker(Following):
         **extra: Any,
     ) -> None:
         """Tell how far the work is, from a task that runs in a thread. As `progress`."""
-        values = progress_values(percent, message, step, current, total, extra, self._nonsense)
+        values = progress_values(percent, message, step, current, total, extra, self.count_nonsense)
         run = CURRENT.get()
-        loop = self.living_loop()
-        if run is None or run.is_over or loop is None:
+        if run is None or run.is_over:
             log.debug("progress outside a run is not recorded")
             return
-        (run.progress or self._progress_of(run, loop)).put(values, from_thread=True)
+        self.note(run, values)
+
+    def note(self, run: Run, values: dict[str, Any]) -> None:
+        """Keep metadata that a run tells, and write it soon. From any thread."""
+        loop = run.loop or self._loop_here()
+        if loop is None:
+            log.debug("no event loop can write this progress: start the tracker first")
+        else:
+            (run.progress or self._progress_of(run, loop)).put(values)
 
     def _progress_of(self, run: Run, loop: asyncio.AbstractEventLoop) -> Progress:
+
         def hand_over() -> None:
             if run.is_over:
                 made.forget()
@@ -174,10 +187,20 @@ class Tracker(Following):
             run.progress = run.progress or made
         return run.progress
 
-    def _nonsense(self) -> None:
+    def count_nonsense(self) -> None:
+        """Count a percentage that is no number, in the ``counters`` of a recorder."""
         log.debug("a percentage that is no number is ignored")
-        with contextlib.suppress(RuntimeError):
-            self.recorder().counters["nonsense"] += 1
+        loop = self._loop_here()
+        core = None if loop is None else self._cores.get(loop)
+        if core is not None:
+            core.recorder.counters["nonsense"] += 1
+
+    def _loop_here(self) -> asyncio.AbstractEventLoop | None:
+        """Give the loop that runs in this thread, else one that the tracker runs in."""
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:
+            return self.living_loop()
 
     @contextlib.asynccontextmanager
     async def track(

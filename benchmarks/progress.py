@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
 from pathlib import Path
@@ -16,7 +17,13 @@ from aiotrack import Tracker
 
 async def measure(calls: int, rounds: int) -> tuple[dict[str, list[float]], int]:
     """Give microseconds per call by the kind of call, and the row's last percentage."""
-    times: dict[str, list[float]] = {"percent": [], "current and total": [], "with a message": []}
+    kinds = ("percent", "current and total", "with a message", "with two extras", "from a thread")
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+
+    def work(tracker: Tracker) -> None:
+        for number in range(calls):
+            tracker.progress_sync(number % 100)
+
     with TemporaryDirectory() as folder:
         async with Tracker(f"sqlite+aiosqlite:///{Path(folder) / 'bench.db'}") as tracker:
             async with tracker.track("bench:progress") as run:
@@ -33,6 +40,13 @@ async def measure(calls: int, rounds: int) -> tuple[dict[str, list[float]], int]
                     for number in range(calls):
                         await tracker.progress(number % 100, "half way", "copy")
                     times["with a message"].append((time.perf_counter() - begun) / calls * 1e6)
+                    begun = time.perf_counter()
+                    for number in range(calls):
+                        await tracker.progress(number % 100, rows=number, bad_rows=0)
+                    times["with two extras"].append((time.perf_counter() - begun) / calls * 1e6)
+                    begun = time.perf_counter()
+                    await asyncio.to_thread(work, tracker)
+                    times["from a thread"].append((time.perf_counter() - begun) / calls * 1e6)
                 await tracker.progress(77)
             stored = await tracker.get(run.task_id)
     return times, stored.metadata["progress_percent"]

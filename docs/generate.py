@@ -58,11 +58,16 @@ COLUMNS = {
     "cancelled_by": "Nothing fills it yet.",
     "trace_id": "Nothing fills it yet.",
     "run_id": "The run that is shown or meant; empty before the first.",
-    "witness": "How much the reporter saw: 0 sent, 1 started, 2 handed back, 3 presumed, 4 ended.",
+    "witness": "How much the reporter saw: 0 sent, 1 started, 2 handed back, 3 presumed, "
+    "4 relayed by a result backend, 5 ended.",
     "exact": "Whether the stored arguments equal the real ones.",
     "plain": "This row alone tells it all: no rows among the attempts.",
     "stamps": "Who told each birth fact, and when each metadata key was written.",
     "requeues": "How often the message was requeued before this run.",
+    "state": "What `tracker.checkpoint` was given, as JSON.",
+    "run_started_at": "When the run that wrote it started.",
+    "seq": "Order within the run.",
+    "at": "When it was written.",
     "set_aside": "The run did not do the task's work. Nothing sets it yet.",
 }
 TABLES = {
@@ -70,6 +75,8 @@ TABLES = {
 are the recorder's bookkeeping: read them, but do not rely on them.""",
     "aiotrack_attempts": """One row for each run of an execution that its own row cannot tell alone:
 see [plain rows](../decisions/003-plain-rows.md). `tracker.attempts` reads both.""",
+    "aiotrack_checkpoints": """One row for each execution that called `tracker.checkpoint`: see
+[checkpoints](../how-to/checkpoints.md).""",
 }
 SETTINGS_TEXT = f"""# Settings
 

@@ -236,7 +236,7 @@ async def _server_time(holders: Holders) -> int:
 def _tell(run: Run | None, holder: str) -> None:
     """Let the record say who did the work instead."""
     if run is not None and not run.is_over:
-        run.tracker.progress_sync(skipped_by=holder)
+        run.tracker.note(run, {"skipped_by": holder})
 
 
 class _Portal:

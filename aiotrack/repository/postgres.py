@@ -109,6 +109,16 @@ class PostgresWriter:
             if folded is not None:
                 await _store(connection, [folded])
 
+    async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        """Run one statement in a transaction of its own, and give its rows."""
+        async with self._connection() as connection, contextlib.AsyncExitStack() as stack:
+            if not self._is_durable:
+                await stack.enter_async_context(self._transaction(connection))
+            rows: Sequence[Any] = await connection.fetch(
+                statement, *values, timeout=COMMAND_TIMEOUT
+            )
+            return rows
+
     async def release(self) -> None:
         """Close the connection until the next write."""
         async with self._lock:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiotrack.errors import ExecutionNotFound, StoreUnavailable
 from aiotrack.report import History, Report
@@ -70,6 +71,11 @@ class SqliteWriter:
             ExecutionNotFound: There is no such row.
         """
         await self._run(lambda connection: _modify(connection, task_id, change))
+
+    async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        """Run one statement in a transaction of its own, and give its rows."""
+        words = re.sub(r"\$\d+", "?", statement)
+        return await self._run(lambda connection: connection.execute(words, values).fetchall())
 
     async def release(self) -> None:
         """Close the connection until the next write; the thread ends with this object."""

@@ -215,6 +215,25 @@ class Repository:
         except PoisonError as error:
             raise StoreError(f"the database refuses a value: {error}") from error
 
+    async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        """Run one statement that writes, commit it, and give its rows.
+
+        Args:
+            statement: With ``$1``, ``$2``, ... for *values*, each once and in this order, in
+                words that both databases know.
+            values: What they take as it is: a time is a datetime, or microseconds for SQLite.
+
+        Raises:
+            StoreUnavailable: The database did not answer: it may have taken it.
+            StoreError: It refuses a value.
+        """
+        if not self._ready:
+            await self.connect()
+        try:
+            return await self.apart(self._writer.execute(statement, values))
+        except PoisonError as error:
+            raise StoreError(f"the database refuses a value: {error}") from error
+
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection for reading; its transaction ends with the block.

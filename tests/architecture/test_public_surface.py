@@ -31,6 +31,7 @@ PUBLIC = {
     "LockReentry",
     "LockUnavailable",
     "MissingExtra",
+    "NoCurrentExecution",
     "Page",
     "QueryTimeout",
     "SchemaOutdated",

@@ -220,6 +220,9 @@ class Truth:
         """Report the end of a run, maybe with its last progress."""
         end = replace(run, **ending, patch=self.patch(run) if self.chance(0.2) else None)
         self.tell(end)
+        if end.witness is Witness.ENDED and self.chance(0.1):  # what the result backend says
+            told = {"witness": Witness.RELAYED, "duration": 0.25, "traceback": None, "patch": None}
+            self.tell(replace(end, **told))
         if self.chance(0.1):  # a stub of it: the database refused a value once
             self.tell(replace(end, result=end.result and '{"$refused":true}', traceback=None))
 

@@ -136,7 +136,7 @@ def phase(item: Report) -> int:
             return 1
         case Witness.PRESUMED:
             return 2
-        case Witness.ENDED:
+        case Witness.RELAYED | Witness.ENDED:
             return 3
         case Witness.STARTED:
             return 4

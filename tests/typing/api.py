@@ -69,8 +69,11 @@ async def writes(tracker: Tracker) -> None:
     with tracking(created_by="42", module="billing", metadata={"order_id": 7}):
         await tracker.progress(50, "half", step="second", rows=7)
         await tracker.progress(current=1, total=2)
+    assert_type(await tracker.sync(7), Execution)
     async with tracker.track("nightly", module="reports") as run:
         assert_type(run.task_id, str)
+        assert_type(await tracker.checkpoint({"row": 7}), bool)
+        await tracker.last_checkpoint()
 
 
 async def decorated(tracker: Tracker) -> None:

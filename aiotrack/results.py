@@ -1,0 +1,177 @@
+"""What a run's error means, and what TaskIQ's result backends say of a task: `Tracker.sync`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from taskiq import NoResultError
+from taskiq.result_backends.dummy import DummyResultBackend
+
+from aiotrack.by_hand import describe
+from aiotrack.labels import RETRIES, RUN, is_false, number, word
+from aiotrack.model import TaskStatus
+from aiotrack.report import History, Report, Witness
+
+if TYPE_CHECKING:
+    from taskiq import AsyncBroker, TaskiqResult
+
+    from aiotrack.core import Lifecycle
+    from aiotrack.encode import Encoder
+
+log = logging.getLogger(__name__)
+
+ASK = 2.0
+"""Seconds for all result backends together."""
+
+ROUNDED = 0.01
+"""Seconds to which TaskIQ rounds ``execution_time``."""
+
+_complained: set[tuple[type[Any], type[BaseException]]] = set()
+
+
+def class_of(error: BaseException, labels: Mapping[str, Any]) -> str | None:
+    """Give the error's class as far as the run alone can tell."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    is_limited = isinstance(error, TimeoutError) and labels.get("timeout") is not None
+    return "timeout" if is_limited and _is_from_the_label(error) else None
+
+
+def _is_from_the_label(error: BaseException) -> bool:
+    """Tell the timeout of TaskIQ's label from a TimeoutError that passed through the body.
+
+    By the frame below TaskIQ's own, not by the time: uvloop's timers fire some milliseconds early.
+    """
+    trace = error.__traceback__
+    below = None if trace is None else trace.tb_next
+    if below is None:
+        return False
+    module = str(below.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in {"anyio", "contextlib"}
+
+
+async def ask(tracker: Lifecycle, task_id: str) -> Outcome | None:
+    """Ask the result backends of the tracker's brokers, within `ASK`; None when none tells.
+
+    Nothing that a backend does is raised: it is logged, once for each kind of trouble.
+    """
+    if not tracker.brokers:
+        log.warning("sync() finds no broker whose middleware reports to this tracker, here")
+    found = None
+    for broker in list(tracker.brokers):
+        backend = broker.result_backend
+        try:
+            async with asyncio.timeout(ASK / len(tracker.brokers)):
+                found = found or await _told(broker, task_id)
+        except Exception as error:
+            kind = (type(backend), type(error))
+            if kind not in _complained:
+                _complained.add(kind)
+                log.warning(
+                    "sync() leaves records as they are: %s does not answer (%r); "
+                    "was its broker started in this process?",
+                    type(backend).__name__,
+                    error,
+                )
+    if found is None:
+        return None
+    broker, result = found
+    ours = (one for one in broker.middlewares if getattr(one, "tracker", None) is tracker)
+    keeps = all(getattr(one, "record_result", True) for one in ours)
+    return Outcome(result, keeps and not is_false(result.labels.get("record_result")))
+
+
+async def _told(broker: AsyncBroker, task_id: str) -> tuple[AsyncBroker, TaskiqResult[Any]] | None:
+    backend = broker.result_backend
+    if isinstance(backend, DummyResultBackend):
+        return None  # it calls every task a success
+    if not getattr(backend, "keep_results", True):
+        return None  # to read the result would be to take it from who waits for it
+    if not await backend.is_result_ready(task_id):
+        return None
+    result = await backend.get_result(task_id)
+    return None if isinstance(result.error, NoResultError) else (broker, result)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A worker's word about one run, by way of a result backend."""
+
+    result: TaskiqResult[Any]
+    keeps_value: bool
+
+    def on(self, now: int, encoder: Encoder) -> Callable[[History], Iterable[Report]]:
+        """Give the function that makes the reports, filled from the record as it is."""
+
+        def change(history: History) -> Iterable[Report]:
+            run = self._run(history)
+            return [] if run is None else [self._end(run, now, encoder)]
+
+        return change
+
+    def _run(self, history: History) -> Report | None:
+        """Give the run that ended so; None when the record knows better.
+
+        By the label that its worker set. A worker without a tracker, or a backend that keeps no
+        labels, tells no run: then it is the one that is shown, or a new one.
+        """
+        shown = history.shown()
+        labels = self.result.labels
+        attempt = number(labels.get(RETRIES)) + 1
+        if shown.status.is_final and shown.witness is not Witness.PRESUMED:
+            return None
+        if attempt < shown.shown_attempt:
+            return None  # of an earlier attempt: this one is still to come
+        shown.origin.echoes = True
+        name = word(labels.get(RUN)) or ""
+        named = history.items.get(name)
+        if named is not None and named.attempt == attempt:
+            is_open = named.witness in {Witness.STARTED, Witness.PRESUMED}
+            return replace(named, origin=shown.origin) if is_open else None
+        if name and named is None:
+            return Report(shown.origin, Witness.STARTED, shown.status, name, attempt)
+        if shown.is_run and shown.shown_attempt == attempt == shown.attempt:
+            return shown if shown.witness in {Witness.STARTED, Witness.PRESUMED} else None
+        return Report(shown.origin, Witness.STARTED, shown.status, f"result:{attempt}", attempt)
+
+    def _end(self, run: Report, now: int, encoder: Encoder) -> Report:
+        """Give the report of its end: its own worker's word, should it come, still wins."""
+        result = self.result
+        duration = float(result.execution_time)
+        ran = int(duration * 1_000_000)
+        end = replace(
+            run,
+            witness=Witness.RELAYED,
+            status=TaskStatus.FAILURE if result.is_err else TaskStatus.SUCCESS,
+            duration=duration,
+            finished_at=now if run.started_at is None else run.started_at + ran,
+            patch=None,
+        )
+        end.result = end.error = end.error_type = end.error_class = end.traceback = None
+        if not result.is_err:
+            if self.keeps_value and result.return_value is not None:
+                end.result = encoder.encode(result.return_value).text
+        elif isinstance(result.error, BaseException):
+            self._describe(end, result.error, encoder)
+        else:
+            end.error = "the result backend tells no error"
+        return end
+
+    def _describe(self, end: Report, error: BaseException, encoder: Encoder) -> None:
+        describe(end, error, encoder)
+        if error.__traceback__ is None:
+            end.traceback = None  # it stayed with the worker
+        end.error_class = class_of(error, self.result.labels)
+        limit = word(self.result.labels.get("timeout"))
+        if limit is not None and isinstance(error, TimeoutError):
+            try:
+                is_over = end.duration is not None and end.duration >= float(limit) - ROUNDED
+            except ValueError:
+                return
+            if is_over:
+                end.error_class = "timeout"
+                end.error = f"exceeded its time limit of {limit} s"
