@@ -173,7 +173,6 @@ class Tracker(Following, Checkpoints):
             (run.progress or self._progress_of(run, loop)).put(values)
 
     def _progress_of(self, run: Run, loop: asyncio.AbstractEventLoop) -> Progress:
-
         def hand_over() -> None:
             if run.is_over:
                 made.forget()
@@ -238,6 +237,7 @@ class Tracker(Following, Checkpoints):
             metadata=metadata or {},
             task_id=task_id,
         )
+        run.home = asyncio.get_running_loop()
         recorder = self.recorder()
         recorder.begin(run)
         run.token = CURRENT.set(run)
