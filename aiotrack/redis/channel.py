@@ -51,6 +51,7 @@ class Channel:
         self._on_fault = on_fault
         self._listening: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
+        self._heard_at = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -91,18 +92,26 @@ class Channel:
 
     async def _hear(self, connection: AbstractConnection) -> None:
         await connection.send_packed_command(pack(("SUBSCRIBE", self._name)), check_health=False)
-        is_asked = False
+        self._heard_at = asyncio.get_running_loop().time()
+        asking = asyncio.ensure_future(self._ask(connection))
+        try:
+            while True:  # a read that is cancelled would close the connection
+                self._take(await connection.read_response(timeout=math.inf))
+                self._heard_at = asyncio.get_running_loop().time()
+        finally:
+            asking.cancel()
+
+    async def _ask(self, connection: AbstractConnection) -> None:
+        """Ask in a silence whether anybody is there, and hang up when there is no answer."""
         while True:
-            try:
-                async with asyncio.timeout(SILENCE):
-                    while True:
-                        self._take(await connection.read_response(timeout=math.inf))
-                        is_asked = False
-            except TimeoutError:
-                if is_asked:
-                    raise TimeoutError(f"no answer in {SILENCE:g} s") from None
-            await connection.send_packed_command(pack(("PING",)), check_health=False)
-            is_asked = True
+            await asyncio.sleep(SILENCE)
+            silence = asyncio.get_running_loop().time() - self._heard_at
+            if silence >= 2 * SILENCE:
+                await connection.disconnect(nowait=True)
+                return
+            if silence >= SILENCE:
+                with contextlib.suppress(*FAULTS):
+                    await connection.send_packed_command(pack(("PING",)), check_health=False)
 
     def _take(self, answer: Any) -> None:
         kind = answer[0] if isinstance(answer, list) else None
