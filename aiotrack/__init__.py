@@ -26,9 +26,19 @@ if TYPE_CHECKING:
         StoreUnavailable,
         TrackerNotFound,
     )
+    from aiotrack.logs import TaskLogCollector
     from aiotrack.middleware import TrackerMiddleware
-    from aiotrack.model import Attempt, Cause, Counts, Execution, Page, Stats, TaskStatus
-    from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow
+    from aiotrack.model import (
+        Attempt,
+        Cause,
+        Counts,
+        Execution,
+        LogLine,
+        Page,
+        Stats,
+        TaskStatus,
+    )
+    from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow, LogRow
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
 
@@ -51,9 +61,19 @@ _HOMES = {
         "StoreUnavailable",
         "TrackerNotFound",
     ),
+    "aiotrack.logs": ("TaskLogCollector",),
     "aiotrack.middleware": ("TrackerMiddleware",),
-    "aiotrack.model": ("Attempt", "Cause", "Counts", "Execution", "Page", "Stats", "TaskStatus"),
-    "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow"),
+    "aiotrack.model": (
+        "Attempt",
+        "Cause",
+        "Counts",
+        "Execution",
+        "LogLine",
+        "Page",
+        "Stats",
+        "TaskStatus",
+    ),
+    "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow", "LogRow"),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
 }
@@ -73,6 +93,8 @@ __all__ = [
     "InvalidSetting",
     "InvalidStatus",
     "InvalidValue",
+    "LogLine",
+    "LogRow",
     "MissingExtra",
     "Page",
     "QueryTimeout",
@@ -82,6 +104,7 @@ __all__ = [
     "Stats",
     "StoreError",
     "StoreUnavailable",
+    "TaskLogCollector",
     "TaskStatus",
     "Tracker",
     "TrackerMiddleware",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     from types import FrameType
 
+    from aiotrack.logs.scroll import Scroll
     from aiotrack.progress import Progress
     from aiotrack.report import Micros, Origin, Report
     from aiotrack.tracker import Tracker
@@ -46,6 +47,8 @@ class Run:
     is_told: bool = False
     """Whether a report of it was made."""
     progress: Progress | None = None
+    logs: Scroll | None = None
+    """What it logged and is not written yet."""
     result: Any = None
     """What a tracked block or function gave; tasks give theirs to TaskIQ."""
 

@@ -14,7 +14,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 from aiotrack import by_hand
 from aiotrack.current import CURRENT, Run
 from aiotrack.labels import parameters
-from aiotrack.model import TaskStatus
+from aiotrack.logs import Logs, follow, page
+from aiotrack.model import LogLine, Page, TaskStatus
 from aiotrack.progress import YIELD_EVERY, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.records import Records
@@ -41,6 +42,8 @@ class Tracker(Records):
     Raises:
         InvalidSetting: A value cannot be used; the message names it.
     """
+
+    features = (Logs,)
 
     def report_of(
         self, run: Run, witness: Witness, status: TaskStatus, duration: float | None = None
@@ -243,7 +246,48 @@ class Tracker(Records):
 
         return decorate
 
-    # ── records ─────────────────────────────────────────────────────────────────────────────────
+    async def logs(
+        self,
+        task_id: str | int,
+        *,
+        attempt: int | None = None,
+        level: str | int | None = None,
+        limit: int = 200,
+        after: str | None = None,
+    ) -> Page[LogLine]:
+        """Give a page of what an execution logged, in the order of its attempts.
+
+        Args:
+            task_id: The execution.
+            attempt: Only this attempt's lines.
+            level: The lowest level, a name or a number.
+            limit: Lines of the page, 1 to 10,000.
+            after: ``next`` of the page before, with the same filters.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+            InvalidQuery: A level, limit, attempt or cursor that cannot be served.
+            StoreUnavailable: The database did not answer.
+        """
+        writer = (await self._flushed()).feature(Logs)
+        return await page(writer, task_id, attempt=attempt, level=level, limit=limit, after=after)
+
+    async def tail(self, task_id: str | int) -> AsyncIterator[LogLine]:
+        """Yield what an execution logged and, as it comes, what it logs; ends when it is over.
+
+        A slow consumer misses nothing that is kept: lines are read from the database.
+
+        Args:
+            task_id: The execution.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+            StoreUnavailable: The database did not answer.
+        """
+        lines = follow((await self._flushed()).feature(Logs), task_id)
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                yield line
 
 
 async def _committed(recorder: Recorder, run: Run, report: Report) -> None:

@@ -63,6 +63,13 @@ COLUMNS = {
     "plain": "This row alone tells it all: no rows among the attempts.",
     "stamps": "Who told each birth fact, and when each metadata key was written.",
     "requeues": "How often the message was requeued before this run.",
+    "began_at": "When the run began that logged it.",
+    "seq": "Number of the line in its run; numbers are left out with their lines.",
+    "at": "When it was logged.",
+    "level_number": "The level as a number.",
+    "level": "The level's name.",
+    "logger": "The logger's name; `aiotrack` for the line that stands for lines left out.",
+    "message": "What was logged, with its traceback, masked and bounded.",
     "set_aside": "The run did not do the task's work. Nothing sets it yet.",
 }
 TABLES = {
@@ -70,6 +77,8 @@ TABLES = {
 are the recorder's bookkeeping: read them, but do not rely on them.""",
     "aiotrack_attempts": """One row for each run of an execution that its own row cannot tell alone:
 see [plain rows](../decisions/003-plain-rows.md). `tracker.attempts` reads both.""",
+    "aiotrack_logs": """One row for each line that an attempt logged:
+[keep task logs](../how-to/keep-task-logs.md). Delete them by `task_id` with their execution.""",
 }
 SETTINGS_TEXT = f"""# Settings
 
@@ -83,10 +92,10 @@ TABLES_TEXT = f"""# Tables
 
 {NOTE}
 
-The models are `aiotrack.ExecutionRow` and `aiotrack.AttemptRow`: [join them to your
-own](../how-to/join-your-own-tables.md). On SQLite, times are whole microseconds since 1970 UTC and
-JSON is text; the models turn both into Python values. The table `{VERSION_TABLE}` holds the
-schema's version."""
+The models are `aiotrack.ExecutionRow`, `aiotrack.AttemptRow` and `aiotrack.LogRow`:
+[join them to your own](../how-to/join-your-own-tables.md). On SQLite, times are whole microseconds
+since 1970 UTC and JSON is text; the models turn both into Python values. The table
+`{VERSION_TABLE}` holds the schema's version."""
 ERRORS_TEXT = f"""# Errors
 
 {NOTE}

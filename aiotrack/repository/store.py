@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -214,6 +215,16 @@ class Repository:
             await self.apart(work())
         except PoisonError as error:
             raise StoreError(f"the database refuses a value: {error}") from error
+
+    async def in_sqlite(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do *work* in a transaction of the one thread that writes to a SQLite file.
+
+        Raises:
+            PoisonError: SQLite blames the data.
+            StoreUnavailable: The file did not take it.
+        """
+        assert isinstance(self._writer, SqliteWriter)
+        return await self._writer.run(work)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:

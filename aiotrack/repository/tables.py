@@ -28,7 +28,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from aiotrack.clock import to_datetime, to_micros
 
 VERSION_TABLE = "aiotrack_version"
-HEAD = "0001"
+HEAD = "0004"
 """The newest migration; a test holds it equal to the newest file."""
 
 
@@ -176,3 +176,20 @@ class AttemptRow(Base):
     traceback: Mapped[str | None] = mapped_column(Text)
     cancel_reason: Mapped[str | None] = mapped_column(Text)
     cancelled_by: Mapped[str | None] = mapped_column(Text)
+
+
+class LogRow(Base):
+    """A line that an attempt logged. Whoever deletes an execution deletes its lines by task_id."""
+
+    __tablename__ = "aiotrack_logs"
+
+    task_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    began_at: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    run_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(Integer)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    level_number: Mapped[int] = mapped_column(Integer)
+    level: Mapped[str] = mapped_column(Text)
+    logger: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(Text)
