@@ -6,6 +6,7 @@ when nobody knows how it ended.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -19,7 +20,7 @@ import asyncpg
 from sqlalchemy import RowMapping, Select, func, or_, select, tuple_
 
 from aiotrack.clock import to_datetime, to_micros
-from aiotrack.errors import InvalidQuery
+from aiotrack.errors import InvalidQuery, StoreUnavailable
 from aiotrack.model import MARKER, LogLine, Page
 from aiotrack.repository.batch import PoisonError
 from aiotrack.repository.containment import storable
@@ -34,6 +35,16 @@ MAX_LIMIT: Final = 10_000
 
 COMMAND_TIMEOUT: Final = 2.0
 """Seconds for one statement of a write."""
+
+LIMIT: Final = 5.0
+"""Seconds for a whole write: an engine that was given to us may have no limits."""
+
+_POISON: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+"""What blames the data."""
 
 _MAX_CURSOR: Final = 1000
 """Characters; ours have about a hundred."""
@@ -128,17 +139,23 @@ class LogStore:
         if cuts:
             given.append(json.dumps([dict(zip(CUT_NAMES, cut, strict=True)) for cut in cuts]))
             statement = _POSTGRES_CUT + statement
+        try:
+            async with asyncio.timeout(LIMIT):
+                await self._execute(statement, given)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"a write of logs took over {LIMIT:g} s") from error
+
+    async def _execute(self, statement: str, given: Sequence[str]) -> None:
         # Not over the connection that writes reports: a long text must not delay an end.
         async with self._repository.connection() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             try:
                 await driver.execute(statement, *given, timeout=COMMAND_TIMEOUT)
-            except (
-                asyncpg.DataError,
-                asyncpg.IntegrityConstraintViolationError,
-                asyncpg.ProgramLimitExceededError,
-            ) as error:
+            except _POISON as error:
                 raise PoisonError(str(error)) from error
+            except BaseException:
+                await connection.invalidate()  # what goes wrong in the driver, the pool cannot see
+                raise
 
     async def page(
         self,
