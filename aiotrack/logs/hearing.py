@@ -30,8 +30,10 @@ def hear(record: logging.LogRecord) -> None:
     if run is None and collecting is None:
         return
     try:
+        if record.name.partition(".")[0] in FRAMEWORK:
+            return
         scroll = _scroll_for(record, collecting, run)
-        if scroll is None or scroll.is_gone or record.name.partition(".")[0] in FRAMEWORK:
+        if scroll is None or scroll.is_gone:
             return
         writer = scroll.writer
         tracker = writer.tracker
