@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -53,12 +52,13 @@ _listener = Listener()
 _above = logging.Logger("aiotrack.above_root")  # noqa: LOG001 - in nobody's tree but above it
 _above.propagate = False
 _above.addHandler(_listener)
-_writers: weakref.WeakSet[Logs] = weakref.WeakSet()
+_writers: list[Logs] = []
 
 
 def listen(writer: Logs, hear: Hear) -> None:
     """Let *hear* have every record until `leave`; it must not raise, and is the same for all."""
-    _writers.add(writer)
+    _writers[:] = [one for one in _writers if not one.loop.is_closed()]
+    _writers.append(writer)
     if writer.is_on:
         _listener.hear = hear
         logging.root.parent = _above
@@ -66,14 +66,14 @@ def listen(writer: Logs, hear: Hear) -> None:
 
 def leave(writer: Logs) -> None:
     """Listen no longer for a writer; with the last one everything is as it was."""
-    _writers.discard(writer)
-    if not any(other.is_on for other in writers()):
+    _writers[:] = [one for one in _writers if one is not writer]
+    if not any(other.is_on for other in _writers):
         _end()
 
 
 def writers() -> list[Logs]:
     """Give the writers of all loops and trackers of this process, also those that keep nothing."""
-    return list(_writers)
+    return _writers
 
 
 def _end() -> None:

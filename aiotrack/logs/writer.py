@@ -36,8 +36,8 @@ GATHER = 0.2
 MEMORY = 8 * 1024 * 1024
 """Bytes of lines that wait, of all attempts of a loop; above it the oldest give way."""
 
-SCROLL_MEMORY = 1500
-"""Bytes of a scroll without lines: measured with tracemalloc."""
+SCROLL_MEMORY = 1300
+"""Bytes of a scroll without lines, its ids among them: 1,250 by tracemalloc."""
 
 WRITE_LINES, WRITE_BYTES = 250, 128 * 1024
 """Of one statement: masking so many takes a millisecond or two of the loop."""
@@ -47,6 +47,9 @@ BACKOFF_FIRST, BACKOFF_LAST = 0.2, 5.0
 
 AWAY = (StoreUnavailable, SchemaOutdated, SchemaTooNew)
 """What ends by itself; anything else is the lines' fault, or ours."""
+
+MAX_NAMES = 1000
+"""Names of loggers and levels that are remembered; a program may make any."""
 
 CLOSE = 0.45
 """Seconds for the last lines at a stop."""
@@ -76,8 +79,10 @@ class Logs(Feature):
         self._waiting: dict[str, Scroll] = {}
         self._held: dict[str, Scroll] = {}
         self._memory = 0
+        self._names: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._is_awake = False
+        self._under_way: list[Part] = []
         self._is_failing = False
         self._hurry = asyncio.Event()
         self._turn_over = asyncio.Event()
@@ -202,8 +207,10 @@ class Logs(Feature):
                 await self._hurry.wait()
         is_flush = self._hurry.is_set()
         self._hurry.clear()
+        if self._under_way:  # a write that was broken off at the end of a loop
+            await self._write_and_forget(self._under_way)
         for parts in self._groups(is_flush=is_flush):
-            await self._write(parts)
+            await self._write_and_forget(parts)
         self._turn_over.set()
         self._turn_over = asyncio.Event()
 
@@ -227,11 +234,16 @@ class Logs(Feature):
                         turn.popleft()
             if parts:
                 yield parts
-            with self._lock:
-                for part in parts:
-                    self._memory -= part.weight
-                    if not part.scroll.pending:
-                        self._forget(part.scroll)
+
+    async def _write_and_forget(self, parts: list[Part]) -> None:
+        self._under_way = parts
+        await self._write(parts)
+        self._under_way = []
+        with self._lock:
+            for part in parts:
+                self._memory -= part.weight
+                if not part.scroll.pending:
+                    self._forget(part.scroll)
 
     async def _write(self, parts: list[Part]) -> None:
         """Write until it is written; what the database refuses costs only itself."""
@@ -278,10 +290,19 @@ class Logs(Feature):
             attempt,
             self.tracker.clock.settle(line.at),
             line.level_number,
-            encoder.name(line.level),
-            encoder.name(line.logger),
+            self._name(line.level),
+            self._name(line.logger),
             encoder.text(line.message, self.longest),
         )
+
+    def _name(self, name: str) -> str:
+        """Give the name of a level or a logger as it is stored, and remember it."""
+        known = self._names.get(name)
+        if known is None:
+            if len(self._names) >= MAX_NAMES:
+                self._names.clear()
+            known = self._names[name] = self.tracker.encoder.name(name)
+        return known
 
     async def _without_poison(self, parts: list[Part], error: Exception) -> None:
         if len(parts) > 1:
@@ -324,18 +345,18 @@ class Logs(Feature):
         try:
             await self.flush(CLOSE)
         finally:
-            if self._task is not None:
-                self._task.cancel()
-            self._task, self._is_awake = None, False
             if for_good:
                 self._end()
 
     def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
         self.is_on = False
         leave(self)
-        left = sum(scroll.pending for scroll in self._waiting.values())
+        left = sum(len(part.lines) for part in self._under_way)
+        left += sum(scroll.pending for scroll in self._waiting.values())
         if left:
-            log.error("%d or more log lines were not written: the database is away", left)
+            log.error("%d log lines were not written: the database is away", left)
         self._waiting.clear()
         self._held.clear()
         self._inbox.clear()

