@@ -44,7 +44,8 @@ def line_of(record: logging.LogRecord, at: int, encoder: Encoder, limit: int) ->
             message = encoder.text(message, limit)
     length = len(message) if message.isascii() else len(message.encode("utf-8", "surrogatepass"))
     number = min(max(int(record.levelno), 0), LEVELS)
-    return Line(at, number, record.levelname, record.name, message, length + LINE_BYTES)
+    level, logger = str(record.levelname), str(record.name)
+    return Line(at, number, level, logger, message, length + LINE_BYTES)
 
 
 def _told(record: logging.LogRecord) -> str:

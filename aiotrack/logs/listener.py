@@ -40,7 +40,7 @@ def _last_resort(record: logging.LogRecord) -> None:
     last = logging.lastResort
     if last is None or record.levelno < last.level:
         return
-    logger = logging.Logger.manager.loggerDict.get(record.name)
+    logger = logging.Logger.manager.loggerDict.get(str(record.name))
     while isinstance(logger, logging.Logger):
         if logger.handlers and logger is not _above:
             return

@@ -10,6 +10,7 @@ import random
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreUnavailable
@@ -55,6 +56,13 @@ CLOSE = 0.45
 """Seconds for the last lines at a stop."""
 
 
+class Verdict(Enum):
+    """What becomes of the lines that were held."""
+
+    KEPT = 1
+    FORGOTTEN = 2
+
+
 class Logs(Feature):
     """The lines of one event loop's attempts, from the task to the database."""
 
@@ -73,7 +81,7 @@ class Logs(Feature):
         """``lines``, ``written``, ``dropped``, ``writes``, ``failures``."""
         self.loop = asyncio.get_running_loop()
         self._store: LogStore | None = None
-        self._inbox: deque[tuple[Scroll, Line]] = deque()
+        self._inbox: deque[tuple[Scroll, Line | Verdict]] = deque()
         self._lock = threading.Lock()
         # By run_id, the oldest first: those with lines to write, and those whose end must be known.
         self._waiting: dict[str, Scroll] = {}
@@ -100,14 +108,22 @@ class Logs(Feature):
         return made
 
     def put(self, scroll: Scroll, line: Line) -> None:
-        """Take a line.
+        """Take a line."""
+        self._post(scroll, line)
 
-        Whoever does not get the lock leaves its line to the one who has it. That may be itself: a
+    def decide(self, scroll: Scroll, *, is_kept: bool) -> None:
+        """Take how the attempt of a scroll ended, after its lines."""
+        self._post(scroll, Verdict.KEPT if is_kept else Verdict.FORGOTTEN)
+
+    def _post(self, scroll: Scroll, item: Line | Verdict) -> None:
+        """Take one thing after the other, without ever waiting.
+
+        Whoever does not get the lock leaves its thing to the one who has it. That may be itself: a
         finalizer or a signal's handler that logs while a line is taken.
         """
-        if not self.is_on:  # it was closed: a run outlived its loop
+        if not self.is_on:  # or it was closed: a run outlived its loop
             return
-        self._inbox.append((scroll, line))
+        self._inbox.append((scroll, item))
         if self._lock.acquire(blocking=False):
             try:
                 self._drain()
@@ -120,17 +136,21 @@ class Logs(Feature):
 
     def _drain(self) -> None:
         while self._inbox:
-            scroll, line = self._inbox.popleft()
-            if scroll.is_gone:
-                continue
-            group = self._held if scroll.is_held else self._waiting
-            if scroll.run_id not in group:
-                group[scroll.run_id] = scroll
-                self._memory += SCROLL_MEMORY
-            self.counters["lines"] += 1
-            self._memory += scroll.add(line)
-            if self._memory > MEMORY:
-                self._make_room()
+            scroll, item = self._inbox.popleft()
+            if isinstance(item, Verdict):
+                self._decide(scroll, is_kept=item is Verdict.KEPT)
+            elif not scroll.is_gone:
+                self._take(scroll, item)
+
+    def _take(self, scroll: Scroll, line: Line) -> None:
+        group = self._held if scroll.is_held else self._waiting
+        if scroll.run_id not in group:
+            group[scroll.run_id] = scroll
+            self._memory += SCROLL_MEMORY
+        self.counters["lines"] += 1
+        self._memory += scroll.add(line)
+        if self._memory > MEMORY:
+            self._make_room()
 
     def _make_room(self) -> None:
         """Leave out the oldest lines: tails first, then what else is not written."""
@@ -163,13 +183,8 @@ class Logs(Feature):
                 if scroll is not None and report.witness in {Witness.ENDED, Witness.HANDED_BACK}:
                     self._decide(scroll, is_kept=report.status is not TaskStatus.SUCCESS)
 
-    def decide(self, scroll: Scroll, *, is_kept: bool) -> None:
-        """Write what was held of a scroll, or forget it."""
-        with self._lock:
-            self._drain()
-            self._decide(scroll, is_kept=is_kept)
-
     def _decide(self, scroll: Scroll, *, is_kept: bool) -> None:
+        """Write what was held of a scroll, or forget it."""
         scroll.is_over = True
         if not scroll.is_held:
             return

@@ -454,6 +454,44 @@ async def test_lines_of_many_floods_share_a_bounded_memory(
     assert len(found[-1].items) == lines
 
 
+async def test_threads_that_log_at_once_lose_nothing(small: Tracker) -> None:
+    """Eight threads in one run: each one's lines are in its order, and all are counted."""
+    threads, lines = 8, 300
+
+    def work(name: int) -> None:
+        for number in range(lines):
+            log.info("%d: %03d", name, number)
+
+    async with small.track("shop.x", task_id="x"):
+        await asyncio.gather(*(asyncio.to_thread(work, name) for name in range(threads)))
+    found = await messages(small, "x", limit=10_000)
+    told = [message for message in found if not message.startswith("[")]
+
+    assert threads * lines == len(told) + sum(
+        int(message.split()[1]) for message in found if message.startswith("[")
+    )
+    for name in range(threads):
+        own = [message for message in told if message.startswith(f"{name}:")]
+        assert sorted(own) == own
+
+
+def odd_records() -> list[dict[str, Any]]:
+    """What no logger makes, but a program may hand to one."""
+    return [{"name": None}, {"levelname": None}, {"levelno": "x"}, {"args": 7}, {"msg": None}]
+
+
+async def test_an_odd_record_harms_nobody(small: Tracker) -> None:
+    """The task goes on, and later lines are kept."""
+    async with small.track("shop.x", task_id="x"):
+        for odd in odd_records():
+            record = logging.makeLogRecord({"name": "shop.rows", "levelno": 20, "msg": "x"} | odd)
+            with contextlib.suppress(Exception):
+                logging.root.parent.callHandlers(record)  # type: ignore[union-attr]
+        log.info("after")
+
+    assert "after" == (await messages(small, "x"))[-1]
+
+
 async def test_finalizers_and_signals_may_log_while_a_line_is_taken(small: Tracker) -> None:
     """Whoever logs in the midst of a line never waits for it; nothing is lost."""
     logs = small._core().feature(Logs)
