@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PIECE = 200
 """Lines that a follower reads at once."""
 
-ASK_FIRST, ASK_LAST = 0.25, 2.0
+ASK_FIRST, ASK_LAST = 0.25, 1.0
 """Seconds between two looks of a follower that nobody wakes: half as many again after each look
 that found nothing."""
 

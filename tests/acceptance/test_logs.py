@@ -56,7 +56,7 @@ async def test_a_tail_follows_a_worker(
     """Another process sees lines while the task runs, and ends soon after it."""
     async with start_project(database_url) as (project, workers):
         workers.worker(1, "--log-level", "INFO")
-        task_id = await project.kiq("shop.talks", 7, 20, 0.1)
+        task_id = await project.kiq("shop.talks", 7, 40, 0.1)
         running, told = 0, []
         async for line in project.tracker.tail(task_id):
             told.append(line.message)
@@ -64,7 +64,7 @@ async def test_a_tail_follows_a_worker(
         end = (await project.tracker.get(task_id)).finished_at
         late = project.tracker.clock.now() / 1e6 - end.timestamp()
 
-    assert [f"7: {number}" for number in range(20)] == told
+    assert [f"7: {number}" for number in range(40)] == told
     assert running > 5
     assert late < 4
 
