@@ -62,7 +62,8 @@ async def follow(writer: Logs, task_id: str | int) -> AsyncGenerator[LogLine, No
     was_quiet = False
     while True:
         execution = await writer.core.reader.get(task_id)  # before the lines: they come before it
-        await writer.flush(writer.tracker.settings.commit_budget)
+        if not seen or execution.is_completed:  # not at each look: its writes would wake us
+            await writer.flush(writer.tracker.settings.commit_budget)
         is_new = False
         async for line in _unseen(writer, key, seen):
             is_new = True

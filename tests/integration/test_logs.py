@@ -573,6 +573,26 @@ async def test_a_tail_gives_what_is_there_then_what_comes(tracker: Tracker) -> N
     ]
 
 
+async def test_a_tail_does_not_hurry_the_writer(small: Tracker) -> None:
+    """Followed in the process that logs, lines are written as seldom as without it."""
+    logs = small._core().feature(Logs)
+    seen = []
+
+    async def follow() -> None:
+        seen.extend([line.message async for line in small.tail("x")])
+
+    async with small.track("shop.x", task_id="x"):
+        log.info("first")
+        following = asyncio.create_task(follow())
+        for number in range(200):
+            log.info("%d", number)
+            await asyncio.sleep(0.005)
+    await following
+
+    assert ["first", *map(str, range(200))] == seen
+    assert logs.counters["writes"] < 15
+
+
 async def test_a_tail_tells_what_rolled_away(small: Tracker) -> None:
     """A follower that is slower than a flood sees a line for what it missed."""
     total = 0
