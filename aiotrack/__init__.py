@@ -42,9 +42,19 @@ if TYPE_CHECKING:
         release_task_lock,
         task_lock,
     )
+    from aiotrack.logs import TaskLogCollector
     from aiotrack.middleware import TrackerMiddleware
-    from aiotrack.model import Attempt, Cause, Counts, Execution, Page, Stats, TaskStatus
-    from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow
+    from aiotrack.model import (
+        Attempt,
+        Cause,
+        Counts,
+        Execution,
+        LogLine,
+        Page,
+        Stats,
+        TaskStatus,
+    )
+    from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow, LogRow
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
 
@@ -83,9 +93,19 @@ _HOMES = {
         "release_task_lock",
         "task_lock",
     ),
+    "aiotrack.logs": ("TaskLogCollector",),
     "aiotrack.middleware": ("TrackerMiddleware",),
-    "aiotrack.model": ("Attempt", "Cause", "Counts", "Execution", "Page", "Stats", "TaskStatus"),
-    "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow"),
+    "aiotrack.model": (
+        "Attempt",
+        "Cause",
+        "Counts",
+        "Execution",
+        "LogLine",
+        "Page",
+        "Stats",
+        "TaskStatus",
+    ),
+    "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow", "LogRow"),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
 }
@@ -111,6 +131,8 @@ __all__ = [
     "LockNotAcquired",
     "LockReentry",
     "LockUnavailable",
+    "LogLine",
+    "LogRow",
     "MissingExtra",
     "NoCurrentExecution",
     "Page",
@@ -122,6 +144,7 @@ __all__ = [
     "Stats",
     "StoreError",
     "StoreUnavailable",
+    "TaskLogCollector",
     "TaskStatus",
     "Tracker",
     "TrackerMiddleware",

@@ -230,7 +230,7 @@ class Lifecycle:
     @property
     def is_started(self) -> bool:
         """Whether an event loop of this process uses it."""
-        return bool(self._cores)
+        return any(not loop.is_closed() for loop in self._cores)
 
     async def shutdown(self) -> None:
         """Write what is left, and close this loop's connections. Harmless when repeated."""

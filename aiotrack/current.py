@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import asyncio
     from types import FrameType
 
+    from aiotrack.logs.scroll import Scroll
     from aiotrack.progress import Progress
     from aiotrack.report import Micros, Origin, Report
     from aiotrack.tracker import Tracker
@@ -50,6 +51,8 @@ class Run:
     progress: Progress | None = None
     home: asyncio.AbstractEventLoop | None = None
     """The event loop of a tracked block; that of a broker's task is known by ``watch``."""
+    logs: Scroll | None = None
+    """What it logged and is not written yet."""
     result: Any = None
     """What a tracked block or function gave; tasks give theirs to TaskIQ."""
 

@@ -154,6 +154,25 @@ class Attempt:
     traceback: str | None = None
 
 
+MARKER = "aiotrack"
+"""The logger of the line that stands for lines that were left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """A line that an attempt logged.
+
+    ``at`` is aware and UTC, on the database's clock; ``level`` a name such as ``"INFO"``. Where
+    lines were left out one of the logger ``"aiotrack"`` stands in their place, and says how many.
+    """
+
+    at: datetime
+    level: str
+    logger: str
+    message: str
+    attempt: int
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """Some rows in order, and the cursor of what follows (None at the end)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -34,6 +35,10 @@ class Settings:
         on_store_failure: What happens to a final report when the journal is full, too: ``drop``
             keeps it in memory as long as there is room, ``block_ack`` lets its task wait.
         pgbouncer: A pooler in transaction mode stands before the database; else it is found out.
+        logs: What tasks write with ``logging`` is kept: ``on``, ``on_failure_only`` (of attempts
+            that fail or are tried again), ``off``.
+        log_level: The lowest level that is kept, a name or a number.
+        log_max_bytes: Logs kept of one attempt: the first half and the last half of so many bytes.
     """
 
     database_url: str | None = None
@@ -46,6 +51,9 @@ class Settings:
     journal_dir: str | None = None
     on_store_failure: str = "drop"
     pgbouncer: bool = False
+    logs: str = "on"
+    log_level: str | int = "INFO"
+    log_max_bytes: int = 65_536
 
     def __post_init__(self) -> None:
         _check(self)
@@ -89,6 +97,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "max_value_bytes": int,
     "max_backlog": int,
     "pgbouncer": _boolean,
+    "logs": str.lower,
+    "log_max_bytes": int,
 }
 
 
@@ -103,6 +113,13 @@ def _check(settings: Settings) -> None:
     """Refuse values outside their range, by name."""
     if settings.durability not in {"commit", "async"}:
         raise InvalidSetting("durability", f"{settings.durability!r} is not 'commit' or 'async'")
+    if settings.logs not in {"on", "on_failure_only", "off"}:
+        fault = f"{settings.logs!r} is not 'on', 'on_failure_only' or 'off'"
+        raise InvalidSetting("logs", fault)
+    try:
+        level_of(settings.log_level)
+    except ValueError as error:
+        raise InvalidSetting("log_level", str(error)) from None
     if settings.on_store_failure not in {"drop", "block_ack"}:
         fault = f"{settings.on_store_failure!r} is not 'drop' or 'block_ack'"
         raise InvalidSetting("on_store_failure", fault)
@@ -112,6 +129,7 @@ def _check(settings: Settings) -> None:
         "commit_budget": (0.0, 60.0),
         "max_value_bytes": (256, 16 * 1024 * 1024),
         "max_backlog": (100, 10_000_000),
+        "log_max_bytes": (1024, 16 * 1024 * 1024),
     }
     for key, (low, high) in ranges.items():
         value = getattr(settings, key)
@@ -119,6 +137,22 @@ def _check(settings: Settings) -> None:
             raise InvalidSetting(key, f"{value!r} is not a number")
         if not low <= value <= high:
             raise InvalidSetting(key, f"{value} is outside {low} to {high}")
+
+
+def level_of(word: object) -> int:
+    """Give the number of a level of `logging`: a name in any case, or a number.
+
+    Raises:
+        ValueError: Nobody knows the level.
+    """
+    text = str(word).strip().upper()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    known = logging.getLevelNamesMapping()
+    if isinstance(word, bool) or text not in known:
+        names = ", ".join(sorted(known, key=lambda name: known[name]))
+        raise ValueError(f"{word!r} is no level: use a number or one of {names}")
+    return known[text]
 
 
 def masked(url: str) -> str:

@@ -17,7 +17,8 @@ from aiotrack.current import CURRENT, Run
 from aiotrack.following import Following
 from aiotrack.labels import parameters
 from aiotrack.locks.verbs import Listing, Locks, task_lock
-from aiotrack.model import TaskStatus
+from aiotrack.logs import Logs, follow, page
+from aiotrack.model import LogLine, Page, TaskStatus
 from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
@@ -47,7 +48,7 @@ class Tracker(Following, Checkpoints):
         InvalidSetting: A value cannot be used; the message names it.
     """
 
-    features: ClassVar = (Locks,)
+    features: ClassVar = (Locks, Logs)
 
     @property
     def locks(self) -> Listing:
@@ -291,6 +292,49 @@ class Tracker(Following, Checkpoints):
             return around_sync
 
         return decorate
+
+    async def logs(
+        self,
+        task_id: str | int,
+        *,
+        attempt: int | None = None,
+        level: str | int | None = None,
+        limit: int = 200,
+        after: str | None = None,
+    ) -> Page[LogLine]:
+        """Give a page of what an execution logged, in the order of its attempts.
+
+        Args:
+            task_id: The execution.
+            attempt: Only this attempt's lines.
+            level: The lowest level, a name or a number.
+            limit: Lines of the page, 1 to 10,000.
+            after: ``next`` of the page before, with the same filters.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+            InvalidQuery: A level, limit, attempt or cursor that cannot be served.
+            StoreUnavailable: The database did not answer.
+        """
+        writer = (await self._flushed()).feature(Logs)
+        return await page(writer, task_id, attempt=attempt, level=level, limit=limit, after=after)
+
+    async def tail(self, task_id: str | int) -> AsyncIterator[LogLine]:
+        """Yield what an execution logged and, as it comes, what it logs; ends when it is over.
+
+        A slow consumer misses nothing that is kept: lines are read from the database.
+
+        Args:
+            task_id: The execution.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+            StoreUnavailable: The database did not answer.
+        """
+        lines = follow((await self._flushed()).feature(Logs), task_id)
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                yield line
 
 
 async def _committed(recorder: Recorder, run: Run, report: Report) -> None:

@@ -66,8 +66,13 @@ COLUMNS = {
     "requeues": "How often the message was requeued before this run.",
     "state": "What `tracker.checkpoint` was given, as JSON.",
     "run_started_at": "When the run that wrote it started.",
-    "seq": "Order within the run.",
-    "at": "When it was written.",
+    "began_at": "When the run began that logged it.",
+    "seq": "Order within the run; of lines numbers are left out with those left out.",
+    "at": "When it was written, or logged.",
+    "level_number": "The level as a number.",
+    "level": "The level's name.",
+    "logger": "The logger's name; `aiotrack` for the line that stands for lines left out.",
+    "message": "What was logged, with its traceback, masked and bounded.",
     "set_aside": "The run did not do the task's work. Nothing sets it yet.",
 }
 TABLES = {
@@ -77,6 +82,8 @@ are the recorder's bookkeeping: read them, but do not rely on them.""",
 see [plain rows](../decisions/003-plain-rows.md). `tracker.attempts` reads both.""",
     "aiotrack_checkpoints": """One row for each execution that called `tracker.checkpoint`: see
 [checkpoints](../how-to/checkpoints.md).""",
+    "aiotrack_logs": """One row for each line that an attempt logged:
+[keep task logs](../how-to/keep-task-logs.md). Delete them by `task_id` with their execution.""",
 }
 SETTINGS_TEXT = f"""# Settings
 
@@ -90,10 +97,10 @@ TABLES_TEXT = f"""# Tables
 
 {NOTE}
 
-The models are `aiotrack.ExecutionRow` and `aiotrack.AttemptRow`: [join them to your
-own](../how-to/join-your-own-tables.md). On SQLite, times are whole microseconds since 1970 UTC and
-JSON is text; the models turn both into Python values. The table `{VERSION_TABLE}` holds the
-schema's version."""
+The models are `aiotrack.ExecutionRow`, `aiotrack.AttemptRow` and `aiotrack.LogRow`:
+[join them to your own](../how-to/join-your-own-tables.md). On SQLite, times are whole microseconds
+since 1970 UTC and JSON is text; the models turn both into Python values. The table
+`{VERSION_TABLE}` holds the schema's version."""
 ERRORS_TEXT = f"""# Errors
 
 {NOTE}

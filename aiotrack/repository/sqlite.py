@@ -62,7 +62,7 @@ class SqliteWriter:
             StoreUnavailable: The file did not take them; they may be written again.
         """
         batch = Batch.of(reports)
-        await self._run(lambda connection: _write(connection, batch))
+        await self.run(lambda connection: _write(connection, batch))
 
     async def modify(self, task_id: str, change: Callable[[History], Iterable[Report]]) -> None:
         """Add the reports that *change* makes from the history of *task_id*, in one transaction.
@@ -70,19 +70,25 @@ class SqliteWriter:
         Raises:
             ExecutionNotFound: There is no such row.
         """
-        await self._run(lambda connection: _modify(connection, task_id, change))
+        await self.run(lambda connection: _modify(connection, task_id, change))
 
     async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
         """Run one statement in a transaction of its own, and give its rows."""
         words = re.sub(r"\$\d+", "?", statement)
-        return await self._run(lambda connection: connection.execute(words, values).fetchall())
+        return await self.run(lambda connection: connection.execute(words, values).fetchall())
 
     async def release(self) -> None:
         """Close the connection until the next write; the thread ends with this object."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._disconnect)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do *work* in a transaction of its own, in the thread that writes.
+
+        Raises:
+            PoisonError: SQLite blames the data.
+            StoreUnavailable: The file did not take it.
+        """
         try:
             done = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
         except RuntimeError as error:  # no threads any more: the interpreter ends

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aiotrack.clock import Clock
@@ -19,7 +18,8 @@ from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError, StoreUnava
 from aiotrack.report import History, Report, is_unsettled, settled
 from aiotrack.repository import migrations, schema
 from aiotrack.repository.batch import PoisonError
-from aiotrack.repository.dialects import make_engine, parse_url, shown_url, sqlite_path
+from aiotrack.repository.dialects import make_engine, parse_url, sqlite_path
+from aiotrack.repository.faults import FAULTS, explain
 from aiotrack.repository.hosts import hosts_of
 from aiotrack.repository.poison import without_values
 from aiotrack.repository.probe import is_pooled
@@ -44,16 +44,6 @@ TIME = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 
 CLOSE_WAIT = 0.5
 """Seconds at a close for reads and changes that are under way: a healthy database needs less."""
-
-FAULTS = (
-    SQLAlchemyError,
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""What an unreachable database raises: drivers let raw socket errors through."""
 
 
 def _to_nobody(_: Sequence[Report]) -> None:
@@ -234,6 +224,16 @@ class Repository:
         except PoisonError as error:
             raise StoreError(f"the database refuses a value: {error}") from error
 
+    async def in_sqlite(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do *work* in a transaction of the one thread that writes to a SQLite file.
+
+        Raises:
+            PoisonError: SQLite blames the data.
+            StoreUnavailable: The file did not take it.
+        """
+        assert isinstance(self._writer, SqliteWriter)
+        return await self._writer.run(work)
+
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection for reading; its transaction ends with the block.
@@ -247,7 +247,7 @@ class Repository:
         except StoreError:
             raise
         except FAULTS as error:
-            raise _explain(error, self.engine) from error
+            raise explain(error, self.engine) from error
 
     async def apart(self, work: Coroutine[Any, Any, T]) -> T:
         """Run *work* in a task of its own: a caller's cancellation never reaches a connection."""
@@ -288,7 +288,7 @@ class Repository:
                 found = await self.version()
                 await self._learn_time()
         except TimeoutError as error:
-            raise _explain(error, self.engine) from error
+            raise explain(error, self.engine) from error
         if found is None:
             found = await self._migrate("head", only_empty=True)
         if found < HEAD:
@@ -338,7 +338,7 @@ class Repository:
             async with engine.connect() as connection:
                 yield connection
         except FAULTS as error:
-            raise _explain(error, engine) from error
+            raise explain(error, engine) from error
         finally:
             await engine.dispose()
 
@@ -364,25 +364,3 @@ class Repository:
     async def _relearn_time(self) -> None:
         with contextlib.suppress(StoreError):  # then the next time
             await self._learn_time()
-
-
-def _explain(error: BaseException, engine: AsyncEngine) -> StoreUnavailable:
-    """Say which database failed and what to try, without its password."""
-    where = shown_url(engine.url)
-    cause = getattr(error, "orig", None) or error
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    advice = ""
-    if state == "3D000":
-        advice = f": create it first (createdb {engine.url.database})"
-    elif state in {"28P01", "28000"}:
-        advice = ": check user and password in the URL"
-    elif state in {"26000", "42P05"}:
-        advice = (
-            ": a pooler stands before it: set AIOTRACK_PGBOUNCER=true; an engine of your own needs "
-            "connect_args={'statement_cache_size': 0, ...}"
-        )
-    elif isinstance(error, (OSError, TimeoutError)) and not isinstance(error, DBAPIError):
-        advice = ": is the server running, and are host and port right?"
-    elif isinstance(error, InvalidRequestError):
-        advice = ": check the URL's driver"
-    return StoreUnavailable(f"cannot use the database {where}: {cause}{advice}")

@@ -191,3 +191,20 @@ class CheckpointRow(Base):
     run_id: Mapped[str] = mapped_column(Text)
     seq: Mapped[int] = mapped_column(BIG)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class LogRow(Base):
+    """A line that an attempt logged. Whoever deletes an execution deletes its lines by task_id."""
+
+    __tablename__ = "aiotrack_logs"
+
+    task_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    began_at: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    run_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(Integer)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    level_number: Mapped[int] = mapped_column(Integer)
+    level: Mapped[str] = mapped_column(Text)
+    logger: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(Text)

@@ -29,6 +29,8 @@ from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBr
 
 from aiotrack import Tracker, TrackerMiddleware, current_execution, tracking
 
+log = logging.getLogger("shop")
+
 QUEUE_VARIABLE = "ACCEPTANCE_QUEUE"
 BIG = "x" * 200_000
 
@@ -87,6 +89,7 @@ class Project:
         self.scheduler = TaskiqScheduler(self.broker, [self.source])
         add_tasks(self.broker, self.tracker)
         add_retried_tasks(self.broker)
+        add_talking_tasks(self.broker)
 
     @classmethod
     def from_environment(cls) -> Project:
@@ -236,6 +239,22 @@ def add_retried_tasks(broker: AsyncBroker) -> None:
         if attempt() < 2:
             raise OSError(f"attempt {attempt()} of {number}")
         return f"attempt {attempt()}"
+
+
+def add_talking_tasks(broker: AsyncBroker) -> None:
+    """Register tasks that log, each in a way of its own."""
+
+    @broker.task("shop.talks")
+    async def talks(name: int, lines: int, pause: float = 0.0) -> None:
+        for number in range(lines):
+            log.info("%d: %d", name, number)
+            await asyncio.sleep(pause)
+
+    @broker.task("shop.talks_in_a_thread")
+    def talks_in_a_thread(name: int, lines: int) -> None:
+        for number in range(lines):
+            log.info("%d: %d", name, number)
+            time.sleep(0)
 
 
 def attempt() -> int:

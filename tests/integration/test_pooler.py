@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from aiotrack import Tracker
+from aiotrack import TaskLogCollector, Tracker
 from aiotrack.clock import Clock
 from aiotrack.errors import AioTrackError, StoreUnavailable
 from aiotrack.repository import Repository
@@ -76,8 +76,13 @@ async def one_of_many(tracker: Tracker, url: str, task_id: str, step: int) -> No
             await tracker.recorder().commit(run_report(task_id, attempt=2), at_once=True)
         case 3:
             await tracker.progress(step % 100, task_id=task_id)
-        case 4 | 5:
+        case 4:
             assert task_id == (await tracker.get(task_id)).task_id
+        case 5:
+            with TaskLogCollector(task_id, tracker=tracker):
+                log.warning("step %d", step)
+            page = await tracker.logs(task_id, limit=500)
+            assert page.items[-1].message == f"step {step}"
         case 6:
             await tracker.attempts(task_id)
         case 7:

@@ -12,9 +12,11 @@ from aiotrack import (
     Counts,
     Execution,
     ExecutionNotFound,
+    LogLine,
     Page,
     Settings,
     Stats,
+    TaskLogCollector,
     TaskStatus,
     Tracker,
     TrackerMiddleware,
@@ -74,6 +76,16 @@ async def writes(tracker: Tracker) -> None:
         assert_type(run.task_id, str)
         assert_type(await tracker.checkpoint({"row": 7}), bool)
         await tracker.last_checkpoint()
+
+
+async def logged(tracker: Tracker) -> None:
+    page = await tracker.logs("7", attempt=1, level="WARNING", limit=10, after=None)
+    assert_type(page.items, list[LogLine])
+    async for line in tracker.tail(7):
+        assert_type(line.at, datetime)
+        assert_type(line.message, str)
+    with TaskLogCollector("7", level=10, logger="app") as collector:
+        assert_type(collector, TaskLogCollector)
 
 
 async def decorated(tracker: Tracker) -> None:
