@@ -46,6 +46,8 @@ class Run:
     is_told: bool = False
     """Whether a report of it was made."""
     progress: Progress | None = None
+    home: asyncio.AbstractEventLoop | None = None
+    """The event loop of a tracked block; a task knows its own."""
     result: Any = None
     """What a tracked block or function gave; tasks give theirs to TaskIQ."""
 
@@ -59,9 +61,9 @@ class Run:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop of a broker's task; plain code does not tell."""
+        """The event loop that it runs in; sync code that is tracked has none."""
         watch = self.watch
-        return None if watch is None else watch[0].get_loop()
+        return self.home if watch is None else watch[0].get_loop()
 
     @property
     def is_nested(self) -> bool:

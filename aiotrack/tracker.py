@@ -212,6 +212,7 @@ class Tracker(Records, Checkpoints):
             metadata=metadata or {},
             task_id=task_id,
         )
+        run.home = asyncio.get_running_loop()
         recorder = self.recorder()
         recorder.begin(run)
         run.token = CURRENT.set(run)
