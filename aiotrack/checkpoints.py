@@ -163,7 +163,7 @@ class Checkpoints(Lifecycle):
         else:
             work.close()
             raise RuntimeError("an event loop runs in this thread: await the async verb instead")
-        loop = (None if run is None else run.loop) or self._living_loop()
+        loop = (None if run is None else run.loop) or self.living_loop()
         if loop is None or loop.is_closed():
             work.close()
             raise StoreUnavailable("no event loop can reach the database: start the tracker first")

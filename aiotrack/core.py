@@ -59,7 +59,7 @@ class Core:
         from aiotrack.repository.read import Reader
 
         settings = tracker.settings
-        self.live = Live()
+        self.live = Live(tracker.redis, settings.namespace)
         self.repository: Repository = Repository(
             tracker.database,
             clock=tracker.clock,
@@ -98,6 +98,7 @@ class Core:
             async with asyncio.timeout_at(end):
                 for feature in self.features:
                     await _closed(feature, for_good=for_good)
+                await self.live.close()
                 await (self.repository.close() if for_good else self.repository.release())
         if for_good:
             self.at_process_end()
@@ -161,7 +162,7 @@ class Lifecycle:
     ) -> None:
         self.settings = settings if isinstance(settings, Settings) else Settings.load(settings)
         self.database: str | AsyncEngine = _checked(database or self.settings.database_url)
-        self.redis = redis or self.settings.redis_url
+        self.redis = _checked_redis(redis or self.settings.redis_url)
         self.clock = Clock()
         self.worker_id = _new_worker_id()
         self._redacted: tuple[str | re.Pattern[str], ...] = ()
@@ -175,6 +176,11 @@ class Lifecycle:
         self.brokers: list[AsyncBroker] = []
         """Those whose middleware reports here."""
         _EVERY.add(self)
+
+    def __repr__(self) -> str:
+        url = self.database
+        told = masked(url) if isinstance(url, str) else url.url.render_as_string()
+        return f"{type(self).__name__}({told!r})"
 
     async def __aenter__(self) -> Self:
         await self.startup()
@@ -221,6 +227,11 @@ class Lifecycle:
             log.error("executions are not being recorded for now: %s", error)
         core.recorder.start()
 
+    @property
+    def is_started(self) -> bool:
+        """Whether an event loop of this process uses it."""
+        return bool(self._cores)
+
     async def shutdown(self) -> None:
         """Write what is left, and close this loop's connections. Harmless when repeated."""
         core = self._cores.get(asyncio.get_running_loop())
@@ -243,7 +254,7 @@ class Lifecycle:
 
     def report_from_anywhere(self, report: Report) -> None:
         """Take a report from sync code, in the loop's thread or another one."""
-        loop = self._living_loop()
+        loop = self.living_loop()
         if loop is None:
             log.error("%s is not recorded: start the tracker first", report.origin.task_name)
             return
@@ -257,7 +268,7 @@ class Lifecycle:
             with contextlib.suppress(RuntimeError):  # it was closed just now
                 loop.call_soon_threadsafe(lambda: self.recorder().add(report))
 
-    def _living_loop(self) -> asyncio.AbstractEventLoop | None:
+    def living_loop(self) -> asyncio.AbstractEventLoop | None:
         """Give the loop that was used last, or another one if it has gone."""
         loop = self._loop
         if loop is None or loop.is_closed():
@@ -284,6 +295,14 @@ class Lifecycle:
             False when the time was over first.
         """
         return await self._core().recorder.flush(timeout)
+
+    def feature(self, kind: type[F]) -> F:
+        """Give the running loop's feature of a kind.
+
+        Raises:
+            LookupError: The tracker has none.
+        """
+        return self._core().feature(kind)
 
     def recorder(self) -> Recorder:
         """Give the recorder of the running loop."""
@@ -329,6 +348,13 @@ class Lifecycle:
 
 
 _EVERY: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
+
+
+def started() -> list[Lifecycle]:
+    """Give the trackers that this process uses."""
+    return [tracker for tracker in _EVERY if tracker.is_started]
+
+
 _INHERITED: list[Core] = []
 """What a parent of this process had: never used, never closed."""
 
@@ -359,3 +385,12 @@ def _checked(database: str | AsyncEngine | None) -> str | AsyncEngine:
             "or sqlite+aiosqlite:///file.db",
         )
     return database
+
+
+def _checked_redis(redis: str | Redis | None) -> str | Redis | None:
+    """Refuse at once what is no address of Redis; its package is loaded on use."""
+    if isinstance(redis, str) and not redis.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidSetting(
+            "redis", f"{masked(redis)!r} is not a URL: write redis://user:password@host:6379/0"
+        )
+    return redis

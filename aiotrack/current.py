@@ -42,12 +42,14 @@ class Run:
     """TaskIQ's, in which it failed."""
     resent: bool = False
     """A message with this task_id was sent while it ran: a retry, whatever the result says."""
+    is_set_aside: bool = False
+    """Another delivery of the same work lives: its result is the one that counts."""
     is_over: bool = False
     is_told: bool = False
     """Whether a report of it was made."""
     progress: Progress | None = None
     home: asyncio.AbstractEventLoop | None = None
-    """The event loop of a tracked block; a task knows its own."""
+    """The event loop of a tracked block; that of a broker's task is known by ``watch``."""
     result: Any = None
     """What a tracked block or function gave; tasks give theirs to TaskIQ."""
 
@@ -61,7 +63,7 @@ class Run:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop that it runs in; sync code that is tracked has none."""
+        """The event loop that it runs in, or that runs its thread; None in plain sync code."""
         watch = self.watch
         return self.home if watch is None else watch[0].get_loop()
 

@@ -11,6 +11,13 @@
     ├── InvalidValue (ValueError)            an argument outside its range, a time without an offset
     ├── InvalidSetting (ValueError)          a setting or URL that cannot be used
     ├── MissingExtra (ImportError)           an optional package is not installed
+    ├── WaitTimeout (TimeoutError)           an execution did not end in time
+    ├── SlowConsumer                         who follows many executions does not read
+    ├── LockError
+    │   ├── LockNotAcquired                  others hold the lock
+    │   │   └── LockReentry                  this very task holds it
+    │   ├── LockLost                         it was ours, and is not any more
+    │   └── LockUnavailable                  Redis does not answer: nobody knows who holds it
     └── StoreError
         ├── StoreUnavailable                 the database did not answer, or refused
         ├── QueryTimeout (TimeoutError)      no index serves the filter and two seconds were over
@@ -22,6 +29,12 @@ kebab-case name that a machine can read.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiotrack.model import Execution
 
 
 class AioTrackError(Exception):
@@ -118,6 +131,84 @@ class MissingExtra(AioTrackError, ImportError):
         super().__init__(
             f"{feature} needs the package '{package}': type  pip install 'aiotrack[{extra}]'",
             name=package,
+        )
+
+
+class WaitTimeout(AioTrackError, TimeoutError):
+    """An execution did not end in time; ``execution`` is what was known last."""
+
+    code = "wait-timeout"
+
+    def __init__(self, execution: Execution, seconds: float) -> None:
+        self.execution = execution
+        self.seconds = seconds
+        super().__init__(
+            f"{execution.task_name} {execution.task_id!r} is {execution.status} after {seconds:g} s"
+        )
+
+
+class SlowConsumer(AioTrackError):
+    """Who follows many executions did not read for long; begin anew, or narrow the filter."""
+
+    code = "slow-consumer"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "more than 10,000 executions changed since the last one was read: "
+            "read faster, narrow the filter, or begin anew from list()"
+        )
+
+
+class LockError(AioTrackError):
+    """A lock could not be had, or kept; ``name`` says which."""
+
+    code = "lock-error"
+    name: str
+
+
+class LockNotAcquired(LockError):
+    """Others hold the lock; ``holder`` is what is known of them (task_id, worker, ...)."""
+
+    code = "lock-not-acquired"
+
+    def __init__(self, name: str, holder: Mapping[str, Any]) -> None:
+        self.name = name
+        self.holder = holder
+        told = ", ".join(f"{key} {value}" for key, value in holder.items() if value is not None)
+        super().__init__(f"lock {name!r} is held{f' by {told}' if told else ''}")
+
+
+class LockReentry(LockNotAcquired):
+    """The task that asks for the lock holds it already: it would wait for itself."""
+
+    code = "lock-reentry"
+
+    def __init__(self, name: str, holder: Mapping[str, Any]) -> None:
+        super().__init__(name, holder)
+        self.args = (f"lock {name!r} is held by this very task: it would wait for itself",)
+
+
+class LockLost(LockError):
+    """The lock was ours, and is not any more: what was done since may have been done twice."""
+
+    code = "lock-lost"
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"lock {name!r} was lost: {reason}")
+
+
+class LockUnavailable(LockError):
+    """Redis does not answer or refuses, so that nobody knows who holds the lock."""
+
+    code = "lock-unavailable"
+
+    def __init__(self, name: str, reason: object) -> None:
+        self.name = name
+        super().__init__(
+            f"lock {name!r} cannot be taken or freed: {reason or type(reason).__name__}; "
+            "is Redis running, and is redis= or AIOTRACK_REDIS_URL right?"
         )
 
 

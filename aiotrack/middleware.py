@@ -77,7 +77,7 @@ def _complain(where: str, error: BaseException) -> None:
     kind = (where, type(error))
     if kind not in _complained:
         _complained.add(kind)
-        told = format_traceback(error, _ENCODER)  # of a stranger's error, without its secrets
+        told = format_traceback(error, _ENCODER)  # without a stranger's secrets
         log.error("aiotrack's %s failed; the task goes on\n%s", where, told)
 
 
@@ -350,7 +350,11 @@ class TrackerMiddleware(TaskiqMiddleware):
         return report
 
     def _without_result(self, run: Run, message: TaskiqMessage, duration: float) -> Report:
-        """Tell a requeue from a task that simply wants no result kept."""
+        """Tell a requeue, and a copy set aside, from a task that wants no result kept."""
+        if run.is_set_aside:
+            report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)
+            report.error = "another delivery of it is running"
+            return report
         if number(message.labels.get(REQUEUES)) > run.requeues:
             return self.tracker.report_of(run, Witness.HANDED_BACK, TaskStatus.PENDING, duration)
         return self.tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)

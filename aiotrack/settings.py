@@ -21,8 +21,8 @@ class Settings:
     Attributes:
         database_url: An SQLAlchemy URL; None means the file ``aiotrack.db`` in the working
             directory.
-        redis_url: ``redis://...``; None means no Redis. No feature of this release uses it.
-        namespace: Prefix of every Redis key; no feature of this release uses it.
+        redis_url: ``redis://...``; None means no Redis: who follows executions asks the database.
+        namespace: Prefix of every Redis key: two projects on one Redis share nothing.
         durability: ``commit``: a send waits until its PENDING is committed; ``async``: it does not.
             The end of a run waits in both.
         commit_budget: Seconds that a hook waits for a commit before it lets the task go on.

@@ -9,17 +9,21 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
 from aiotrack.checkpoints import Checkpoints
 from aiotrack.current import CURRENT, Run
+from aiotrack.following import Following
 from aiotrack.labels import parameters
+from aiotrack.locks.verbs import Listing, Locks, task_lock
 from aiotrack.model import TaskStatus
 from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
-from aiotrack.records import Records
 from aiotrack.report import Report, Witness
+
+if TYPE_CHECKING:
+    from aiotrack.locks.lock import TaskLock
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +31,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Records, Checkpoints):
+class Tracker(Following, Checkpoints):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
@@ -42,6 +46,28 @@ class Tracker(Records, Checkpoints):
     Raises:
         InvalidSetting: A value cannot be used; the message names it.
     """
+
+    features: ClassVar = (Locks,)
+
+    @property
+    def locks(self) -> Listing:
+        """Who holds which lock: ``list()``, ``info(name)``, ``force_release(name)``."""
+        return Listing(self)
+
+    def lock(
+        self,
+        name: str,
+        *,
+        key: object = None,
+        ttl: float = 60.0,
+        wait: float = 0.0,
+        renew: bool = True,
+        on_lost: str = "cancel",
+    ) -> TaskLock:
+        """Make a lock in this tracker's Redis; see `aiotrack.task_lock`."""
+        return task_lock(
+            name, key=key, ttl=ttl, wait=wait, renew=renew, on_lost=on_lost, tracker=self
+        )
 
     def report_of(
         self, run: Run, witness: Witness, status: TaskStatus, duration: float | None = None
@@ -59,7 +85,7 @@ class Tracker(Records, Checkpoints):
             run.run_id,
             run.attempt,
             run.requeues,
-            False,
+            run.is_set_aside,
             run.worker,
             run.started_at,
             finished,
@@ -147,7 +173,6 @@ class Tracker(Records, Checkpoints):
             (run.progress or self._progress_of(run, loop)).put(values)
 
     def _progress_of(self, run: Run, loop: asyncio.AbstractEventLoop) -> Progress:
-
         def hand_over() -> None:
             if run.is_over:
                 made.forget()
@@ -174,7 +199,7 @@ class Tracker(Records, Checkpoints):
         try:
             return asyncio.get_running_loop()
         except RuntimeError:
-            return self._living_loop()
+            return self.living_loop()
 
     @contextlib.asynccontextmanager
     async def track(
@@ -266,8 +291,6 @@ class Tracker(Records, Checkpoints):
             return around_sync
 
         return decorate
-
-    # ── records ─────────────────────────────────────────────────────────────────────────────────
 
 
 async def _committed(recorder: Recorder, run: Run, report: Report) -> None:

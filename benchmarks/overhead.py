@@ -19,7 +19,7 @@ import sends
 from harness import Lab, chosen, parser, save
 from variants import VARIANTS
 
-OURS = ["untracked", "control", "postgres", "sqlite"]
+OURS = ["untracked", "control", "postgres", "everything", "sqlite"]
 
 
 def main() -> None:

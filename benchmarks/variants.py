@@ -62,6 +62,13 @@ def aiotrack(broker: Any, target: Target) -> Any:
     return broker.with_middlewares(TrackerMiddleware(Tracker(target.database)))
 
 
+def everything(broker: Any, target: Target) -> Any:
+    from aiotrack import Tracker, TrackerMiddleware
+
+    tracker = Tracker(target.database, redis=target.redis, settings={"namespace": target.queue})
+    return broker.with_middlewares(TrackerMiddleware(tracker))
+
+
 def naive(broker: Any, target: Target) -> Any:
     from neighbours import NaiveMiddleware
 
@@ -110,6 +117,13 @@ VARIANTS = {
             name="postgres",
             label="aiotrack, Postgres",
             add=aiotrack,
+            database="postgres",
+            counts=_OURS,
+        ),
+        Variant(
+            name="everything",
+            label="aiotrack, Postgres, all features on",
+            add=everything,
             database="postgres",
             counts=_OURS,
         ),

@@ -103,7 +103,7 @@ def _hides_secrets(execution: Execution) -> bool:
 
 def kinds() -> list[Kind]:
     """Give every kind, in the order in which they are sent."""
-    return [*_simple(), *_repeated(), *_long(), *_values(), *_linked()]
+    return [*_simple(), *_repeated(), *_long(), *_values(), *_linked(), *_locked()]
 
 
 def _simple() -> list[Kind]:
@@ -208,5 +208,38 @@ def _linked() -> list[Kind]:
                 title="is sent by a task",
                 evidence=lambda it: f"parent_task_id={it.parent_task_id}",
             ),
+        ),
+    ]
+
+
+def _is_skipped(execution: Execution) -> bool:
+    told = execution.result if isinstance(execution.result, dict) else {}
+    return told.get("status") == "skipped" and "skipped_by" in execution.metadata
+
+
+def _has_waited(execution: Execution) -> bool:
+    waited = execution.metadata.get("waited_ms")
+    return isinstance(waited, int) and waited > 100
+
+
+def _locked() -> list[Kind]:
+    return [
+        Kind(
+            title="holds the lock of its work",
+            send=lambda: tasks.count_stock.kiq("Berlin"),
+            proof=lambda it: it.result == len("Berlin"),
+        ),
+        Kind(
+            title="is skipped: it runs already",
+            send=lambda: tasks.count_stock.kiq("Berlin"),
+            proof=_is_skipped,
+            evidence=lambda it: f"skipped_by={it.metadata.get('skipped_by')}",
+        ),
+        Kind(title="takes a lock", send=lambda: tasks.move_stock.kiq(1)),
+        Kind(
+            title="waits for the lock, and is woken",
+            send=lambda: tasks.move_stock.kiq(2),
+            proof=_has_waited,
+            evidence=lambda it: f"waited {it.metadata.get('waited_ms')} ms",
         ),
     ]

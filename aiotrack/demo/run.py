@@ -32,7 +32,7 @@ PATIENCE = 60.0
 """Seconds until tasks that did not end are given up; an idle machine needs six."""
 
 PAUSE = 0.12
-"""Seconds between two looks at the records."""
+"""Seconds between two drawings of the screen."""
 
 REDIS_TIMEOUT = 3.0
 """Seconds within which a Redis that the user named must answer."""
@@ -146,15 +146,26 @@ async def _play(worker: Worker, stack: ExitStack, console: Console) -> tuple[Boa
 async def _follow(
     board: Board, worker: Worker, screen: Screen, tracker: Tracker, *, prefix: str
 ) -> None:
-    """Show the records until all are final."""
+    """Show the records, as this process hears of the worker's changes, until all are final."""
+
+    async def hear() -> None:
+        async for execution in tracker.watch(text=prefix):
+            board.update([execution])
+
     end = time.monotonic() + PATIENCE
-    while not board.is_over and time.monotonic() < end:
-        page = await tracker.list(text=prefix, limit=500)
-        board.update(page.items)
-        screen.show(board)
-        if not worker.is_running:
-            raise DemoFailed(f"the worker died; its last words:\n{worker.last_words()}")
-        await asyncio.sleep(PAUSE)
+    hearing = asyncio.create_task(hear())
+    try:
+        await asyncio.sleep(PAUSE)  # what was there before it hears is asked for
+        board.update((await tracker.list(text=prefix, limit=500)).items)
+        while not board.is_over and not hearing.done() and time.monotonic() < end:
+            screen.show(board)
+            if not worker.is_running:
+                raise DemoFailed(f"the worker died; its last words:\n{worker.last_words()}")
+            await asyncio.sleep(PAUSE)
+    finally:
+        hearing.cancel()
+    if hearing.done():
+        hearing.result()
 
 
 async def _redis(options: Options, stack: ExitStack, console: Console) -> str:

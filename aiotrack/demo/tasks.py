@@ -15,7 +15,13 @@ from taskiq import Context, SimpleRetryMiddleware, TaskiqDepends
 from taskiq.serializers import JSONSerializer
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-from aiotrack import Tracker, TrackerMiddleware, current_execution
+from aiotrack import (
+    Tracker,
+    TrackerMiddleware,
+    current_execution,
+    prevent_duplicate_task,
+    task_lock,
+)
 
 REDIS_URL = os.environ.get("AIOTRACK_REDIS_URL", "redis://127.0.0.1:6379/0")
 RUN = os.environ.get("AIOTRACK_DEMO_RUN", "demo")
@@ -153,6 +159,25 @@ async def wait_for_file(file: str, context: Context = TaskiqDepends()) -> str:
 async def reprice(articles: int) -> None:
     """Take longer than its time limit of one second."""
     await asyncio.sleep(articles)
+
+
+@broker.task("stock.count")
+@prevent_duplicate_task("count-stock", lock_param="shop")
+async def count_stock(shop: str) -> int:
+    """Not run while the same shop is being counted: a second send is skipped, and says by whom."""
+    await asyncio.sleep(1.0)
+    return len(shop)
+
+
+@broker.task("stock.move")
+async def move_stock(shelf: int) -> int:
+    """Wait for a lock: one moves at a time, and the next is woken when it is free."""
+    begun = time.monotonic()
+    async with task_lock("move-stock", wait=10):
+        waited = time.monotonic() - begun
+        await tracker.progress(50, waited_ms=round(waited * 1000))
+        await asyncio.sleep(0.8)
+    return shelf
 
 
 @broker.task("accounts.sign_in")

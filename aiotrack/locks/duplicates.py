@@ -1,0 +1,273 @@
+"""``@prevent_duplicate_task``: work that is already running is not done twice at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
+
+from aiotrack.core import Lifecycle
+from aiotrack.current import CURRENT, Run
+from aiotrack.errors import InvalidValue, LockNotAcquired, LockUnavailable
+from aiotrack.locks.names import checked_ttl, lock_name
+from aiotrack.locks.verbs import find_holders
+
+if TYPE_CHECKING:
+    from aiotrack.locks.holders import Holders
+    from aiotrack.locks.renewal import Lease
+    from aiotrack.locks.space import Grant
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LEASE: Final = 30.0
+"""Seconds of the lease, which is renewed: a killed worker blocks the work for that long."""
+
+LOOK: Final = 0.5
+"""Seconds between two looks of a redelivered copy at whether the first delivery lives."""
+
+RUNNING: Final = "task_already_running"
+UNAVAILABLE: Final = "lock_unavailable"
+
+
+def prevent_duplicate_task(
+    lock_name: str,
+    lock_param: str | tuple[str, ...] | list[str] | None = None,
+    timeout: float = 3600,
+    *,
+    on_unavailable: str = "raise",
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let a task's body run only while no other run of the same work does.
+
+    Put it under ``@broker.task``, on an async or sync function. What is held elsewhere is skipped:
+    the body does not run, ``{"success": False, "status": "skipped", "reason":
+    "task_already_running"}`` is returned, and the record says ``metadata["skipped_by"]``. A retry
+    of the same task_id takes over from the attempt before it. A redelivered copy of a message
+    waits until it sees that the first delivery lives, and is then set aside without a result; or
+    takes over, when it does not.
+
+    Args:
+        lock_name: 1 to 128 letters, digits and ``_ . : -``.
+        lock_param: Parameter, or several, whose values tell the work apart; given by keyword, by
+            position or by default they mean the same.
+        timeout: Seconds that the lock is held at most; the body is not ended by it.
+        on_unavailable: With Redis away: ``raise`` `LockUnavailable`, ``run`` all the same, or
+            ``skip`` with the reason ``lock_unavailable``.
+
+    Raises:
+        InvalidValue: An unknown parameter, a name, timeout or word that cannot be meant, or the
+            decorator stands above ``@broker.task``.
+    """
+    names = (lock_param,) if isinstance(lock_param, str) else tuple(lock_param or ())
+    _check(lock_name, timeout, on_unavailable)
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        if hasattr(function, "kiq") or not callable(function):
+            raise InvalidValue(
+                "prevent_duplicate_task goes under @broker.task, next to the function"
+            )
+        signature = inspect.signature(function)
+        unknown = [name for name in names if name not in signature.parameters]
+        if unknown:
+            raise InvalidValue(
+                f"{function.__qualname__}() has no parameter {', '.join(unknown)}: "
+                f"it has {', '.join(signature.parameters) or 'none'}"
+            )
+
+        def guard(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Guard:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            values = tuple(bound.arguments[name] for name in names)
+            key = values[0] if len(values) == 1 else values or None
+            return _Guard(lock_name, key, timeout, on_unavailable)
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
+                own = guard(args, kwargs)
+                skipped = await own.enter()
+                if skipped is not None:
+                    return skipped
+                try:
+                    return await function(*args, **kwargs)
+                finally:
+                    await own.leave()
+
+            return cast("Callable[P, T]", guarded)
+
+        @functools.wraps(function)
+        def guarded_sync(*args: P.args, **kwargs: P.kwargs) -> Any:
+            own = guard(args, kwargs)
+            with _Portal() as call:
+                skipped = call(own.enter)
+                if skipped is not None:
+                    return skipped
+                try:
+                    return function(*args, **kwargs)
+                finally:
+                    call(own.leave)
+
+        return cast("Callable[P, T]", guarded_sync)
+
+    return decorate
+
+
+def _check(name: str, timeout: float, on_unavailable: str) -> None:
+    lock_name(name)
+    if timeout != math.inf:
+        checked_ttl(min(timeout, LEASE) if timeout == timeout else timeout)  # noqa: PLR0124 - NaN
+    if on_unavailable not in {"raise", "run", "skip"}:
+        raise InvalidValue(f"on_unavailable is 'raise', 'run' or 'skip', not {on_unavailable!r}")
+
+
+def _skipped(reason: str) -> dict[str, Any]:
+    return {"success": False, "status": "skipped", "reason": reason}
+
+
+class _Guard:
+    """The lock of one call."""
+
+    def __init__(self, name: str, key: object, timeout: float, on_unavailable: str) -> None:
+        self._name = lock_name(name, key)
+        self._key = key
+        self._timeout = timeout
+        self._ttl = min(timeout, LEASE)
+        self._on_unavailable = on_unavailable
+        self._holders: Holders | None = None
+        self._lease: Lease | None = None
+
+    async def enter(self) -> dict[str, Any] | None:
+        """Take the lock; give what the call returns when its body must not run.
+
+        Raises:
+            LockUnavailable: Redis is away, and that is to be raised.
+            NoResultError: This is a second delivery of work that another worker does.
+        """
+        try:
+            self._holders = find_holders(None)
+            return await self._enter(self._holders, CURRENT.get())
+        except LockUnavailable:
+            if self._on_unavailable == "raise":
+                raise
+            log.warning("lock %s is unavailable: its task is %s", self._name, self._on_unavailable)
+            return None if self._on_unavailable == "run" else _skipped(UNAVAILABLE)
+
+    async def leave(self) -> None:
+        """Free the lock, if it is still ours."""
+        holders, lease, self._lease = self._holders, self._lease, None
+        if holders is None or lease is None:
+            return
+        holders.renewer.drop(lease)
+        try:
+            await holders.space.release(lease.name, lease.token)
+        except LockUnavailable as error:
+            log.warning("%s; it ends with its lease of %g s", error, self._ttl)
+
+    async def _enter(self, holders: Holders, run: Run | None) -> dict[str, Any] | None:
+        arrived: int | None = None
+        while True:
+            info = holders.who(self._key, self._ttl)
+            try:
+                grant: Grant | None = await holders.space.acquire(
+                    self._name, ttl=self._ttl, wait=0.0, info=info
+                )
+            except LockNotAcquired as held:
+                holder = held.holder
+                task_id = holder.get("task_id")
+                if run is None or run.is_over or task_id != run.task_id:
+                    _tell(run, str(task_id or holder.get("worker") or "unknown"))
+                    return _skipped(RUNNING)
+                arrived = arrived or await _server_time(holders)
+                grant = await self._succeed(holders, run, info, arrived)
+            if grant is not None:
+                self._hold(holders, grant)
+                return None
+            await asyncio.sleep(LOOK)
+
+    async def _succeed(
+        self, holders: Holders, run: Run, info: dict[str, Any], arrived: int
+    ) -> Grant | None:
+        """Take over from an earlier attempt; of the same one, find out whether it lives.
+
+        Raises:
+            NoResultError: It does: its result is the one that counts.
+        """
+        from taskiq import NoResultError
+
+        from aiotrack.locks.holders import held
+
+        found = await held(holders.space, self._name)
+        if found is None:
+            return None
+        told = json.loads(found["info"])
+        if told.get("task_id") == run.task_id and (told.get("attempt") or 0) < run.attempt:
+            fence = int(found["fence"])
+            return await holders.space.take_over(self._name, fence, ttl=self._ttl, info=info)
+        if int(found["renewed"] or 0) > arrived:
+            run.is_set_aside = True
+            raise NoResultError
+        return None
+
+    def _hold(self, holders: Holders, grant: Grant) -> None:
+        from aiotrack.locks.renewal import Lease
+
+        until = time.monotonic() + self._timeout
+        self._lease = Lease(grant.name, grant.token, self._ttl, grant.deadline, until, self._lost)
+        holders.renewer.add(self._lease)
+
+    def _lost(self, reason: str) -> None:
+        log.warning("lock %s was lost, its body runs on: %s", self._name, reason)
+
+
+async def _server_time(holders: Holders) -> int:
+    seconds, micros = await holders.space.wire.ask("TIME")
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+def _tell(run: Run | None, holder: str) -> None:
+    """Let the record say who did the work instead."""
+    if run is not None and not run.is_over:
+        run.tracker.note(run, {"skipped_by": holder})
+
+
+class _Portal:
+    """Runs coroutines for sync code: in the tracker's loop, or in one of its own."""
+
+    def __init__(self) -> None:
+        run = CURRENT.get()
+        tracker: Lifecycle | None = None if run is None or run.is_over else run.tracker
+        loop = None if tracker is None else tracker.living_loop()
+        try:
+            is_inside = asyncio.get_running_loop() is loop
+        except RuntimeError:
+            is_inside = False
+        self._loop = None if is_inside else loop
+        self._own: Any = None
+
+    def __enter__(self) -> Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]:
+        if self._loop is None:
+            from anyio.from_thread import start_blocking_portal
+
+            self._own = start_blocking_portal()
+            portal = self._own.__enter__()
+            call_apart: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any] = portal.call
+            return call_apart
+        loop = self._loop
+
+        def call(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+            return asyncio.run_coroutine_threadsafe(work(), loop).result()
+
+        return call
+
+    def __exit__(self, *error: object) -> None:
+        if self._own is not None:
+            self._own.__exit__(*error)

@@ -1,0 +1,155 @@
+"""The locks of an event loop: who holds which, and who renews them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+import weakref
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from aiotrack.current import CURRENT
+from aiotrack.errors import LockReentry, LockUnavailable
+from aiotrack.locks.renewal import Renewer
+from aiotrack.locks.space import FORCE_RELEASE, Space
+from aiotrack.redis.client import FAULTS
+from aiotrack.redis.keys import lock_index, lock_keys
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from aiotrack.locks.lock import TaskLock
+    from aiotrack.locks.renewal import Lease
+
+
+class Holders:
+    """What the locks of one loop and one Redis share.
+
+    Args:
+        redis: URL or client.
+        namespace: Begins every key.
+        worker: Id of this process, for people.
+    """
+
+    def __init__(self, redis: str | Redis, namespace: str, worker: str | None = None) -> None:
+        self.space = Space(redis, namespace)
+        self.renewer = Renewer(redis, namespace, asyncio.get_running_loop())
+        self.counters: Counter[str] = Counter()
+        self._worker = worker or f"{socket.gethostname()}:{os.getpid()}"
+        self._held: weakref.WeakSet[TaskLock] = weakref.WeakSet()
+        self._soon: set[asyncio.Task[None]] = set()
+
+    def who(self, key: object, ttl: float) -> dict[str, Any]:
+        """Tell who takes a lock, for people who look at it."""
+        run = CURRENT.get()
+        is_running = run is not None and not run.is_over
+        return {
+            "task_id": run.task_id if run is not None and is_running else None,
+            "task_name": run.task_name if run is not None and is_running else None,
+            "attempt": run.attempt if run is not None and is_running else None,
+            "worker": self._worker,
+            "key": None if key is None else str(key)[:200],
+            "ttl": ttl,
+        }
+
+    def hold(self, lock: TaskLock) -> None:
+        """Remember a lock that is held."""
+        self._held.add(lock)
+
+    def let_go(self, lock: TaskLock) -> None:
+        """Forget it."""
+        self._held.discard(lock)
+
+    def refuse_reentry(self, lock: TaskLock) -> None:
+        """Raise when the task that asks holds this lock already: it would wait for itself.
+
+        Raises:
+            LockReentry: It does.
+        """
+        if lock.task is None:
+            return
+        for held in self._held:
+            if held.name == lock.name and held.task is lock.task:
+                raise LockReentry(lock.name, self.who(None, 0.0))
+
+    def extend_soon(self, lease: Lease) -> None:
+        """Give a lock that was handed over for a moment its whole lease, once."""
+
+        async def extend() -> None:
+            sent = time.monotonic()
+            try:
+                is_ours = await self.space.extend(lease.name, lease.token, lease.ttl)
+            except FAULTS:
+                return  # its end is watched
+            if is_ours:
+                lease.deadline = sent + lease.ttl * 0.99
+            else:
+                lease.on_lost("its lease ended, or somebody took it away")
+
+        task = asyncio.get_running_loop().create_task(extend())
+        self._soon.add(task)
+        task.add_done_callback(self._soon.discard)
+
+    async def close(self) -> None:
+        """Finish what is under way, and disconnect."""
+        await self.space.close()
+
+
+async def held_names(space: Space) -> list[str]:
+    """Give the names of the locks that are held, and forget those whose lease is over.
+
+    Raises:
+        LockUnavailable: Redis does not answer.
+    """
+    index = lock_index(space.namespace)
+    try:
+        seconds, micros = await space.wire.ask("TIME")
+        now = int(seconds) * 1_000_000 + int(micros)
+        await space.wire.ask("ZREMRANGEBYSCORE", index, "-inf", now)
+        keys = await space.wire.ask("ZRANGE", index, 0, -1)
+    except FAULTS as error:
+        raise LockUnavailable("*", error) from error
+    return [key.decode().removeprefix(f"{index}:") for key in keys]
+
+
+async def held(space: Space, lock: str) -> dict[str, Any] | None:
+    """Give what Redis knows of a lock; None when nobody holds it.
+
+    Raises:
+        LockUnavailable: Redis does not answer.
+    """
+    key, _ = lock_keys(space.namespace, lock)
+    try:
+        told, left, waiting = await asyncio.gather(
+            space.wire.ask("HMGET", key, "info", "since", "fence", "renewed"),
+            space.wire.ask("PTTL", key),
+            space.wire.ask("ZCARD", f"{key}:queue"),
+        )
+    except FAULTS as error:
+        raise LockUnavailable(lock, error) from error
+    info, since, fence, renewed = told
+    if fence is None or since is None:
+        return None
+    return {
+        "info": info,
+        "since": since,
+        "fence": fence,
+        "renewed": renewed,
+        "left": max(0.0, left / 1000),
+        "waiting": waiting,
+    }
+
+
+async def force_release(space: Space, lock: str, fence: int) -> bool:
+    """Free a lock that is held with this fence; False when it is not any more.
+
+    Raises:
+        LockUnavailable: Redis does not answer.
+    """
+    try:
+        keys = lock_keys(space.namespace, lock)
+        return bool(await space.wire.run(FORCE_RELEASE, keys, fence))
+    except FAULTS as error:
+        raise LockUnavailable(lock, error) from error

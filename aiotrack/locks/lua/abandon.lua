@@ -1,0 +1,17 @@
+-- Gives up: frees the lock if it is this owner's, leaves the queue if it waits, and remembers it, so
+-- that a request of before which comes later takes nothing.
+--
+-- ARGV[1] owner  ARGV[2] milliseconds to remember it
+--
+-- Answers 1 when the lock was this owner's, else 0.
+
+redis.call('ZREM', queue, ARGV[1])
+redis.call('HDEL', waiters, ARGV[1])
+local was_owner = 0
+if redis.call('HGET', lock, 'owner') == ARGV[1] then
+  was_owner = 1
+  free()
+  pcall(hand_over, microseconds())
+end
+pcall(redis.call, 'SET', lock .. ':gone:' .. ARGV[1], '1', 'PX', ARGV[2])
+return was_owner

@@ -1,0 +1,13 @@
+-- Frees the lock if it is still this owner's, and hands it over to who waits.
+--
+-- ARGV[1] owner
+--
+-- Answers 1, or 0 when it was not this owner's any more. What frees comes first: a server without
+-- memory refuses what follows, and the lock is free all the same.
+
+if redis.call('HGET', lock, 'owner') ~= ARGV[1] then
+  return 0
+end
+free()
+pcall(hand_over, microseconds())
+return 1

@@ -1,0 +1,61 @@
+-- Stands before every script of the lock. All keys of a namespace share one hash tag.
+--
+-- KEYS[1] lock         hash   owner, fence, info; since, renewed (microseconds); the lease long
+-- KEYS[2] index        zset   every lock that is held, by the end of its lease (microseconds)
+--
+-- and beside the lock, in the same slot for they share its tag:
+--
+-- <lock>:fence         string the last fence that was given; 30 days
+-- <lock>:queue         zset   who waits, by arrival
+-- <lock>:waiters       hash   who waits -> "<channel> <ttl> <info>"
+-- <lock>:gone:<owner>  string this owner has given up: a request that comes later takes nothing
+
+local lock, index = KEYS[1], KEYS[2]
+local fences, queue, waiters = lock .. ':fence', lock .. ':queue', lock .. ':waiters'
+local FENCES_LIVE = 2592000000 -- milliseconds, 30 days
+local WAITERS_LIVE = 10000 -- milliseconds; each of them asks every second
+local GRACE = 3000 -- milliseconds that a lock is handed over for, until its new owner extends it
+
+local function microseconds()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- Fences rise with the server's clock, so that they do not fall when its data are lost.
+local function grant(owner, ttl, info, now)
+  local fence = digits(math.max((tonumber(redis.call('GET', fences)) or 0) + 1, now))
+  redis.call('SET', fences, fence, 'PX', FENCES_LIVE)
+  redis.call('HSET', lock, 'owner', owner, 'fence', fence, 'info', info, 'since', digits(now))
+  redis.call('PEXPIRE', lock, ttl)
+  redis.call('ZADD', index, digits(now + ttl * 1000), lock)
+  return fence
+end
+
+local function free()
+  redis.call('DEL', lock)
+  redis.call('ZREM', index, lock)
+end
+
+-- Gives a free lock to the first who waits and lives: somebody hears on its process' channel.
+local function hand_over(now)
+  while true do
+    local owner = redis.call('ZPOPMIN', queue)[1]
+    if not owner then
+      return nil
+    end
+    local told = redis.call('HGET', waiters, owner)
+    redis.call('HDEL', waiters, owner)
+    if told then
+      local channel, ttl, info = string.match(told, '^(%S+) (%d+) (.*)$')
+      local fence = grant(owner, math.min(tonumber(ttl), GRACE), info, now)
+      if redis.call('PUBLISH', channel, owner .. ' ' .. fence) > 0 then
+        return owner
+      end
+      free()
+    end
+  end
+end

@@ -1,0 +1,11 @@
+-- Takes the lock from the holder with this fence, who loses it: a retry from the run before it.
+--
+-- ARGV[1] fence  ARGV[2] owner  ARGV[3] ttl, milliseconds  ARGV[4] info, JSON
+--
+-- Answers the new fence, or false when it is not held with that fence any more.
+
+if redis.call('HGET', lock, 'fence') ~= ARGV[1] then
+  return false
+end
+redis.call('DEL', lock)
+return grant(ARGV[2], tonumber(ARGV[3]), ARGV[4], microseconds())

@@ -1,0 +1,189 @@
+"""Leases are made longer by a thread, with a loop and a connection of its own.
+
+So a body that blocks its event loop does not lose its lock. A loop that does nothing at all any
+more does, after `STALL`: nobody would ever free what a dead-locked process holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from aiotrack.locks.space import Space, margin
+from aiotrack.redis.client import FAULTS
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+log = logging.getLogger(__name__)
+
+STALL: Final = 60.0
+"""Seconds without a turn of the event loop after which its locks are not renewed any more."""
+
+IDLE: Final = 1.0
+"""Seconds of the thread's longest sleep; a lease that is due sooner wakes it."""
+
+KEPT: Final = 30.0
+"""Seconds without a lease after which the thread ends."""
+
+RETRY: Final = 0.1
+"""Seconds until a renewal that failed is tried again, as long as the lease lasts."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A lock that is being renewed.
+
+    Attributes:
+        name: Which lock.
+        token: Its owner's.
+        ttl: Seconds.
+        deadline: Monotonic seconds until which it is surely ours.
+        until: Monotonic seconds after which it is renewed no more.
+        on_lost: Called in the event loop with the reason.
+    """
+
+    name: str
+    token: str
+    ttl: float
+    deadline: float
+    until: float
+    on_lost: Callable[[str], None]
+    due: float = field(default=0.0)
+    is_over: bool = False
+
+
+class Renewer:
+    """The thread that renews one event loop's leases; it ends when there are none.
+
+    Args:
+        redis: URL or client.
+        namespace: Begins every key.
+        loop: The event loop of the holders.
+    """
+
+    def __init__(self, redis: str | Redis, namespace: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._redis = redis
+        self._namespace = namespace
+        self._loop = loop
+        self._leases: dict[str, Lease] = {}
+        self._thread: threading.Thread | None = None
+        self._own_loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._guard = threading.Lock()
+        self._ticked_at = time.monotonic()
+        self._is_ticking = False
+
+    def add(self, lease: Lease) -> None:
+        """Renew a lease each third of its time; one that was handed over ends sooner."""
+        now = time.monotonic()
+        lease.due = now + min(lease.ttl, lease.deadline - now) / 3
+        with self._guard:
+            self._leases[lease.token] = lease
+            self._ticked_at = now
+            if self._thread is None or not self._thread.is_alive():
+                self._own_loop = self._wake = None
+                self._thread = threading.Thread(
+                    target=self._run, name="aiotrack-locks", daemon=True
+                )
+                self._thread.start()
+            own, wake = self._own_loop, self._wake
+        if own is not None and wake is not None and lease.due - now < IDLE:
+            with contextlib.suppress(RuntimeError):  # it ended just now
+                own.call_soon_threadsafe(wake.set)
+
+    def drop(self, lease: Lease) -> None:
+        """Renew it no more."""
+        lease.is_over = True
+        with self._guard:
+            self._leases.pop(lease.token, None)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._renew_all())
+        except Exception:
+            log.exception("locks are not renewed any more: they end with their leases")
+
+    async def _renew_all(self) -> None:
+        space = Space(self._redis, self._namespace)
+        wake = asyncio.Event()
+        with self._guard:
+            self._own_loop, self._wake = asyncio.get_running_loop(), wake
+        busy_at = time.monotonic()
+        try:
+            while True:
+                with self._guard:
+                    leases = list(self._leases.values())
+                if leases:
+                    busy_at = time.monotonic()
+                elif time.monotonic() - busy_at > KEPT:
+                    with self._guard:
+                        if not self._leases:
+                            self._thread = None
+                            return
+                self._tick()
+                now = time.monotonic()
+                due = [lease for lease in leases if lease.due <= now]
+                await asyncio.gather(*(self._renew(space, lease) for lease in due))
+                next_due = min((lease.due for lease in leases), default=now + IDLE)
+                await _set_within(wake, min(IDLE, max(0.0, next_due - time.monotonic())))
+                wake.clear()
+        finally:
+            await space.close()
+
+    def _tick(self) -> None:
+        """Ask the holders' loop for a sign of life."""
+        if self._is_ticking:
+            return
+        self._is_ticking = True
+
+        def tick() -> None:
+            self._ticked_at = time.monotonic()
+            self._is_ticking = False
+
+        try:
+            self._loop.call_soon_threadsafe(tick)
+        except RuntimeError:  # it is closed: nobody holds anything
+            with self._guard:
+                self._leases.clear()
+
+    async def _renew(self, space: Space, lease: Lease) -> None:
+        now = time.monotonic()
+        if now >= lease.until:
+            self._lose(lease, "it was held for as long as it may be")
+            return
+        if now - self._ticked_at > STALL:
+            self._lose(lease, f"its event loop did nothing for {STALL:g} s")
+            return
+        try:
+            is_ours = await space.extend(lease.name, lease.token, lease.ttl)
+        except FAULTS as error:
+            if time.monotonic() >= lease.deadline:
+                self._lose(lease, f"Redis did not answer: {error}")
+            lease.due = time.monotonic() + RETRY * min(1.0, lease.ttl)
+            return
+        if is_ours:
+            lease.deadline = now + lease.ttl - margin(lease.ttl)
+            lease.due = now + lease.ttl / 3
+        else:
+            self._lose(lease, "its lease ended, or somebody took it away")
+
+    def _lose(self, lease: Lease, reason: str) -> None:
+        if lease.is_over:
+            return
+        self.drop(lease)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(lease.on_lost, reason)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()

@@ -1,0 +1,273 @@
+"""The locks of one event loop: how they are taken, waited for, extended, freed.
+
+Every script may run twice with the same outcome, so that a lost answer is simply asked for again.
+Who is cancelled while a request is under way gives up in the background: the lock that the server
+may have granted is freed, and a request that is still on its way takes nothing any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import logging
+import math
+import random
+import secrets
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import ResponseError
+
+from aiotrack.errors import LockNotAcquired, LockUnavailable
+from aiotrack.redis.channel import Channel
+from aiotrack.redis.client import FAULTS, make_client
+from aiotrack.redis.keys import lock_keys, woken_channel
+from aiotrack.redis.wire import Script, Wire
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+log = logging.getLogger(__name__)
+
+GRACE: Final = 3.0
+"""Seconds that a lock is handed over for; as in shared.lua."""
+
+REMEMBERED: Final = 10_000
+"""Milliseconds that an owner who gave up is remembered: a request lives two seconds at most."""
+
+ASK_AGAIN: Final = 1.0
+"""Seconds after which a waiter asks by itself, give or take a fifth: messages may get lost."""
+
+BUDGET: Final = 2.0
+"""Seconds until a server that does not answer is given up, and for what is left at a close."""
+
+_FOLDER = Path(str(files("aiotrack.locks"))) / "lua"
+_SHARED = _FOLDER / "shared.lua"
+ACQUIRE, EXTEND, RELEASE, ABANDON, FORCE_RELEASE, TAKE_OVER = (
+    Script(_SHARED, _FOLDER / f"{verb}.lua")
+    for verb in ("acquire", "extend", "release", "abandon", "force_release", "take_over")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lock that was granted.
+
+    Attributes:
+        name: As in `aiotrack.locks.names.lock_name`.
+        token: Known to its owner alone.
+        fence: Higher than that of every grant of this lock before.
+        deadline: Monotonic seconds until which it is surely ours.
+    """
+
+    name: str
+    token: str
+    fence: int
+    deadline: float
+
+
+def margin(ttl: float) -> float:
+    """Give the seconds by which our lease ends before the server's: clocks do not run alike."""
+    return ttl * 0.01 + 0.002
+
+
+class Space:
+    """One connection for requests, and one for messages once somebody waits.
+
+    Args:
+        redis: URL or client.
+        namespace: Begins every key.
+    """
+
+    def __init__(self, redis: str | Redis, namespace: str) -> None:
+        self._client = make_client(redis)
+        self._is_ours = self._client is not redis
+        self.redis = redis
+        self.namespace = namespace
+        self.wire = Wire(self._client)
+        self._channel = woken_channel(namespace, secrets.token_hex(8))
+        self._waiters: dict[str, asyncio.Future[int]] = {}
+        self._messages = Channel(self._client, self._channel, on_message=self._wake)
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def acquire(self, name: str, *, ttl: float, wait: float, info: dict[str, Any]) -> Grant:
+        """Take a lock.
+
+        Args:
+            name: Which.
+            ttl: Seconds of the lease.
+            wait: Seconds to wait for it; 0 tries once.
+            info: Who takes it, for people.
+
+        Raises:
+            LockNotAcquired: Others have it.
+            LockUnavailable: Redis does not answer, or refuses.
+        """
+        token = secrets.token_hex(16)
+        told = json.dumps(info, separators=(",", ":"))
+        try:
+            if wait > 0:
+                return await self._wait(name, token, ttl, told, time.monotonic() + wait)
+            sent = time.monotonic()
+            answer = await self._request(name, token, ttl, told, "", "")
+            if answer[0] == 1:
+                return Grant(name, token, int(answer[1]), sent + ttl - margin(ttl))
+        except FAULTS as error:
+            self.abandon(name, token)
+            raise LockUnavailable(name, error) from error
+        except BaseException:
+            self.abandon(name, token)
+            raise
+        raise LockNotAcquired(name, _info(answer))
+
+    async def extend(self, name: str, token: str, ttl: float) -> bool:
+        """Make a lease longer; False when it is not this owner's any more."""
+        keys = lock_keys(self.namespace, name)
+        return bool(await self.wire.run(EXTEND, keys, token, math.ceil(ttl * 1000)))
+
+    async def take_over(
+        self, name: str, fence: int, *, ttl: float, info: dict[str, Any]
+    ) -> Grant | None:
+        """Take a lock from the holder with *fence*; None when it is not held with it any more.
+
+        Raises:
+            LockUnavailable: Redis does not answer.
+        """
+        token = secrets.token_hex(16)
+        told = json.dumps(info, separators=(",", ":"))
+        sent = time.monotonic()
+        try:
+            keys = lock_keys(self.namespace, name)
+            found = await self.wire.run(TAKE_OVER, keys, fence, token, math.ceil(ttl * 1000), told)
+        except FAULTS as error:
+            self.abandon(name, token)
+            raise LockUnavailable(name, error) from error
+        except BaseException:
+            self.abandon(name, token)
+            raise
+        if not found:
+            return None
+        return Grant(name, token, int(found), sent + ttl - margin(ttl))
+
+    async def release(self, name: str, token: str) -> bool:
+        """Free a lock; False when it was not this owner's any more.
+
+        Raises:
+            LockUnavailable: Redis does not answer; the lease ends by itself.
+        """
+        keys = lock_keys(self.namespace, name)
+        try:
+            try:
+                return bool(await self.wire.run_once(RELEASE, keys, token))
+            except ResponseError:
+                raise
+            except FAULTS:  # the answer may be what got lost: then nothing is left to free
+                await self.wire.run_once(RELEASE, keys, token)
+                return True
+        except FAULTS as error:
+            self.abandon(name, token)
+            raise LockUnavailable(name, error) from error
+        except asyncio.CancelledError:
+            self.abandon(name, token)
+            raise
+
+    def abandon(self, name: str, token: str) -> None:
+        """Give up a lock or a place in its queue, in the background."""
+
+        async def give_up() -> None:
+            keys = lock_keys(self.namespace, name)
+            try:
+                await self.wire.run(ABANDON, keys, token, REMEMBERED)
+            except FAULTS as error:
+                log.warning("lock %s ends by itself: it could not be given up: %s", name, error)
+
+        self._apart(give_up())
+
+    async def close(self) -> None:
+        """Finish what is under way, and disconnect."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=BUDGET)
+        for task in self._background:
+            task.cancel()
+        await self._messages.close()
+        await self.wire.close()
+        if self._is_ours:
+            await self._client.aclose(close_connection_pool=True)
+
+    async def _request(
+        self, name: str, token: str, ttl: float, info: str, channel: str, place: str
+    ) -> Any:
+        keys = lock_keys(self.namespace, name)
+        return await self.wire.run(
+            ACQUIRE, keys, token, math.ceil(ttl * 1000), info, channel, place
+        )
+
+    async def _wait(self, name: str, token: str, ttl: float, info: str, end: float) -> Grant:
+        """Stand in the queue until the lock is handed over."""
+        woken = self._waiters[token] = asyncio.get_running_loop().create_future()
+        place = ""
+        try:
+            while True:
+                sent = time.monotonic()
+                channel = self._channel if self._messages.is_open else ""
+                answer = await self._request(name, token, ttl, info, channel, place)
+                if answer[0] == 1:
+                    return Grant(name, token, int(answer[1]), sent + ttl - margin(ttl))
+                if not channel and await self._messages.open():
+                    continue  # now in the queue
+                place = answer[2].decode()
+                left = max(0.02, answer[1] / 1000)  # of the holder's lease
+                pause = min(left, ASK_AGAIN * random.uniform(0.8, 1.2), end - time.monotonic())
+                await asyncio.wait({woken}, timeout=max(0.0, pause))
+                if woken.done():
+                    grant = await self._handed_over(name, token, ttl, woken.result(), sent)
+                    if grant is not None:
+                        return grant
+                    woken = self._waiters[token] = asyncio.get_running_loop().create_future()
+                elif time.monotonic() >= end:
+                    raise LockNotAcquired(name, _info(answer))
+        finally:
+            del self._waiters[token]
+
+    async def _handed_over(
+        self, name: str, token: str, ttl: float, fence: int, sent: float
+    ) -> Grant | None:
+        """Take a lock that was handed over since *sent*: when exactly, no message can say.
+
+        Returns:
+            None when we slept for so long that others have it now.
+        """
+        lease = min(ttl, GRACE)
+        deadline = sent + lease - margin(lease)
+        if deadline - time.monotonic() < lease / 4:
+            sent = time.monotonic()
+            if not await self.extend(name, token, ttl):
+                return None
+            deadline = sent + ttl - margin(ttl)
+        return Grant(name, token, fence, deadline)
+
+    def _wake(self, data: bytes) -> None:
+        token, fence = data.decode().split(" ")
+        waiter = self._waiters.get(token)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(int(fence))
+
+    def _apart(self, work: Coroutine[None, None, None]) -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work, context=contextvars.Context())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _info(answer: Any) -> dict[str, Any]:
+    """Read what the holder told of itself."""
+    try:
+        found = json.loads(answer[3])
+    except (IndexError, TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

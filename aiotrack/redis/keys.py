@@ -1,0 +1,43 @@
+"""Every key and channel in Redis: what it is, who writes it, how long it lives.
+
+All carry the setting ``namespace`` (``aiotrack``): two projects on one Redis share nothing. The
+keys of locks share the hash tag ``{<namespace>:locks}``, so that a script may touch several of them
+also in a cluster.
+
+==============================  =======  ==================================  =====================
+name                            type     what                                lives
+==============================  =======  ==================================  =====================
+``<namespace>:live``            channel  task_ids of executions that changed
+``<namespace>:woken:<loop>``    channel  ``<owner> <fence>``: a lock that an
+                                         event loop's waiter was given
+``{<namespace>:locks}:<lock>``  hash     owner, fence, info, since           as long as the lease
+``…:<lock>:fence``              string   the last fence                      30 days
+``…:<lock>:queue``              zset     who waits, by arrival               10 s; each asks anew
+``…:<lock>:waiters``            hash     how each of them is told            10 s; likewise
+``…:<lock>:gone:<owner>``       string   this owner has given up             10 s
+``{<namespace>:locks}``         zset     every held lock, by its lease       until the last is read
+==============================  =======  ==================================  =====================
+"""
+
+from __future__ import annotations
+
+
+def live_channel(namespace: str) -> str:
+    """Name the channel of changed executions."""
+    return f"{namespace}:live"
+
+
+def woken_channel(namespace: str, loop: str) -> str:
+    """Name the channel on which an event loop hears which of its waiters got a lock."""
+    return f"{namespace}:woken:{loop}"
+
+
+def lock_index(namespace: str) -> str:
+    """Name the list of locks that are held."""
+    return f"{{{namespace}:locks}}"
+
+
+def lock_keys(namespace: str, lock: str) -> tuple[str, str]:
+    """Name the key of a lock, beside which its others stand, and the list of all."""
+    index = lock_index(namespace)
+    return f"{index}:{lock}", index

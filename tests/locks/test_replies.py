@@ -1,0 +1,109 @@
+"""R04, R05: the server did what was asked, and its answer was lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from aiotrack import Tracker, is_task_locked
+from tests.integration.proxy import Proxy, proxied
+
+
+@pytest.fixture
+async def server(redis_url: str) -> AsyncIterator[Any]:
+    """A client that goes straight to the server."""
+    async with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def lossy(
+    sqlite_url: str, redis_url: str, queue_name: str
+) -> AsyncIterator[tuple[Tracker, Proxy]]:
+    """A tracker whose way to Redis leads over a proxy."""
+    async with proxied(redis_url) as (proxy, url):
+        tracker = Tracker(sqlite_url, redis=url, settings={"namespace": queue_name})
+        async with tracker:
+            async with tracker.lock("warm"):
+                pass
+            yield tracker, proxy
+
+
+async def lose_answers(tracker: Tracker, proxy: Proxy, times: int, *, in_body: bool) -> None:
+    """Take and free a lock so often, each time without the answer to one of the two."""
+    for _ in range(times):
+        if not in_body:
+            proxy.lose_reply()
+        async with tracker.lock("x", ttl=30) as lock:
+            assert lock.lost is None
+            if in_body:
+                proxy.lose_reply()
+        assert lock.lost is None
+        assert not await is_task_locked("x", tracker=tracker)
+
+
+@pytest.mark.parametrize("in_body", [False, True], ids=["acquire", "release"])
+async def test_a_lost_answer_is_asked_for_again(
+    lossy: tuple[Tracker, Proxy], *, in_body: bool
+) -> None:
+    """The same call has the lock that it took; what it freed is free; no error reaches anybody."""
+    tracker, proxy = lossy
+    await lose_answers(tracker, proxy, 50, in_body=in_body)
+
+    assert 50 == proxy.lost
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("in_body", [False, True], ids=["acquire", "release"])
+async def test_a_thousand_lost_answers(lossy: tuple[Tracker, Proxy], *, in_body: bool) -> None:
+    """R04, R05 in full."""
+    tracker, proxy = lossy
+    begun = time.monotonic()
+    await lose_answers(tracker, proxy, 1000, in_body=in_body)
+    print(f"1,000 lost answers, {(time.monotonic() - begun):.1f} ms each")
+
+    assert 1000 == proxy.lost
+
+
+async def test_an_answer_that_never_comes_costs_a_second(
+    lossy: tuple[Tracker, Proxy],
+) -> None:
+    """The connection says nothing any more, and nobody cuts it."""
+    tracker, proxy = lossy
+    proxy.swallow_reply(1)
+    begun = time.monotonic()
+    async with tracker.lock("x", ttl=30):
+        took = time.monotonic() - begun
+        assert await is_task_locked("x", tracker=tracker)
+
+    assert 0.9 < took < 1.5
+    assert 1 == proxy.swallowed
+
+
+async def test_a_request_of_a_cancelled_caller_takes_nothing_later(
+    lossy: tuple[Tracker, Proxy], server: Any, queue_name: str
+) -> None:
+    """It was on its way when its caller went: the server knows that nobody wants it."""
+    tracker, proxy = lossy
+    for _ in range(10):
+        proxy.delay = 0.05
+
+        async def take() -> None:
+            async with tracker.lock("x", ttl=30):
+                pass
+
+        task = asyncio.create_task(take())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.wait({task})
+        proxy.delay = 0.0
+    await asyncio.sleep(0.3)
+
+    assert not await is_task_locked("x", tracker=tracker)
+    assert [] == await tracker.locks.list()
