@@ -12,9 +12,9 @@ from taskiq import NoResultError
 from taskiq.result_backends.dummy import DummyResultBackend
 
 from aiotrack.by_hand import describe
-from aiotrack.labels import RETRIES, RUN, is_false, number, word
+from aiotrack.labels import REQUEUES, RETRIES, RUN, is_false, number, word
 from aiotrack.model import TaskStatus
-from aiotrack.report import History, Report, Witness
+from aiotrack.report import History, Origin, Report, Witness
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker, TaskiqResult
@@ -129,14 +129,22 @@ class Outcome:
         shown.origin.echoes = True
         name = word(labels.get(RUN)) or ""
         named = history.items.get(name)
-        if named is not None and named.attempt == attempt:
-            is_open = named.witness in {Witness.STARTED, Witness.PRESUMED}
-            return replace(named, origin=shown.origin) if is_open else None
-        if name and named is None:
-            return Report(shown.origin, Witness.STARTED, shown.status, name, attempt)
-        if shown.is_run and shown.shown_attempt == attempt == shown.attempt:
-            return shown if shown.witness in {Witness.STARTED, Witness.PRESUMED} else None
-        return Report(shown.origin, Witness.STARTED, shown.status, f"result:{attempt}", attempt)
+        if named is not None and named.attempt != attempt:
+            named = None  # left over from the attempt before
+        elif named is None and name:
+            return self._new(shown.origin, name, attempt)
+        elif named is None and shown.is_run and shown.shown_attempt == attempt:
+            named = shown
+        if named is None or named.witness is Witness.HANDED_BACK:  # that one gave no result
+            return self._new(shown.origin, f"result:{attempt}", attempt)
+        is_open = named.witness in {Witness.STARTED, Witness.PRESUMED}
+        return replace(named, origin=shown.origin) if is_open else None
+
+    def _new(self, origin: Origin, run_id: str, attempt: int) -> Report:
+        """Give the start of a run that nobody told of."""
+        run = Report(origin, Witness.STARTED, TaskStatus.STARTED, run_id, attempt)
+        run.requeues = number(self.result.labels.get(REQUEUES))
+        return run
 
     def _end(self, run: Report, now: int, encoder: Encoder) -> Report:
         """Give the report of its end: its own worker's word, should it come, still wins."""

@@ -300,7 +300,7 @@ def decode_task_id(stored: str) -> str:
 
 
 def _began(run: Row) -> tuple[int, int, str]:
-    started = run["started_at"]
+    started = run["started_at"] or run["finished_at"]  # a start that nobody told was before its end
     return (UNTIMED if started is None else to_micros(started), run["attempt"], run["run_id"])
 
 

@@ -393,3 +393,65 @@ async def test_a_backend_that_never_answers_costs_two_seconds(
     assert before == after
     assert 1.5 < took < 3
     assert 5 == record.result
+
+
+# ── odd results ─────────────────────────────────────────────────────────────────────────────────
+async def test_an_error_that_nobody_tells_is_a_failure_all_the_same(small: Tracker) -> None:
+    """A backend that keeps only that it failed, and a limit that is no number."""
+    backend = asked(small)
+    await small.register("a", "shop.rows")
+    await small.register("b", "shop.rows")
+    silent = result()
+    silent.is_err = True
+    await backend.set_result("a", silent)
+    await backend.set_result("b", result(error=TimeoutError("slow"), timeout="soon"))
+    a, b = await small.sync("a"), await small.sync("b")
+
+    assert (TaskStatus.FAILURE, "the result backend tells no error") == (a.status, a.error)
+    assert (TaskStatus.FAILURE, "slow", None) == (b.status, b.error, b.error_class)
+
+
+async def test_a_label_of_the_attempt_before_names_no_run(tracker: Tracker) -> None:
+    """A worker without a tracker did the retry: its result has the label of attempt 1's worker."""
+    backend = asked(tracker)
+    first = ended(run_report(), TaskStatus.RETRY, Witness.HANDED_BACK)
+    await tracker.recorder().commit(first)
+    await backend.set_result("x", result(5, _retries=1, **{RUN: "r1"}))
+    record = await tracker.sync("x")
+    told = [(one.attempt, one.status) for one in await tracker.attempts("x")]
+
+    assert (TaskStatus.SUCCESS, 2, 5) == (record.status, record.attempt, record.result)
+    assert [(1, "RETRY"), (2, "SUCCESS")] == told
+
+
+async def test_a_result_without_labels_is_the_shown_runs(tracker: Tracker) -> None:
+    """A backend that drops labels: the run that is shown ended so, and no second one appears."""
+    backend = asked(tracker)
+    await tracker.recorder().commit(run_report())
+    await backend.set_result("x", result(5))
+    record = await tracker.sync("x")
+    await tracker.recorder().commit(ended(run_report(), TaskStatus.SUCCESS))
+    after = await tracker.get("x")
+
+    assert (TaskStatus.SUCCESS, 5, 1) == (record.status, record.result, record.runs)
+    assert ("its own", 1, 0) == (after.result, after.runs, after.duplicates)
+
+
+@pytest.mark.parametrize("labels", [{RUN: "r1"}, {}], ids=["of the run before", "none"])
+async def test_a_result_after_a_requeue_is_of_a_later_run(
+    tracker: Tracker, labels: dict[str, str]
+) -> None:
+    """A run that put its message back gave no result: who did it then has no tracker."""
+    backend = asked(tracker)
+    run = run_report()
+    await tracker.recorder().commit(ended(run, TaskStatus.PENDING, Witness.HANDED_BACK))
+    before = await tracker.sync("x")
+    await backend.set_result("x", result(5, **labels, **{"X-Taskiq-requeue": "1"}))
+    record = await tracker.sync("x")
+    told = [(one.cause, one.status) for one in await tracker.attempts("x")]
+
+    assert TaskStatus.PENDING is before.status
+    assert (TaskStatus.SUCCESS, 5, 2, 0) == (
+        *(record.status, record.result, record.runs, record.duplicates),
+    )
+    assert [(Cause.FIRST, "PENDING"), (Cause.REQUEUE, "SUCCESS")] == told
