@@ -27,7 +27,16 @@ if TYPE_CHECKING:
         TrackerNotFound,
     )
     from aiotrack.middleware import TrackerMiddleware
-    from aiotrack.model import Attempt, Cause, Counts, Execution, Page, Stats, TaskStatus
+    from aiotrack.model import (
+        Attempt,
+        Bucket,
+        Cause,
+        Counts,
+        Execution,
+        Page,
+        Stats,
+        TaskStatus,
+    )
     from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
@@ -52,7 +61,16 @@ _HOMES = {
         "TrackerNotFound",
     ),
     "aiotrack.middleware": ("TrackerMiddleware",),
-    "aiotrack.model": ("Attempt", "Cause", "Counts", "Execution", "Page", "Stats", "TaskStatus"),
+    "aiotrack.model": (
+        "Attempt",
+        "Bucket",
+        "Cause",
+        "Counts",
+        "Execution",
+        "Page",
+        "Stats",
+        "TaskStatus",
+    ),
     "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow"),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
@@ -64,6 +82,7 @@ __all__ = [
     "Attempt",
     "AttemptRow",
     "Base",
+    "Bucket",
     "Cause",
     "Counts",
     "Execution",

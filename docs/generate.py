@@ -63,6 +63,21 @@ COLUMNS = {
     "plain": "This row alone tells it all: no rows among the attempts.",
     "stamps": "Who told each birth fact, and when each metadata key was written.",
     "requeues": "How often the message was requeued before this run.",
+    "span": "`hour` or `day`.",
+    "level": "0 all modules but `aiotrack`, 1 one module, 2 one task name of a module.",
+    "start": "When the period begins (UTC).",
+    "success": "How many ended so.",
+    "failure": "How many ended so.",
+    "revoked": "How many ended so.",
+    "skipped": "How many of them did nothing: the same work was already running.",
+    "duration_count": "How many have a duration.",
+    "duration_sum": "Their seconds.",
+    "wait_count": "How many have a start.",
+    "wait_sum": "Seconds between creation and start.",
+    "durations": "JSON object of logarithmic bucket and count.",
+    "waits": "The same for waits.",
+    "marked_at": "When a change of the period was last announced.",
+    "cleaned": "Rows of it were deleted: counted live, never computed again.",
     "set_aside": "The run did not do the task's work. Nothing sets it yet.",
 }
 TABLES = {
@@ -70,6 +85,10 @@ TABLES = {
 are the recorder's bookkeeping: read them, but do not rely on them.""",
     "aiotrack_attempts": """One row for each run of an execution that its own row cannot tell alone:
 see [plain rows](../decisions/003-plain-rows.md). `tracker.attempts` reads both.""",
+    "aiotrack_rollups": """What ended, by the hour and the day of creation: see
+[how counts come about](../explanation/statistics.md). It can be deleted: the next sweep makes it
+again from the executions that are still there.""",
+    "aiotrack_rollups_dirty": """Periods whose rollups are not to be believed for now.""",
 }
 SETTINGS_TEXT = f"""# Settings
 

@@ -31,29 +31,41 @@ Fetch = Callable[[Executable], Awaitable[Sequence[RowMapping]]]
 
 
 @contextlib.asynccontextmanager
-async def limited(connection: AsyncConnection) -> AsyncIterator[Fetch]:
+async def limited(
+    connection: AsyncConnection, *, is_snapshot: bool = False
+) -> AsyncIterator[Fetch]:
     """Give a function that runs a statement and gives its rows, within the limit for all.
+
+    Args:
+        connection: Nothing was run on it yet.
+        is_snapshot: All statements see the database as it is at the first.
 
     Raises:
         QueryTimeout: The time was over.
     """
     if connection.dialect.name == "sqlite":
-        guard = _limited_sqlite(connection)
+        guard = _limited_sqlite(connection, is_snapshot=is_snapshot)
     else:
-        guard = _limited_postgres(connection)
+        guard = _limited_postgres(
+            connection, "REPEATABLE READ" if is_snapshot else "READ COMMITTED"
+        )
     async with guard as fetch:
         yield fetch
 
 
 @contextlib.asynccontextmanager
-async def _limited_postgres(connection: AsyncConnection) -> AsyncIterator[Fetch]:
+async def _limited_postgres(connection: AsyncConnection, isolation: Any) -> AsyncIterator[Fetch]:
     # SET LOCAL needs a transaction, also on an engine whose owner chose AUTOCOMMIT.
-    await connection.execution_options(isolation_level="READ COMMITTED")
+    await connection.execution_options(isolation_level=isolation)
     end = time.monotonic() + LIMIT - _MARGIN
+    told = 0.0
 
     async def fetch(statement: Executable) -> Sequence[RowMapping]:
-        left = max(1, int((end - time.monotonic()) * 1000))
-        await connection.execute(text(f"SET LOCAL statement_timeout = {left}"))
+        nonlocal told
+        left = max(0.001, end - time.monotonic())
+        if not left <= told <= left + _MARGIN / 2:  # each SET is a round trip
+            await connection.execute(text(f"SET LOCAL statement_timeout = {int(left * 1000)}"))
+            told = left
         return (await connection.execute(statement)).mappings().all()
 
     try:
@@ -65,7 +77,11 @@ async def _limited_postgres(connection: AsyncConnection) -> AsyncIterator[Fetch]
 
 
 @contextlib.asynccontextmanager
-async def _limited_sqlite(connection: AsyncConnection) -> AsyncIterator[Fetch]:
+async def _limited_sqlite(
+    connection: AsyncConnection, *, is_snapshot: bool
+) -> AsyncIterator[Fetch]:
+    if is_snapshot:  # Python's driver begins nothing before a SELECT
+        await connection.exec_driver_sql("BEGIN")
     driver: Any = (await connection.get_raw_connection()).driver_connection
     interrupts: list[asyncio.Task[None]] = []
     loop = asyncio.get_running_loop()

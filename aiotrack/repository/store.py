@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
@@ -21,6 +22,7 @@ from aiotrack.repository import migrations, schema
 from aiotrack.repository.batch import PoisonError
 from aiotrack.repository.dialects import make_engine, parse_url, shown_url, sqlite_path
 from aiotrack.repository.hosts import hosts_of
+from aiotrack.repository.marks import Marks
 from aiotrack.repository.poison import without_values
 from aiotrack.repository.probe import is_pooled
 from aiotrack.repository.sqlite import SqliteWriter, file_lock
@@ -79,6 +81,7 @@ class Repository:
         on_commit: Callable[[Sequence[Report]], None] = _to_nobody,
     ) -> None:
         self._clock = clock
+        self._marks = Marks(clock)
         self._on_commit = on_commit
         self._owned = not isinstance(database, AsyncEngine)
         self._temporary = None
@@ -87,7 +90,7 @@ class Repository:
         self._is_met = False
         url = database.url if isinstance(database, AsyncEngine) else parse_url(database)
         self._sqlite = url.get_backend_name() == "sqlite"
-        self._path = None
+        self._path: Path | None = None
         if self._sqlite:
             self._path, gone = sqlite_path(url)
             self._temporary = self._path if gone else None
@@ -104,10 +107,12 @@ class Repository:
 
     def _make_writer(self) -> SqliteWriter | PostgresWriter:
         if self._path is not None:
-            return SqliteWriter(self._path)
+            return SqliteWriter(self._path, self._marks)
         from aiotrack.repository.postgres import PostgresWriter
 
-        return PostgresWriter(self.engine, is_ours=self._owned, is_durable=self._is_direct)
+        return PostgresWriter(
+            self.engine, is_ours=self._owned, is_durable=self._is_direct, marks=self._marks
+        )
 
     @property
     def name(self) -> str:
@@ -117,6 +122,11 @@ class Repository:
         url = self.engine.url
         hosts = ",".join(sorted(f"{host}:{port}" for host, port in hosts_of(url)))
         return f"postgresql:{url.username}@{hosts}/{url.database}"
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an SQLite database; else None."""
+        return self._path
 
     @property
     def dialect(self) -> str:
