@@ -33,6 +33,9 @@ class Settings:
             default: ``~/.local/state/aiotrack``. It has to outlive the process.
         on_store_failure: What happens to a final report when the journal is full, too: ``drop``
             keeps it in memory as long as there is room, ``block_ack`` lets its task wait.
+        roll_up_enabled: Whether a schedule adds up what ended, for ``stats``; ``tracker.roll_up()``
+            does it all the same.
+        roll_up_crontab: When it does, in UTC. Read once, at the start of the scheduler.
         pgbouncer: A pooler in transaction mode stands before the database; else it is found out.
     """
 
@@ -45,6 +48,8 @@ class Settings:
     max_backlog: int = 16_000
     journal_dir: str | None = None
     on_store_failure: str = "drop"
+    roll_up_enabled: bool = True
+    roll_up_crontab: str = "*/5 * * * *"
     pgbouncer: bool = False
 
     def __post_init__(self) -> None:
@@ -89,6 +94,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "max_value_bytes": int,
     "max_backlog": int,
     "pgbouncer": _boolean,
+    "roll_up_enabled": _boolean,
 }
 
 

@@ -19,6 +19,7 @@ from aiotrack.progress import YIELD_EVERY, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.records import Records
 from aiotrack.report import Report, Witness
+from aiotrack.sweeps import Sweeps
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Tracker(Records):
     Raises:
         InvalidSetting: A value cannot be used; the message names it.
     """
+
+    features = (Sweeps,)
 
     def report_of(
         self, run: Run, witness: Witness, status: TaskStatus, duration: float | None = None

@@ -125,6 +125,13 @@ class PostgresWriter:
         async with self._connection() as connection:
             await self._transact(connection, work)
 
+    async def claim(self, report: Report) -> bool:
+        """Insert a plain report, unless there is a row of its task_id."""
+        async with self._connection() as connection:
+            told = f"[{render(report)}]"
+            found = await connection.fetch(sql.POSTGRES_CLAIM, told, timeout=COMMAND_TIMEOUT)
+        return bool(found)
+
     async def release(self) -> None:
         """Close the connection until the next write."""
         async with self._lock:

@@ -44,7 +44,7 @@ from aiotrack.repository.periods import (
     hour_of,
 )
 from aiotrack.repository.stats import coverage
-from aiotrack.repository.sums import NAME, WHOLE, Sums, add_row, records, sums_of
+from aiotrack.repository.sums import NAME, OWN_MODULE, WHOLE, Sums, add_row, records, sums_of
 from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow, UtcDateTime
 from aiotrack.repository.transaction import transaction
 
@@ -92,7 +92,9 @@ class Rollups:
         self._repository = repository
 
     async def is_due(self) -> bool:
-        """Tell whether `roll_up` would find anything to do, by a few short statements.
+        """Tell whether `roll_up` would change what anybody asks for, by a few short statements.
+
+        Records of the sweeps alone are no reason: each run would be one for the next.
 
         Raises:
             StoreUnavailable: The database did not answer.
@@ -100,9 +102,11 @@ class Rollups:
         covered, marks = await self._state()
         if marks:
             return True
-        async for _ in self._new_days(covered):
-            return True
-        return False
+        new = live.within(
+            _executions.c.created_at, [(covered.hours_until, hour_of(covered.now - SETTLING))]
+        )
+        query = select(_executions.c.id).where(new, _executions.c.module != OWN_MODULE).limit(1)
+        return bool(await self._with_connection(lambda connection: _plain(connection)(query)))
 
     async def roll_up(self) -> int:
         """Recompute what is new, and what was marked and has settled.

@@ -80,6 +80,14 @@ class SqliteWriter:
         marks = self._marks
         await self._run(lambda connection: _modify(connection, task_id, change, marks))
 
+    async def claim(self, report: Report) -> bool:
+        """Insert a plain report, unless there is a row of its task_id."""
+        values = _execution_values(plain_row(report))
+        found = await self._run(
+            lambda connection: connection.execute(sql.SQLITE_CLAIM, values).fetchone()
+        )
+        return found is not None
+
     async def release(self) -> None:
         """Close the connection until the next write; the thread ends with this object."""
         loop = asyncio.get_running_loop()

@@ -30,6 +30,7 @@ from aiotrack.repository.tables import HEAD
 
 if TYPE_CHECKING:
     from aiotrack.repository.postgres import PostgresWriter
+    from aiotrack.repository.rollups import Rollups
 
 log = logging.getLogger(__name__)
 
@@ -224,6 +225,20 @@ class Repository:
             await self.apart(work())
         except PoisonError as error:
             raise StoreError(f"the database refuses a value: {error}") from error
+
+    async def claim(self, report: Report) -> bool:
+        """Store a plain report of a task nobody knows; False when there is one of its task_id."""
+        is_ours = await self.apart(self._writer.claim(report))
+        if is_ours:
+            self._on_commit([report])
+        return is_ours
+
+    @property
+    def rollups(self) -> Rollups:
+        """What keeps sums of what ended."""
+        from aiotrack.repository.rollups import Rollups
+
+        return Rollups(self)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
