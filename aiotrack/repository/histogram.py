@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 ERROR: Final = 0.05
@@ -23,7 +22,8 @@ SHORTEST: Final = 1e-6
 NOTHING: Final = -1000
 """The bucket of what took no time; below that of the shortest."""
 
-Histogram = Counter[int]
+Histogram = dict[str, int]
+"""Buckets and counts; as JSON has them, for they are read a hundred at a time."""
 
 
 def bucket(seconds: float) -> int:
@@ -36,24 +36,25 @@ def middle(index: int) -> float:
     return 0.0 if index == NOTHING else 2 * GROWTH**index / (GROWTH + 1)
 
 
-def write(histogram: Mapping[int, int]) -> str:
+def write(histogram: Histogram) -> str:
     """Give a histogram as JSON."""
-    return json.dumps({str(key): histogram[key] for key in sorted(histogram)})
+    return json.dumps(histogram, separators=(",", ":"))
 
 
-def read(text: str) -> Histogram:
-    """Read what `write` wrote."""
-    return Counter({int(key): count for key, count in json.loads(text).items()})
+def add(total: Histogram, text: str) -> None:
+    """Add what `write` wrote, or a database's JSON object of bucket and count."""
+    for key, count in json.loads(text).items():
+        total[key] = total.get(key, 0) + count
 
 
-def percentiles(histogram: Mapping[int, int], shares: Sequence[float]) -> list[float | None]:
+def percentiles(histogram: Histogram, shares: Sequence[float]) -> list[float | None]:
     """Give the value below which each share lies, between ranks as ``percentile_cont`` does."""
     if not histogram:
         return [None] * len(shares)
-    keys = sorted(histogram)
+    keys = sorted(map(int, histogram))
     ends, total = [], 0
     for key in keys:
-        total += histogram[key]
+        total += histogram[str(key)]
         ends.append(total)
 
     def at(rank: int) -> float:

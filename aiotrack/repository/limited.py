@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Executable, RowMapping, text
 from sqlalchemy.exc import DBAPIError
@@ -27,7 +27,16 @@ _MARGIN: Final = 0.1
 _CANCELED: Final = "57014"
 """SQLSTATE of a statement that took too long."""
 
-Fetch = Callable[[Executable], Awaitable[Sequence[RowMapping]]]
+Parameters = Mapping[str, Any]
+
+
+class Fetch(Protocol):
+    """Runs a statement and gives its rows."""
+
+    def __call__(
+        self, statement: Executable, parameters: Parameters | None = None, /
+    ) -> Awaitable[Sequence[RowMapping]]:
+        """Run *statement* with the values of its parameters."""
 
 
 @contextlib.asynccontextmanager
@@ -60,13 +69,15 @@ async def _limited_postgres(connection: AsyncConnection, isolation: Any) -> Asyn
     end = time.monotonic() + LIMIT - _MARGIN
     told = 0.0
 
-    async def fetch(statement: Executable) -> Sequence[RowMapping]:
+    async def fetch(
+        statement: Executable, parameters: Parameters | None = None, /
+    ) -> Sequence[RowMapping]:
         nonlocal told
         left = max(0.001, end - time.monotonic())
         if not left <= told <= left + _MARGIN / 2:  # each SET is a round trip
             await connection.execute(text(f"SET LOCAL statement_timeout = {int(left * 1000)}"))
             told = left
-        return (await connection.execute(statement)).mappings().all()
+        return (await connection.execute(statement, parameters)).mappings().all()
 
     try:
         yield fetch
@@ -87,8 +98,10 @@ async def _limited_sqlite(
     loop = asyncio.get_running_loop()
     timer = loop.call_later(LIMIT, lambda: interrupts.append(loop.create_task(driver.interrupt())))
 
-    async def fetch(statement: Executable) -> Sequence[RowMapping]:
-        return (await connection.execute(statement)).mappings().all()
+    async def fetch(
+        statement: Executable, parameters: Parameters | None = None, /
+    ) -> Sequence[RowMapping]:
+        return (await connection.execute(statement, parameters)).mappings().all()
 
     try:
         yield fetch

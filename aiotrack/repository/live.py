@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -16,8 +17,10 @@ from sqlalchemy import (
     Select,
     Text,
     and_,
+    bindparam,
     case,
     cast,
+    false,
     func,
     literal,
     literal_column,
@@ -32,7 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime
 from aiotrack.repository.histogram import LOG, NOTHING, SHORTEST, bucket
-from aiotrack.repository.periods import HIGHEST, LOWEST, Range
+from aiotrack.repository.periods import Range
 from aiotrack.repository.tables import ExecutionRow, UtcDateTime
 
 SKIPPED: Final = "skipped_by"
@@ -54,15 +57,34 @@ async def prepare(connection: AsyncConnection) -> None:
 
 def within(column: ColumnElement[Any], ranges: Sequence[Range]) -> ColumnElement[bool]:
     """Give the condition that a time is in one of the ranges."""
-    found = []
-    for begin, stop in ranges:
-        ends: list[ColumnElement[bool]] = [literal(value=True)]
-        if begin > LOWEST:
-            ends.append(column >= literal(to_datetime(begin), UtcDateTime))
-        if stop <= HIGHEST:
-            ends.append(column < literal(to_datetime(stop), UtcDateTime))
-        found.append(and_(*ends))
-    return or_(literal(value=False), *found)
+    values = {key: literal(value, UtcDateTime) for key, value in bounds("", ranges).items()}
+    return _within(column, values, len(ranges))
+
+
+def within_any(column: ColumnElement[Any], name: str, count: int) -> ColumnElement[bool]:
+    """Give the same for *count* ranges that `bounds` tells later, under the same *name*."""
+    keys = [f"{name}{end}{number}" for number in range(count) for end in ("from", "to")]
+    values = {key: bindparam(key, type_=UtcDateTime) for key in keys}
+    return _within(column, values, count, name)
+
+
+def bounds(name: str, ranges: Sequence[Range]) -> dict[str, datetime | None]:
+    """Give the parameters of ranges: first and last moment, which every database can hold."""
+    found = {}
+    for number, (begin, stop) in enumerate(ranges):
+        found[f"{name}from{number}"] = to_datetime(begin)
+        found[f"{name}to{number}"] = to_datetime(stop - 1)
+    return found
+
+
+def _within(
+    column: ColumnElement[Any], values: Mapping[str, Any], count: int, name: str = ""
+) -> ColumnElement[bool]:
+    parts = [
+        and_(column >= values[f"{name}from{number}"], column <= values[f"{name}to{number}"])
+        for number in range(count)
+    ]
+    return or_(*parts) if parts else false()
 
 
 def slot(dialect: str, unit: int) -> ColumnElement[int]:
@@ -154,6 +176,15 @@ def bucketed(column: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
         return func.aiotrack_bucket(column, type_=Integer)
     index = cast(func.ceil(func.ln(column) / LOG), Integer)
     return case((column < SHORTEST, NOTHING), else_=index)
+
+
+def packed(source: Any, dialect: str, *keys: str) -> Any:
+    """Give histograms of durations (kind 0) and waits (kind 1) as JSON, for each of *keys*."""
+    counts = histograms(source, dialect, *keys).cte("buckets")
+    pack = func.json_group_object if dialect == "sqlite" else func.json_object_agg
+    packed = cast(pack(cast(counts.c.bucket, Text), counts.c.count), Text).label("histogram")
+    groups = [counts.c[name] for name in ("kind", *keys)]
+    return select(*groups, packed).group_by(*groups)
 
 
 def histograms(source: Any, dialect: str, *keys: str) -> Any:

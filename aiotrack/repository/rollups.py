@@ -44,7 +44,16 @@ from aiotrack.repository.periods import (
     hour_of,
 )
 from aiotrack.repository.stats import coverage
-from aiotrack.repository.sums import NAME, OWN_MODULE, WHOLE, Sums, add_row, records, sums_of
+from aiotrack.repository.sums import (
+    NAME,
+    OWN_MODULE,
+    WHOLE,
+    Sums,
+    add_counts,
+    add_histogram,
+    records,
+    sums_of,
+)
 from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow, UtcDateTime
 from aiotrack.repository.transaction import transaction
 
@@ -263,18 +272,22 @@ class Rollups:
         rows = live.rows(dialect, HOUR, conditions).cte("source")
         keys = [rows.c[name] for name in ("slot", "module", "task_name", "status")]
         counts = select(*keys, *live.sums(rows)).group_by(*keys)
-        buckets = live.histograms(rows, dialect, "slot", "module", "task_name")
+        histograms = live.packed(rows, dialect, "slot", "module", "task_name")
 
-        async def work(connection: AsyncConnection) -> list[Any]:
+        async def work(connection: AsyncConnection) -> list[tuple[Any, Sequence[Any]]]:
             await live.prepare(connection)
             fetch = _plain(connection)
-            return [*await fetch(counts), *await fetch(buckets)]
+            return [(add_counts, await fetch(counts)), (add_histogram, await fetch(histograms))]
 
-        for number, row in enumerate(await self._with_connection(work)):
-            hour = found.setdefault(row["slot"] * HOUR, {})
-            add_row(hour.setdefault((row["module"], row["task_name"]), Sums()), row)
-            if number % YIELD == 0:
-                await asyncio.sleep(0)
+        for add, found_rows in await self._with_connection(work):
+            for number, row in enumerate(found_rows):
+                hour = found.setdefault(row["slot"] * HOUR, {})
+                key = (row["module"], row["task_name"])
+                if key not in hour:
+                    hour[key] = Sums()
+                add(hour[key], row)
+                if number % YIELD == 0:
+                    await asyncio.sleep(0)
 
     async def _forget_hours(self, covered: Coverage) -> None:
         """Delete hours that nobody may rely on any more."""
@@ -301,8 +314,8 @@ class Rollups:
 
 
 def _plain(connection: AsyncConnection) -> Fetch:
-    async def fetch(statement: Any) -> Sequence[Any]:
-        return (await connection.execute(statement)).mappings().all()
+    async def fetch(statement: Any, parameters: Any = None, /) -> Sequence[Any]:
+        return (await connection.execute(statement, parameters)).mappings().all()
 
     return fetch
 
@@ -367,7 +380,9 @@ async def _added(parts: Iterable[dict[tuple[str, str], Sums]]) -> dict[tuple[str
     whole: dict[tuple[str, str], Sums] = {}
     for number, part in enumerate(parts):
         for key, sums in part.items():
-            whole.setdefault(key, Sums()).add(sums)
+            if key not in whole:
+                whole[key] = Sums()
+            whole[key].add(sums)
         if number % YIELD == 0:
             await asyncio.sleep(0)
     return whole

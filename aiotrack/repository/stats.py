@@ -9,27 +9,26 @@ of the database, so that an execution that ends meanwhile is neither lost nor co
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_micros
 from aiotrack.model import Stats
 from aiotrack.repository import histogram, live
 from aiotrack.repository.filters import Filters
-from aiotrack.repository.limited import Fetch
+from aiotrack.repository.limited import Fetch, Parameters
 from aiotrack.repository.periods import (
     DAY,
     HIGHEST,
     HOUR,
     LOWEST,
     Coverage,
-    Range,
-    Split,
     day_of,
     hour_of,
 )
@@ -45,8 +44,9 @@ _rollups = RollupRow.__table__
 _dirty = DirtyRow.__table__
 
 
-async def coverage(fetch: Fetch, dialect: str) -> Coverage:
-    """Read what is rolled up, by two statements."""
+@functools.cache
+def _ends(dialect: str) -> Select[Any]:
+    """Ask for the newest periods, and on Postgres for the time."""
     ends = [
         select(func.max(_rollups.c.start, type_=UtcDateTime))
         .where(_rollups.c.span == span, _rollups.c.level == WHOLE)
@@ -55,14 +55,20 @@ async def coverage(fetch: Fetch, dialect: str) -> Coverage:
         for span in ("day", "hour")
     ]
     if dialect == "sqlite":  # the file is on this host
-        row = (await fetch(select(*ends)))[0]
-        now = time.time_ns() // 1000
-    else:
-        row = (await fetch(select(func.now(type_=UtcDateTime).label("now"), *ends)))[0]
-        now = to_micros(row["now"])
+        return select(*ends)
+    return select(func.now(type_=UtcDateTime).label("now"), *ends)
+
+
+_MARKS: Final = select(_dirty.c.span, _dirty.c.start, _dirty.c.cleaned)
+
+
+async def coverage(fetch: Fetch, dialect: str) -> Coverage:
+    """Read what is rolled up, by two statements."""
+    row = (await fetch(_ends(dialect)))[0]
+    now = time.time_ns() // 1000 if dialect == "sqlite" else to_micros(row["now"])
     days = LOWEST if row["day"] is None else to_micros(row["day"]) + DAY
     hours = LOWEST if row["hour"] is None else to_micros(row["hour"]) + HOUR
-    marks = await fetch(select(_dirty.c.span, _dirty.c.start, _dirty.c.cleaned))
+    marks = await fetch(_MARKS)
     dirty = frozenset((mark["span"], to_micros(mark["start"])) for mark in marks)
     cleaned = frozenset(to_micros(mark["start"]) for mark in marks if mark["cleaned"])
     return Coverage(now, days, max(days, hours), dirty, cleaned)
@@ -74,6 +80,69 @@ async def count(connection: AsyncConnection, fetch: Fetch, filters: Filters) -> 
     return await _Count(fetch, connection.dialect.name, filters, covered).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    """What is asked; the parts from rollups, and those from executions."""
+
+    names: Select[Any]
+    periods: Select[Any]
+    counted: Any
+    histograms: Any
+    values: Select[Any]
+
+
+def _live_statements(
+    source: Any, dialect: str, names: Any = None, periods: Any = None
+) -> _Statements:
+    rows = source.cte("source")
+    values = select(rows.c.duration, rows.c.wait)
+    buckets = live.histograms(rows, dialect)
+    return _Statements(names, periods, live.counted(rows), buckets, values)
+
+
+@functools.lru_cache(256)
+def _statements(
+    dialect: str, unit: int, by: frozenset[str], days: int, hours: int, ranges: int
+) -> _Statements:
+    """Make the statements for what rollups serve: making them takes longer than they do.
+
+    Args:
+        dialect: ``postgresql`` or ``sqlite``.
+        unit: As in `live.slot`.
+        by: Names of the filters, of ``module`` and ``task_name``.
+        days: How many ranges of days there are.
+        hours: How many of hours.
+        ranges: How many are counted live.
+    """
+    periods = or_(
+        and_(_rollups.c.span == "day", live.within_any(_rollups.c.start, "days", days)),
+        and_(_rollups.c.span == "hour", live.within_any(_rollups.c.start, "hours", hours)),
+    )
+
+    def narrowed(table: Any, *, is_whole: bool = False) -> list[ColumnElement[bool]]:
+        found = [table.c[name].in_(bindparam(name, expanding=True)) for name in sorted(by)]
+        return found if "module" in by or is_whole else [*found, table.c.module != OWN_MODULE]
+
+    level = NAME if "task_name" in by else MODULE if "module" in by else WHOLE
+    names = [_rollups.c[name] for name in ("module", "task_name")]
+    sums = [func.sum(_rollups.c[name]).label(name) for name in (*STATUSES, "skipped")]
+    by_name = select(*names, *sums).where(_rollups.c.level == NAME, periods).group_by(*names)
+    by_period = select(_rollups).where(_rollups.c.level == level, periods)
+    created, limits = _executions.c.created_at, narrowed(_executions)
+    unfinished = [live.UNFINISHED, live.within_any(created, "whole", 1)]
+    ended = [live.FINAL, live.within_any(created, "live", ranges)]
+    source = union_all(  # a row comes by one of two indexes
+        live.rows(dialect, unit, [*limits, *ended]),
+        live.rows(dialect, unit, [*limits, *unfinished]),
+    )
+    return _live_statements(
+        source,
+        dialect,
+        by_name.where(*narrowed(_rollups)),
+        by_period.where(*narrowed(_rollups, is_whole=level == WHOLE)),
+    )
+
+
 class _Count:
     """One question on its way."""
 
@@ -81,19 +150,9 @@ class _Count:
         self._fetch = fetch
         self._dialect = dialect
         self._covered = covered
+        self._filters = filters
         self._since = self._moment(filters.since)
         self._until = self._moment(filters.until)
-        self._exact = filters.exact
-        rest = dataclasses.replace(filters, since=None, until=None)
-        self._conditions = rest.conditions(dialect)
-        if "module" not in filters.exact:
-            self._conditions.append(_executions.c.module != OWN_MODULE)
-        self._may_use_rollups = not (
-            filters.is_empty
-            or filters.metadata
-            or filters.text
-            or filters.exact.keys() - {"module", "task_name"}
-        )
         end = covered.now if self._until is None else self._until
         is_fine = self._since is not None and end - self._since <= FINE
         self._unit = HOUR if is_fine else DAY
@@ -109,65 +168,60 @@ class _Count:
         """Count."""
         first = LOWEST if self._since is None else self._since
         last = HIGHEST + 1 if self._until is None else self._until + 1  # until is inclusive
-        split = Split(live=[(first, last)])
-        if self._may_use_rollups and first < last:
+        if self._may_use_rollups() and first < last:
             split = self._covered.split(first, last, by_hour=self._unit == HOUR)
-        if split.days or split.hours:
-            await self._take_rollups(split)
-            has_rolled = bool(self._tally.slots)
-            source = self._beside(split.live, (first, last))
+            parts = {"days": split.days, "hours": split.hours, "live": split.live}
+            exact = self._filters.exact
+            statements = _statements(
+                self._dialect, self._unit, frozenset(exact), *map(len, parts.values())
+            )
+            parameters: dict[str, Any] = dict(exact)
+            for name, ranges in (parts | {"whole": [(first, last)]}).items():
+                parameters |= live.bounds(name, ranges)
+            if split.days or split.hours:
+                await self._take_rollups(statements, parameters)
         else:
-            has_rolled = False
-            source = self._rows([live.within(_executions.c.created_at, split.live)]).cte("source")
-        await self._take_live(source)
+            statements, parameters = self._others(first, last), {}
+        has_rolled = bool(self._tally.slots)
+        await self._take_live(statements, parameters)
         values = None
         if not has_rolled and self._tally.whole["total"] <= MAX_EXACT:
-            values = await self._values(source)
+            values = await self._values(statements, parameters)
         else:
-            await self._take_histograms(source)
+            await self._take_histograms(statements, parameters)
         line = self._tally.timeline(self._since, self._until, self._covered.now, self._unit)
         return self._tally.stats(line, values)
 
-    # ── rollups ─────────────────────────────────────────────────────────────────────────────────
-    async def _take_rollups(self, split: Split) -> None:
-        periods = _periods(split)
-        names = [_rollups.c[name] for name in ("module", "task_name")]
-        sums = [func.sum(_rollups.c[name]).label(name) for name in (*STATUSES, "skipped")]
-        query = select(*names, *sums).where(*self._level(NAME), periods).group_by(*names)
-        for row in await self._fetch(query):
+    def _may_use_rollups(self) -> bool:
+        it = self._filters
+        others = it.metadata or it.text or it.exact.keys() - {"module", "task_name"}
+        return not (it.is_empty or others)
+
+    def _others(self, first: int, last: int) -> _Statements:
+        """Make the statements for any filter."""
+        rest = dataclasses.replace(self._filters, since=None, until=None)
+        conditions = rest.conditions(self._dialect)
+        conditions.append(live.within(_executions.c.created_at, [(first, last)]))
+        if "module" not in rest.exact:
+            conditions.append(_executions.c.module != OWN_MODULE)
+        return _live_statements(live.rows(self._dialect, self._unit, conditions), self._dialect)
+
+    async def _take_rollups(self, statements: _Statements, parameters: Parameters) -> None:
+        for row in await self._fetch(statements.names, parameters):
             counts = counts_of(row, STATUSES)
-            self._tally.add_named(row["module"], row["task_name"], counts)
-        level = NAME if "task_name" in self._exact else MODULE if "module" in self._exact else WHOLE
-        for row in await self._fetch(select(_rollups).where(*self._level(level), periods)):
+            if counts["total"]:
+                self._tally.add_named(row["module"], row["task_name"], counts)
+        for row in await self._fetch(statements.periods, parameters):
             counts = counts_of(row, STATUSES)
             if counts["total"]:
                 start = to_micros(row["start"])
                 start = hour_of(start) if self._unit == HOUR else day_of(start)
                 self._tally.add_timed(start, counts, row)
-                self._tally.durations.update(histogram.read(row["durations"]))
-                self._tally.waits.update(histogram.read(row["waits"]))
+                histogram.add(self._tally.durations, row["durations"])
+                histogram.add(self._tally.waits, row["waits"])
 
-    def _level(self, level: int) -> list[ColumnElement[bool]]:
-        found = [_rollups.c.level == level]
-        for name, values in self._exact.items():
-            found.append(_rollups.c[name].in_(values))
-        if level == NAME and "module" not in self._exact:
-            found.append(_rollups.c.module != OWN_MODULE)
-        return found
-
-    # ── live ────────────────────────────────────────────────────────────────────────────────────
-    def _rows(self, conditions: Sequence[ColumnElement[bool]]) -> Any:
-        return live.rows(self._dialect, self._unit, [*self._conditions, *conditions])
-
-    def _beside(self, ranges: Sequence[Range], whole: Range) -> Any:
-        """Give the rows that rollups do not tell of: by two indexes, a row by one of them."""
-        created = _executions.c.created_at
-        unfinished = self._rows([live.UNFINISHED, live.within(created, [whole])])
-        ended = self._rows([live.FINAL, live.within(created, ranges)])
-        return union_all(ended, unfinished).cte("source")
-
-    async def _take_live(self, source: Any) -> None:
-        for row in await self._fetch(live.counted(source)):
+    async def _take_live(self, statements: _Statements, parameters: Parameters) -> None:
+        for row in await self._fetch(statements.counted, parameters):
             number = row["count"]
             counts = {row["status"].lower(): number, "total": number, "skipped": row["skipped"]}
             if row["slot"] is None:
@@ -175,22 +229,15 @@ class _Count:
             else:
                 self._tally.add_timed(row["slot"] * self._unit, counts, row)
 
-    async def _take_histograms(self, source: Any) -> None:
-        for row in await self._fetch(live.histograms(source, self._dialect)):
+    async def _take_histograms(self, statements: _Statements, parameters: Parameters) -> None:
+        for row in await self._fetch(statements.histograms, parameters):
             found = self._tally.waits if row["kind"] else self._tally.durations
-            found[row["bucket"]] += row["count"]
+            key = str(row["bucket"])
+            found[key] = found.get(key, 0) + row["count"]
 
-    async def _values(self, source: Any) -> tuple[list[float], list[float]]:
-        rows = await self._fetch(select(source.c.duration, source.c.wait))
+    async def _values(
+        self, statements: _Statements, parameters: Parameters
+    ) -> tuple[list[float], list[float]]:
+        rows = await self._fetch(statements.values, parameters)
         durations = [row["duration"] for row in rows if row["duration"] is not None]
         return durations, [row["wait"] for row in rows if row["wait"] is not None]
-
-
-def _periods(split: Split) -> ColumnElement[bool]:
-    return or_(
-        *(
-            and_(_rollups.c.span == span, live.within(_rollups.c.start, ranges))
-            for span, ranges in (("day", split.days), ("hour", split.hours))
-            if ranges
-        )
-    )

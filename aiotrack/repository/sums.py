@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -36,34 +35,37 @@ Row = Mapping[Any, Any]
 class Sums:
     """Counts, seconds and their histograms."""
 
-    numbers: Counter[str] = field(default_factory=Counter)
-    durations: Histogram = field(default_factory=Counter)
-    waits: Histogram = field(default_factory=Counter)
+    numbers: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_NUMBERS, 0))
+    durations: Histogram = field(default_factory=dict)
+    waits: Histogram = field(default_factory=dict)
 
     def add(self, other: Sums) -> None:
         """Add what another part holds."""
-        self.numbers.update(other.numbers)
-        self.durations.update(other.durations)
-        self.waits.update(other.waits)
+        for name in _NUMBERS:
+            self.numbers[name] += other.numbers[name]
+        for mine, theirs in ((self.durations, other.durations), (self.waits, other.waits)):
+            for key, count in theirs.items():
+                mine[key] = mine.get(key, 0) + count
 
 
-def add_row(sums: Sums, row: Row) -> None:
-    """Add a row of ``live.sums`` (it has a status) or of ``live.histograms`` (it has a kind)."""
-    if "kind" in row:
-        (sums.waits if row["kind"] else sums.durations)[row["bucket"]] += row["count"]
-        return
+def add_counts(sums: Sums, row: Row) -> None:
+    """Add a row of ``live.sums`` with its status."""
     sums.numbers[row["status"].lower()] += row["count"]
     for name in _NUMBERS[len(STATUSES) :]:
         sums.numbers[name] += row[name]
 
 
+def add_histogram(sums: Sums, row: Row) -> None:
+    """Add a row of ``live.packed``."""
+    histogram.add(sums.waits if row["kind"] else sums.durations, row["histogram"])
+
+
 def sums_of(row: Row) -> Sums:
     """Read a rollup's row."""
-    return Sums(
-        Counter({name: row[name] for name in _NUMBERS}),
-        histogram.read(row["durations"]),
-        histogram.read(row["waits"]),
-    )
+    sums = Sums({name: row[name] for name in _NUMBERS})
+    histogram.add(sums.durations, row["durations"])
+    histogram.add(sums.waits, row["waits"])
+    return sums
 
 
 def records(span: str, start: int, names: Mapping[tuple[str, str], Sums]) -> list[dict[str, Any]]:
@@ -71,7 +73,9 @@ def records(span: str, start: int, names: Mapping[tuple[str, str], Sums]) -> lis
     whole = Sums()
     modules: dict[str, Sums] = {}
     for (module, _), sums in names.items():
-        modules.setdefault(module, Sums()).add(sums)
+        if module not in modules:
+            modules[module] = Sums()
+        modules[module].add(sums)
     for module, sums in modules.items():
         if module != OWN_MODULE:
             whole.add(sums)
@@ -85,7 +89,7 @@ def records(span: str, start: int, names: Mapping[tuple[str, str], Sums]) -> lis
             "start": to_datetime(start),
             "module": module,
             "task_name": task_name,
-            **{name: sums.numbers[name] for name in _NUMBERS},
+            **sums.numbers,
             "durations": histogram.write(sums.durations),
             "waits": histogram.write(sums.waits),
         }

@@ -33,8 +33,8 @@ class Tally:
     modules: dict[str, Counter[str]] = field(default_factory=dict)
     names: dict[str, Counter[str]] = field(default_factory=dict)
     slots: dict[int, Counter[str]] = field(default_factory=dict)
-    durations: Histogram = field(default_factory=Counter)
-    waits: Histogram = field(default_factory=Counter)
+    durations: Histogram = field(default_factory=dict)
+    waits: Histogram = field(default_factory=dict)
     sums: Counter[str] = field(default_factory=Counter)
 
     def add_named(self, module: str, task_name: str, counts: Mapping[str, int]) -> None:

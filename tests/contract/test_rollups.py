@@ -398,7 +398,8 @@ def test_percentiles_of_buckets_are_within_five_percent():
     for _ in range(50):
         values = [10 ** random.uniform(-5, 5) for _ in range(random.randrange(1, 60))]
         buckets = Counter(histogram.bucket(value) for value in values)
-        kept = histogram.read(histogram.write(buckets))
+        kept: histogram.Histogram = {}
+        histogram.add(kept, histogram.write({str(key): n for key, n in buckets.items()}))
         shares = (0.0, 0.5, 0.95, 1.0)
         for one, two in zip(
             histogram.exact(values, shares), histogram.percentiles(kept, shares), strict=True
@@ -410,5 +411,5 @@ def test_percentiles_of_nothing():
     """No value, no percentile; no time at all is no time."""
 
     assert [None] == histogram.percentiles({}, (0.5,)) == histogram.exact([], (0.5,))
-    assert [0.0] == histogram.percentiles({histogram.bucket(0.0): 3}, (0.5,))
+    assert [0.0] == histogram.percentiles({str(histogram.bucket(0.0)): 3}, (0.5,))
     assert EPOCH < datetime.now(UTC)
