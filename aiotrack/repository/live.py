@@ -171,9 +171,9 @@ def counted(source: CTE) -> Any:
 
 
 def bucketed(column: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
-    """Give the bucket of seconds: see ``histogram``."""
+    """Give the bucket of seconds, NULL for none: see ``histogram``."""
     if dialect == "sqlite":
-        return func.aiotrack_bucket(column, type_=Integer)
+        return case((column.is_not(None), func.aiotrack_bucket(column, type_=Integer)))
     index = cast(func.ceil(func.ln(column) / LOG), Integer)
     return case((column < SHORTEST, NOTHING), else_=index)
 
@@ -185,6 +185,15 @@ def packed(source: Any, dialect: str, *keys: str) -> Any:
     packed = cast(pack(cast(counts.c.bucket, Text), counts.c.count), Text).label("histogram")
     groups = [counts.c[name] for name in ("kind", *keys)]
     return select(*groups, packed).group_by(*groups)
+
+
+def joint(source: Any, dialect: str) -> Select[Any]:
+    """Count by both buckets at once: many rows are read once, for some thousands of groups."""
+    both: list[ColumnElement[Any]] = [
+        bucketed(source.c.duration, dialect).label("duration"),
+        bucketed(source.c.wait, dialect).label("wait"),
+    ]
+    return select(*both, func.count().label("count")).group_by(*both)
 
 
 def histograms(source: Any, dialect: str, *keys: str) -> Any:

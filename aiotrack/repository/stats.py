@@ -82,22 +82,13 @@ async def count(connection: AsyncConnection, fetch: Fetch, filters: Filters) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Statements:
-    """What is asked; the parts from rollups, and those from executions."""
+    """What is asked: of rollups by name and by period, and of executions."""
 
-    names: Select[Any]
-    periods: Select[Any]
+    names: Select[Any] | None
+    periods: Select[Any] | None
     counted: Any
     histograms: Any
     values: Select[Any]
-
-
-def _live_statements(
-    source: Any, dialect: str, names: Any = None, periods: Any = None
-) -> _Statements:
-    rows = source.cte("source")
-    values = select(rows.c.duration, rows.c.wait)
-    buckets = live.histograms(rows, dialect)
-    return _Statements(names, periods, live.counted(rows), buckets, values)
 
 
 @functools.lru_cache(256)
@@ -135,11 +126,13 @@ def _statements(
         live.rows(dialect, unit, [*limits, *ended]),
         live.rows(dialect, unit, [*limits, *unfinished]),
     )
-    return _live_statements(
-        source,
-        dialect,
+    rows = source.cte("source")
+    return _Statements(
         by_name.where(*narrowed(_rollups)),
         by_period.where(*narrowed(_rollups, is_whole=level == WHOLE)),
+        live.counted(rows),
+        live.histograms(rows, dialect),
+        select(rows.c.duration, rows.c.wait),
     )
 
 
@@ -204,9 +197,13 @@ class _Count:
         conditions.append(live.within(_executions.c.created_at, [(first, last)]))
         if "module" not in rest.exact:
             conditions.append(_executions.c.module != OWN_MODULE)
-        return _live_statements(live.rows(self._dialect, self._unit, conditions), self._dialect)
+        rows = live.rows(self._dialect, self._unit, conditions).cte("source")
+        values = select(rows.c.duration, rows.c.wait)
+        return _Statements(None, None, live.counted(rows), live.joint(rows, self._dialect), values)
 
     async def _take_rollups(self, statements: _Statements, parameters: Parameters) -> None:
+        assert statements.names is not None
+        assert statements.periods is not None
         for row in await self._fetch(statements.names, parameters):
             counts = counts_of(row, STATUSES)
             if counts["total"]:
@@ -230,10 +227,15 @@ class _Count:
                 self._tally.add_timed(row["slot"] * self._unit, counts, row)
 
     async def _take_histograms(self, statements: _Statements, parameters: Parameters) -> None:
+        tally = self._tally
         for row in await self._fetch(statements.histograms, parameters):
-            found = self._tally.waits if row["kind"] else self._tally.durations
-            key = str(row["bucket"])
-            found[key] = found.get(key, 0) + row["count"]
+            if "kind" in row:
+                pairs = [(tally.waits if row["kind"] else tally.durations, row["bucket"])]
+            else:
+                pairs = [(tally.durations, row["duration"]), (tally.waits, row["wait"])]
+            for found, bucket in pairs:
+                if bucket is not None:
+                    found[str(bucket)] = found.get(str(bucket), 0) + row["count"]
 
     async def _values(
         self, statements: _Statements, parameters: Parameters

@@ -170,7 +170,7 @@ async def test_random_histories_agree_at_every_moment(repository, reader, rollup
     """Late reports, reports by hand, moved births: stats are those of the executions."""
     random = Random(seed)
     known: list[Report] = []
-    for step in range(60):
+    for step in range(40):
         group = []
         for _ in range(random.randrange(1, 12)):
             if known and random.random() < 0.3:
