@@ -34,6 +34,15 @@ INSERT INTO aiotrack_rollups_dirty AS t (span, start, marked_at, cleaned) VALUES
 ON CONFLICT (span, start) DO UPDATE SET marked_at = max(t.marked_at, excluded.marked_at)"""
 
 
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The monotonic clock stands still while a machine sleeps, and a mark would stay young for ever."""
+
+
+def uptime() -> float:
+    """Give seconds that pass whatever happens to this process and its host."""
+    return time.clock_gettime(_CLOCK)
+
+
 class Unmarked(Exception):
     """A write met periods that must be marked first; never leaves the repository."""
 
@@ -50,13 +59,18 @@ class Marks:
         self._made: dict[Period, float] = {}
 
     def missing(self, moments: Iterable[int]) -> list[Period]:
-        """Give what must be marked before executions created at *moments* are changed."""
+        """Give what must be marked before executions created at *moments* are changed.
+
+        An hour is over when either clock says so: ours stands still while the machine sleeps. One
+        mark too many does no harm.
+        """
         now = self._clock.now()
-        open_since = now - now % HOUR
+        latest = max(now, time.time_ns() // 1000)
+        open_since = latest - latest % HOUR
         over = [moment for moment in moments if moment < open_since]
         if not over:
             return []
-        fresh = time.monotonic() - RENEW
+        fresh = uptime() - RENEW
         periods = {period_of(moment, now) for moment in over}
         return sorted(one for one in periods if self._made.get(one, 0.0) < fresh)
 
@@ -77,7 +91,7 @@ class Marks:
             raise Unmarked(periods)
 
     def made(self, periods: Iterable[Period], begun: float) -> None:
-        """Remember marks that are committed; *begun* is the monotonic time before they were."""
+        """Remember marks that are committed; *begun* is the `uptime` before they were."""
         if len(self._made) > MAX_KNOWN:
             self._made.clear()
         self._made.update(dict.fromkeys(periods, begun))

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
-from aiotrack.repository.marks import POSTGRES_MARK, Marks, Unmarked
+from aiotrack.repository.marks import POSTGRES_MARK, Marks, Unmarked, uptime
 from aiotrack.repository.periods import Period
 
 if TYPE_CHECKING:
@@ -213,7 +212,7 @@ class PostgresWriter:
 
     async def _mark(self, connection: Any, periods: Sequence[Period]) -> None:
         if periods:
-            begun = time.monotonic()
+            begun = uptime()
             told = json.dumps([{"span": span, "start": start} for span, start in periods])
             await connection.execute(POSTGRES_MARK, told, timeout=COMMAND_TIMEOUT)
             self._marks.made(periods, begun)

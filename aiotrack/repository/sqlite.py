@@ -23,7 +23,7 @@ from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder, plain_row
-from aiotrack.repository.marks import SQLITE_MARK, Marks, Unmarked
+from aiotrack.repository.marks import SQLITE_MARK, Marks, Unmarked, uptime
 from aiotrack.repository.periods import Period
 
 log = logging.getLogger(__name__)
@@ -106,9 +106,9 @@ class SqliteWriter:
             while True:
                 try:
                     with file_lock(self._path), _transaction(connection):
-                        begun = time.monotonic()
+                        begun = uptime()
                         done = work(connection)
-                        if time.monotonic() - begun > LONGEST:
+                        if uptime() - begun > LONGEST:
                             raise sqlite3.OperationalError("it took so long that its marks expire")
                         return done
                 except Unmarked as found:
@@ -122,7 +122,7 @@ class SqliteWriter:
             raise StoreUnavailable(f"{self._path} did not take a write: {error}") from error
 
     def _mark(self, connection: sqlite3.Connection, periods: list[Period]) -> None:
-        begun = time.monotonic()
+        begun = uptime()
         now = time.time_ns() // 1000
         with file_lock(self._path), _transaction(connection):
             connection.executemany(SQLITE_MARK, [(*period, now) for period in periods])

@@ -228,6 +228,8 @@ class Repository:
 
     async def claim(self, report: Report) -> bool:
         """Store a plain report of a task nobody knows; False when there is one of its task_id."""
+        if not self._ready:
+            await self.connect()
         is_ours = await self.apart(self._writer.claim(report))
         if is_ours:
             self._on_commit([report])
