@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from aiotrack.middleware import TrackerMiddleware
     from aiotrack.model import (
         Attempt,
+        Bucket,
         Cause,
         Counts,
         Execution,
@@ -97,6 +98,7 @@ _HOMES = {
     "aiotrack.middleware": ("TrackerMiddleware",),
     "aiotrack.model": (
         "Attempt",
+        "Bucket",
         "Cause",
         "Counts",
         "Execution",
@@ -116,6 +118,7 @@ __all__ = [
     "Attempt",
     "AttemptRow",
     "Base",
+    "Bucket",
     "Cause",
     "Counts",
     "Execution",

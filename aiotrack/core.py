@@ -308,6 +308,10 @@ class Lifecycle:
         """Give the recorder of the running loop."""
         return self._core().recorder
 
+    def core(self) -> Core:
+        """Give what belongs to the running loop."""
+        return self._core()
+
     def _core(self) -> Core:
         return self._core_of(asyncio.get_running_loop())
 

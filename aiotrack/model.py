@@ -183,7 +183,10 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many executions are in which status."""
+    """How many executions are in which status.
+
+    ``skipped`` are those of them that did nothing, because the same work was already running.
+    """
 
     total: int = 0
     pending: int = 0
@@ -192,6 +195,7 @@ class Counts:
     failure: int = 0
     retry: int = 0
     revoked: int = 0
+    skipped: int = 0
 
     @property
     def failure_rate(self) -> float:
@@ -201,8 +205,28 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket(Counts):
+    """Counts of what was created from ``start`` (aware, UTC) until the next bucket's."""
+
+    start: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats(Counts):
-    """Counts of what a filter matches, whole and by module and task name."""
+    """Counts of what a filter matches, whole, by module, by task name and over time.
+
+    Durations and waits are seconds, of the executions that have one, None when none has;
+    ``timeline`` has no gaps. ``is_approximate`` says that the percentiles were read from
+    logarithmic buckets: at most 5 % above or below the exact ones. All else is exact.
+    """
 
     by_module: Mapping[str, Counts] = field(default_factory=dict)
     by_task_name: Mapping[str, Counts] = field(default_factory=dict)
+    mean_duration: float | None = None
+    p50_duration: float | None = None
+    p95_duration: float | None = None
+    mean_wait: float | None = None
+    p50_wait: float | None = None
+    p95_wait: float | None = None
+    is_approximate: bool = False
+    timeline: list[Bucket] = field(default_factory=list)

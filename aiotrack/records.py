@@ -211,8 +211,30 @@ class Records(Lifecycle):
         return await core.reader.list(limit=limit, after=after, order=order, **filters)
 
     async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
-        """Count what the filters of `list` match; ``module="aiotrack"`` only when asked for."""
+        """Count what the filters of `list` match; ``module="aiotrack"`` only when asked for.
+
+        Without a filter, or by ``module``, ``task_name``, ``since`` and ``until``, it takes
+        milliseconds on any number of rows, as long as `roll_up` runs now and then; any other
+        filter is counted row by row.
+
+        Raises:
+            InvalidQuery: A filter that cannot be served.
+            QueryTimeout: Two seconds were over.
+        """
         return await (await self._flushed()).reader.stats(**filters)
+
+    async def roll_up(self) -> int:
+        """Add up what ended and is not added up yet, for `stats`; a schedule does it otherwise.
+
+        In short steps; several processes may do it at once.
+
+        Returns:
+            How many hours and days were recomputed.
+
+        Raises:
+            StoreUnavailable: The database did not answer; what was done until then stays.
+        """
+        return await (await self._flushed()).repository.rollups.roll_up()
 
     async def _flushed(self) -> Core:
         """Commit what this process has told, so that it reads its own writes."""

@@ -34,6 +34,9 @@ class Settings:
             default: ``~/.local/state/aiotrack``. It has to outlive the process.
         on_store_failure: What happens to a final report when the journal is full, too: ``drop``
             keeps it in memory as long as there is room, ``block_ack`` lets its task wait.
+        roll_up_enabled: Whether a schedule adds up what ended, for ``stats``; ``tracker.roll_up()``
+            does it all the same.
+        roll_up_crontab: When it does, in UTC. Read once, at the start of the scheduler.
         pgbouncer: A pooler in transaction mode stands before the database; else it is found out.
         logs: What tasks write with ``logging`` is kept: ``on``, ``on_failure_only`` (of attempts
             that fail or are tried again), ``off``.
@@ -50,6 +53,8 @@ class Settings:
     max_backlog: int = 16_000
     journal_dir: str | None = None
     on_store_failure: str = "drop"
+    roll_up_enabled: bool = True
+    roll_up_crontab: str = "*/5 * * * *"
     pgbouncer: bool = False
     logs: str = "on"
     log_level: str | int = "INFO"
@@ -99,6 +104,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "pgbouncer": _boolean,
     "logs": str.lower,
     "log_max_bytes": int,
+    "roll_up_enabled": _boolean,
 }
 
 

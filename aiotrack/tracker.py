@@ -22,6 +22,7 @@ from aiotrack.model import LogLine, Page, TaskStatus
 from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
+from aiotrack.sweeps import Sweeps
 
 if TYPE_CHECKING:
     from aiotrack.locks.lock import TaskLock
@@ -48,7 +49,7 @@ class Tracker(Following, Checkpoints):
         InvalidSetting: A value cannot be used; the message names it.
     """
 
-    features: ClassVar = (Locks, Logs)
+    features: ClassVar = (Locks, Logs, Sweeps)
 
     @property
     def locks(self) -> Listing:

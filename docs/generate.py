@@ -70,9 +70,24 @@ COLUMNS = {
     "seq": "Order within the run; of lines numbers are left out with those left out.",
     "at": "When it was written, or logged.",
     "level_number": "The level as a number.",
-    "level": "The level's name.",
     "logger": "The logger's name; `aiotrack` for the line that stands for lines left out.",
     "message": "What was logged, with its traceback, masked and bounded.",
+    "span": "`hour` or `day`.",
+    "level": "A line's level by name. Of a rollup: 0 all modules but `aiotrack`, 1 one module, "
+    "2 one task name of a module.",
+    "start": "When the period begins (UTC).",
+    "success": "How many ended so.",
+    "failure": "How many ended so.",
+    "revoked": "How many ended so.",
+    "skipped": "How many of them did nothing: the same work was already running.",
+    "duration_count": "How many have a duration.",
+    "duration_sum": "Their seconds.",
+    "wait_count": "How many have a start.",
+    "wait_sum": "Seconds between creation and start.",
+    "durations": "JSON object of logarithmic bucket and count.",
+    "waits": "The same for waits.",
+    "marked_at": "When a change of the period was last announced.",
+    "cleaned": "Rows of it were deleted: counted live, never computed again.",
     "set_aside": "The run did not do the task's work. Nothing sets it yet.",
 }
 TABLES = {
@@ -84,6 +99,10 @@ see [plain rows](../decisions/003-plain-rows.md). `tracker.attempts` reads both.
 [checkpoints](../how-to/checkpoints.md).""",
     "aiotrack_logs": """One row for each line that an attempt logged:
 [keep task logs](../how-to/keep-task-logs.md). Delete them by `task_id` with their execution.""",
+    "aiotrack_rollups": """What ended, by the hour and the day of creation: see
+[how counts come about](../explanation/statistics.md). It can be deleted: the next sweep makes it
+again from the executions that are still there.""",
+    "aiotrack_rollups_dirty": """Periods whose rollups are not to be believed for now.""",
 }
 SETTINGS_TEXT = f"""# Settings
 

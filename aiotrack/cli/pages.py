@@ -128,6 +128,23 @@ def print_stats(console: Console, stats: Stats) -> None:
     console.print(_counts("task", stats.by_task_name))
     console.print()
     console.print(_counts("", {"all": stats}))
+    console.print()
+    console.print(_figures(stats))
+
+
+def _figures(stats: Stats) -> Table:
+    """Lay out durations and waits; ``~`` marks what was read from buckets."""
+    mark = "~" if stats.is_approximate else ""
+    table = _table()
+    for title in ("", "mean", "p50", "p95"):
+        table.add_column(title, justify="right" if title else "left", min_width=7)
+    for name in ("duration", "wait"):
+        mean, p50, p95 = (getattr(stats, f"{figure}_{name}") for figure in ("mean", "p50", "p95"))
+        told = [f"{mark}{seconds(value)}" if value is not None else "" for value in (p50, p95)]
+        table.add_row(name, seconds(mean), *told)
+    if stats.skipped:
+        table.add_row("skipped", str(stats.skipped), "", "")
+    return table
 
 
 def _counts(title: str, parts: Mapping[str, Counts]) -> Table:

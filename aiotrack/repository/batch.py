@@ -61,6 +61,13 @@ class Batch:
         batch.runs = sorted(runs.values(), key=by_id)
         return batch
 
+    def ends(self) -> Iterable[int]:
+        """Give when the executions were created that one statement may end.
+
+        Starts and sends of that way never change what ended; a fold looks for itself.
+        """
+        return [run.origin.created_at for run in self.runs if run.witness is Witness.ENDED]
+
     @staticmethod
     def add_slow(slow: dict[str, list[Report]], report: Report) -> None:
         """Put a report among those that need the row's lock."""

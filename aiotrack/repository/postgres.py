@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
+from aiotrack.repository.marks import POSTGRES_MARK, Marks, Unmarked, uptime
+from aiotrack.repository.periods import Period
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -36,6 +39,9 @@ CLOSE_TIMEOUT = 0.5
 
 CONFLICT_TRIES = 20
 """Quick tries after a deadlock or serialization failure, about 10 ms apart."""
+
+MARK_TRIES = 5
+"""Tries of one fold that finds an execution in another hour each time: a guess, one is enough."""
 
 _POISON_CLASSES = ("22", "23", "54", "21")
 """SQLSTATE classes that blame the data: exception, integrity, limit, cardinality."""
@@ -62,12 +68,16 @@ class PostgresWriter:
         engine: Gives the connection.
         is_ours: The engine may be disposed.
         is_durable: Its sessions wait for the disk at each commit; else every write says so itself.
+        marks: Says which hours must be marked before a write.
     """
 
-    def __init__(self, engine: AsyncEngine, *, is_ours: bool, is_durable: bool) -> None:
+    def __init__(
+        self, engine: AsyncEngine, *, is_ours: bool, is_durable: bool, marks: Marks
+    ) -> None:
         self._engine = engine
         self._is_ours = is_ours
         self._is_durable = is_durable
+        self._marks = marks
         self._send = sql.POSTGRES_SEND if is_durable else sql.POSTGRES_SEND_DURABLY
         self._run = sql.POSTGRES_RUN if is_durable else sql.POSTGRES_RUN_DURABLY
         self._held: Any = None
@@ -97,7 +107,8 @@ class PostgresWriter:
         Raises:
             ExecutionNotFound: There is no such row.
         """
-        async with self._connection() as connection, self._transaction(connection):
+
+        async def work(connection: Any) -> None:
             found = await connection.fetch(sql.POSTGRES_LOCK, [task_id], timeout=COMMAND_TIMEOUT)
             if not found:
                 raise ExecutionNotFound(task_id)
@@ -107,7 +118,11 @@ class PostgresWriter:
             history = history_of(found[0], attempts)
             folded = fold(found[0], attempts, change(history))
             if folded is not None:
+                self._marks.demand([(found[0], folded[0])])
                 await _store(connection, [folded])
+
+        async with self._connection() as connection:
+            await self._transact(connection, work)
 
     async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
         """Run one statement in a transaction of its own, and give its rows."""
@@ -118,6 +133,13 @@ class PostgresWriter:
                 statement, *values, timeout=COMMAND_TIMEOUT
             )
             return rows
+
+    async def claim(self, report: Report) -> bool:
+        """Insert a plain report, unless there is a row of its task_id."""
+        async with self._connection() as connection:
+            told = f"[{render(report)}]"
+            found = await connection.fetch(sql.POSTGRES_CLAIM, told, timeout=COMMAND_TIMEOUT)
+        return bool(found)
 
     async def release(self) -> None:
         """Close the connection until the next write."""
@@ -186,7 +208,27 @@ class PostgresWriter:
             with contextlib.suppress(Exception):
                 held.invalidate()
 
+    async def _transact(self, connection: Any, work: Callable[[Any], Awaitable[None]]) -> None:
+        """Run *work* in a transaction, and again when it met an hour that must be marked first."""
+        for attempt in range(MARK_TRIES):
+            try:
+                async with self._transaction(connection):
+                    await work(connection)
+                    return
+            except Unmarked as found:
+                if attempt == MARK_TRIES - 1:
+                    raise StoreUnavailable("executions moved from hour to hour") from found
+                await self._mark(connection, found.periods)
+
+    async def _mark(self, connection: Any, periods: Sequence[Period]) -> None:
+        if periods:
+            begun = uptime()
+            told = json.dumps([{"span": span, "start": start} for span, start in periods])
+            await connection.execute(POSTGRES_MARK, told, timeout=COMMAND_TIMEOUT)
+            self._marks.made(periods, begun)
+
     async def _write(self, connection: Any, batch: Batch) -> None:
+        await self._mark(connection, self._marks.missing(batch.ends()))
         slow = dict(batch.slow)
         if batch.sends:
             text = "[" + ",".join(map(render, batch.sends)) + "]"
@@ -203,7 +245,8 @@ class PostgresWriter:
     async def _fold(self, connection: Any, slow: Mapping[str, list[Report]]) -> None:
         ids = sorted(slow)
         holders = [placeholder(slow[task_id][0]) for task_id in ids]
-        async with self._transaction(connection):
+
+        async def work(connection: Any) -> None:
             await connection.execute(
                 sql.POSTGRES_ENSURE,
                 render_rows(holders, sql.EXECUTION_COLUMNS),
@@ -214,11 +257,14 @@ class PostgresWriter:
             for item in await connection.fetch(sql.POSTGRES_ATTEMPTS, ids, timeout=COMMAND_TIMEOUT):
                 attempts[item["task_id"]].append(item)
             folded = [
-                result
+                (row, result)
                 for row in rows
                 if (result := fold(row, attempts[row["task_id"]], slow[row["task_id"]]))
             ]
-            await _store(connection, folded)
+            self._marks.demand((before, after) for before, (after, _) in folded)
+            await _store(connection, [result for _, result in folded])
+
+        await self._transact(connection, work)
 
 
 async def _store(connection: Any, folded: Sequence[tuple[Row, list[Row]]]) -> None:

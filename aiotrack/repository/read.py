@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
-from sqlalchemy import ColumnElement, RowMapping, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound, InvalidQuery
-from aiotrack.model import Attempt, Cause, Counts, Execution, Page, Stats, TaskStatus
+from aiotrack.model import Attempt, Cause, Execution, Page, Stats, TaskStatus
 from aiotrack.report import UNTIMED
 from aiotrack.repository.cursor import Order, Position, is_int, read_cursor, write_cursor
 from aiotrack.repository.filters import Filters, Narrowing
 from aiotrack.repository.limited import Fetch, limited
+from aiotrack.repository.live import prepare
+from aiotrack.repository.stats import count
 from aiotrack.repository.tables import AttemptRow, ExecutionRow
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ Row = Mapping[Any, Any]
 
 MAX_LIMIT: Final = 500
 """Rows of one page."""
-
-OWN_MODULE: Final = "aiotrack"
-"""The module of our own sweeps, which stats leave out unless asked."""
 
 _table = ExecutionRow.__table__
 _attempts = AttemptRow.__table__
@@ -172,7 +170,7 @@ class Reader:
         return sorted(found, key=lambda execution: (execution.created_at, execution.id))
 
     async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
-        """Count the executions that match all *filters*; see `Narrowing`.
+        """Count the executions that match all *filters*; see `Narrowing` and ``stats``.
 
         Those of aiotrack's own module are left out unless ``module`` is given.
 
@@ -182,17 +180,14 @@ class Reader:
             InvalidValue: A time without an offset.
             QueryTimeout: No index serves it, and two seconds were over.
         """
-        conditions = Filters.of(**filters).conditions(self._repository.dialect)
-        if filters.get("module") is None:
-            conditions.append(_table.c.module != OWN_MODULE)
-        groups = (_table.c.module, _table.c.task_name, _table.c.status)
-        query = select(*groups, func.count().label("rows")).where(*conditions).group_by(*groups)
+        narrowed = Filters.of(**filters)
 
-        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
-            async with limited(connection) as fetch:
-                return await fetch(query)
+        async def work(connection: AsyncConnection) -> Stats:
+            await prepare(connection)
+            async with limited(connection, is_snapshot=True) as fetch:
+                return await count(connection, fetch, narrowed)
 
-        return to_stats(await self._read(work))
+        return await self._read(work)
 
     async def _one(self, condition: ColumnElement[bool], key: str | int) -> Execution:
         query = select(*_SHOWN).where(condition)
@@ -324,24 +319,3 @@ def to_attempts(items: Sequence[Row], *, is_rerun: bool = False) -> builtins.lis
         values.update(status=TaskStatus(run["status"]), worker=run["worker"] or None)
         found.append(Attempt(cause=cause, **values))
     return found
-
-
-def to_stats(rows: Sequence[Row]) -> Stats:
-    """Add up the counts of each module, task name and status."""
-    whole: Counter[str] = Counter()
-    modules: dict[str, Counter[str]] = {}
-    names: dict[str, Counter[str]] = {}
-    for row in rows:
-        status, count = row["status"].lower(), row["rows"]
-        for counter in (
-            whole,
-            modules.setdefault(row["module"], Counter()),
-            names.setdefault(row["task_name"], Counter()),
-        ):
-            counter[status] += count
-            counter["total"] += count
-    return Stats(
-        **whole,
-        by_module={name: Counts(**counter) for name, counter in sorted(modules.items())},
-        by_task_name={name: Counts(**counter) for name, counter in sorted(names.items())},
-    )

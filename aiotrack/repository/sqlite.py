@@ -24,6 +24,8 @@ from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder, plain_row
+from aiotrack.repository.marks import SQLITE_MARK, Marks, Unmarked, uptime
+from aiotrack.repository.periods import Period
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,10 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT = 5.0
 """Seconds that SQLite waits for another process' transaction."""
+
+LONGEST = 20.0
+"""Seconds for the work of a transaction; a process that was stopped meanwhile begins again, for
+nobody believes its marks any more (``marks``)."""
 
 LOCK_PAUSE = 0.0005
 """Seconds between two tries for the file lock; a transaction takes about a millisecond."""
@@ -49,8 +55,9 @@ _attempt_values = itemgetter(*sql.ATTEMPT_COLUMNS)
 class SqliteWriter:
     """Writes groups of reports in a thread of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, marks: Marks) -> None:
         self._path = path
+        self._marks = marks
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiotrack-sqlite")
         self._connection: sqlite3.Connection | None = None
 
@@ -62,7 +69,8 @@ class SqliteWriter:
             StoreUnavailable: The file did not take them; they may be written again.
         """
         batch = Batch.of(reports)
-        await self.run(lambda connection: _write(connection, batch))
+        marks = self._marks
+        await self.run(lambda connection: _write(connection, batch, marks))
 
     async def modify(self, task_id: str, change: Callable[[History], Iterable[Report]]) -> None:
         """Add the reports that *change* makes from the history of *task_id*, in one transaction.
@@ -70,12 +78,21 @@ class SqliteWriter:
         Raises:
             ExecutionNotFound: There is no such row.
         """
-        await self.run(lambda connection: _modify(connection, task_id, change))
+        marks = self._marks
+        await self.run(lambda connection: _modify(connection, task_id, change, marks))
 
     async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
         """Run one statement in a transaction of its own, and give its rows."""
         words = re.sub(r"\$\d+", "?", statement)
         return await self.run(lambda connection: connection.execute(words, values).fetchall())
+
+    async def claim(self, report: Report) -> bool:
+        """Insert a plain report, unless there is a row of its task_id."""
+        values = _execution_values(plain_row(report))
+        found = await self.run(
+            lambda connection: connection.execute(sql.SQLITE_CLAIM, values).fetchone()
+        )
+        return found is not None
 
     async def release(self) -> None:
         """Close the connection until the next write; the thread ends with this object."""
@@ -98,8 +115,16 @@ class SqliteWriter:
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             connection = self._connection or self._connect()
-            with file_lock(self._path), _transaction(connection):
-                return work(connection)
+            while True:
+                try:
+                    with file_lock(self._path), _transaction(connection):
+                        begun = uptime()
+                        done = work(connection)
+                        if uptime() - begun > LONGEST:
+                            raise sqlite3.OperationalError("it took so long that its marks expire")
+                        return done
+                except Unmarked as found:
+                    self._mark(connection, found.periods)
         except (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
             raise PoisonError(str(error)) from error
         except (OverflowError, UnicodeEncodeError, sqlite3.ProgrammingError) as error:
@@ -107,6 +132,13 @@ class SqliteWriter:
         except (sqlite3.Error, OSError) as error:
             self._disconnect()
             raise StoreUnavailable(f"{self._path} did not take a write: {error}") from error
+
+    def _mark(self, connection: sqlite3.Connection, periods: list[Period]) -> None:
+        begun = uptime()
+        now = time.time_ns() // 1000
+        with file_lock(self._path), _transaction(connection):
+            connection.executemany(SQLITE_MARK, [(*period, now) for period in periods])
+        self._marks.made(periods, begun)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -164,7 +196,10 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _write(connection: sqlite3.Connection, batch: Batch) -> None:
+def _write(connection: sqlite3.Connection, batch: Batch, marks: Marks) -> None:
+    unmarked = marks.missing(batch.ends())
+    if unmarked:
+        raise Unmarked(unmarked)
     slow = dict(batch.slow)
     told: dict[str, int | None] = {}
     for report in batch.sends:
@@ -181,19 +216,25 @@ def _write(connection: sqlite3.Connection, batch: Batch) -> None:
     for task_id, reports in slow.items():
         holder = placeholder(reports[0])
         connection.execute(sql.SQLITE_ENSURE, _execution_values(holder))
-        _fold(connection, task_id, lambda _: reports)  # noqa: B023 - called at once
+        _fold(connection, task_id, lambda _: reports, marks)  # noqa: B023 - called at once
 
 
 def _modify(
-    connection: sqlite3.Connection, task_id: str, change: Callable[[History], Iterable[Report]]
+    connection: sqlite3.Connection,
+    task_id: str,
+    change: Callable[[History], Iterable[Report]],
+    marks: Marks,
 ) -> None:
     if connection.execute(sql.SQLITE_ROW, (task_id,)).fetchone() is None:
         raise ExecutionNotFound(task_id)
-    _fold(connection, task_id, change)
+    _fold(connection, task_id, change, marks)
 
 
 def _fold(
-    connection: sqlite3.Connection, task_id: str, change: Callable[[History], Iterable[Report]]
+    connection: sqlite3.Connection,
+    task_id: str,
+    change: Callable[[History], Iterable[Report]],
+    marks: Marks,
 ) -> None:
     row: Row = dict(connection.execute(sql.SQLITE_ROW, (task_id,)).fetchone())
     attempts = [dict(item) for item in connection.execute(sql.SQLITE_ATTEMPTS, (task_id,))]
@@ -201,6 +242,7 @@ def _fold(
     if folded is None:
         return
     written: Row = folded[0]
+    marks.demand([(row, written)])
     connection.execute(sql.SQLITE_UPDATE, (*_execution_values(written), task_id))
     for item in folded[1]:
         connection.execute(sql.SQLITE_ATTEMPT, _attempt_values(item))

@@ -186,6 +186,10 @@ POSTGRES_ENSURE = Postgres.insert(
     # nobody deletes one before it is read.
     "ON CONFLICT (task_id) DO UPDATE SET witness = t.witness WHERE false",
 )
+_CLAIM: Final = "ON CONFLICT (task_id) DO NOTHING RETURNING task_id"
+"""Who gets a row back has it."""
+
+POSTGRES_CLAIM = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _CLAIM)
 POSTGRES_LOCK = Postgres.select(
     EXECUTIONS, EXECUTION_COLUMNS, "WHERE task_id = ANY($1) ORDER BY task_id FOR UPDATE"
 )
@@ -229,6 +233,7 @@ SQLITE_SEND = _sqlite_insert(
     EXECUTIONS, EXECUTION_COLUMNS, f"{_send_conflict(_IS_SQLITE)} RETURNING task_id, {_PLAIN_TIME}"
 )
 SQLITE_ENSURE = _sqlite_insert(EXECUTIONS, EXECUTION_COLUMNS, "ON CONFLICT (task_id) DO NOTHING")
+SQLITE_CLAIM = _sqlite_insert(EXECUTIONS, EXECUTION_COLUMNS, _CLAIM)
 SQLITE_ROW = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM {EXECUTIONS} WHERE task_id = ?"
 SQLITE_ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM {ATTEMPTS} WHERE task_id = ?"
 SQLITE_UPDATE = (

@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import text
@@ -21,6 +22,7 @@ from aiotrack.repository.batch import PoisonError
 from aiotrack.repository.dialects import make_engine, parse_url, sqlite_path
 from aiotrack.repository.faults import FAULTS, explain
 from aiotrack.repository.hosts import hosts_of
+from aiotrack.repository.marks import Marks
 from aiotrack.repository.poison import without_values
 from aiotrack.repository.probe import is_pooled
 from aiotrack.repository.sqlite import SqliteWriter, file_lock
@@ -28,6 +30,7 @@ from aiotrack.repository.tables import HEAD
 
 if TYPE_CHECKING:
     from aiotrack.repository.postgres import PostgresWriter
+    from aiotrack.repository.rollups import Rollups
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class Repository:
         on_commit: Callable[[Sequence[Report]], None] = _to_nobody,
     ) -> None:
         self._clock = clock
+        self._marks = Marks(clock)
         self._on_commit = on_commit
         self._owned = not isinstance(database, AsyncEngine)
         self._temporary = None
@@ -77,7 +81,7 @@ class Repository:
         self._is_met = False
         url = database.url if isinstance(database, AsyncEngine) else parse_url(database)
         self._sqlite = url.get_backend_name() == "sqlite"
-        self._path = None
+        self._path: Path | None = None
         if self._sqlite:
             self._path, gone = sqlite_path(url)
             self._temporary = self._path if gone else None
@@ -94,10 +98,12 @@ class Repository:
 
     def _make_writer(self) -> SqliteWriter | PostgresWriter:
         if self._path is not None:
-            return SqliteWriter(self._path)
+            return SqliteWriter(self._path, self._marks)
         from aiotrack.repository.postgres import PostgresWriter
 
-        return PostgresWriter(self.engine, is_ours=self._owned, is_durable=self._is_direct)
+        return PostgresWriter(
+            self.engine, is_ours=self._owned, is_durable=self._is_direct, marks=self._marks
+        )
 
     @property
     def name(self) -> str:
@@ -107,6 +113,11 @@ class Repository:
         url = self.engine.url
         hosts = ",".join(sorted(f"{host}:{port}" for host, port in hosts_of(url)))
         return f"postgresql:{url.username}@{hosts}/{url.database}"
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an SQLite database; else None."""
+        return self._path
 
     @property
     def dialect(self) -> str:
@@ -233,6 +244,22 @@ class Repository:
         """
         assert isinstance(self._writer, SqliteWriter)
         return await self._writer.run(work)
+
+    async def claim(self, report: Report) -> bool:
+        """Store a plain report of a task nobody knows; False when there is one of its task_id."""
+        if not self._ready:
+            await self.connect()
+        is_ours = await self.apart(self._writer.claim(report))
+        if is_ours:
+            self._on_commit([report])
+        return is_ours
+
+    @property
+    def rollups(self) -> Rollups:
+        """What keeps sums of what ended."""
+        from aiotrack.repository.rollups import Rollups
+
+        return Rollups(self)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:

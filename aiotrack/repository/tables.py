@@ -208,3 +208,42 @@ class LogRow(Base):
     level: Mapped[str] = mapped_column(Text)
     logger: Mapped[str] = mapped_column(Text)
     message: Mapped[str] = mapped_column(Text)
+
+
+class RollupRow(Base):
+    """What ended, of the executions created in an hour or a day (UTC); see ``rollups``.
+
+    ``level`` says of what: 0 all modules but aiotrack's own, 1 one module, 2 one task name of one
+    module. Names that a level does not tell are empty. Times are seconds; ``durations`` and
+    ``waits`` are JSON objects of logarithmic bucket and count.
+    """
+
+    __tablename__ = "aiotrack_rollups"
+
+    span: Mapped[str] = mapped_column(String(4), primary_key=True)
+    level: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    start: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    module: Mapped[str] = mapped_column(Text, primary_key=True)
+    task_name: Mapped[str] = mapped_column(Text, primary_key=True)
+    success: Mapped[int] = mapped_column(BIG)
+    failure: Mapped[int] = mapped_column(BIG)
+    revoked: Mapped[int] = mapped_column(BIG)
+    skipped: Mapped[int] = mapped_column(BIG)
+    duration_count: Mapped[int] = mapped_column(BIG)
+    duration_sum: Mapped[float] = mapped_column(Float(53))
+    wait_count: Mapped[int] = mapped_column(BIG)
+    wait_sum: Mapped[float] = mapped_column(Float(53))
+    durations: Mapped[str] = mapped_column(Text)
+    waits: Mapped[str] = mapped_column(Text)
+
+
+class DirtyRow(Base):
+    """An hour or a day whose rollups are not to be believed: it is counted from the executions."""
+
+    __tablename__ = "aiotrack_rollups_dirty"
+
+    span: Mapped[str] = mapped_column(String(4), primary_key=True)
+    start: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    marked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    cleaned: Mapped[bool]
+    """Rows of it were deleted: its rollups tell what was there, and are never computed again."""

@@ -25,6 +25,7 @@ from taskiq import (
     TaskiqDepends,
     TaskiqScheduler,
 )
+from taskiq.schedule_sources import LabelScheduleSource
 from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBroker
 
 from aiotrack import Tracker, TrackerMiddleware, current_execution, tracking
@@ -86,7 +87,9 @@ class Project:
         ours = TrackerMiddleware(self.tracker)
         others = retry_middlewares(retry, self.source)
         self.broker.add_middlewares(*([ours, *others] if place == "first" else [*others, ours]))
-        self.scheduler = TaskiqScheduler(self.broker, [self.source])
+        self.scheduler = TaskiqScheduler(
+            self.broker, [self.source, LabelScheduleSource(self.broker)]
+        )
         add_tasks(self.broker, self.tracker)
         add_retried_tasks(self.broker)
         add_talking_tasks(self.broker)

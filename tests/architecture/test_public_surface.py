@@ -15,6 +15,7 @@ PUBLIC = {
     "Attempt",
     "AttemptRow",
     "Base",
+    "Bucket",
     "Cause",
     "Counts",
     "Execution",

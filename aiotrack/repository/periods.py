@@ -1,0 +1,153 @@
+"""Hours and days (UTC) of creation: which are rolled up, which must be counted live. Pure.
+
+Times are microseconds since 1970; ranges are half open. A period counts as rolled up when it ends
+before the newest one that is, and nobody has marked it: where nothing happened there is no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from aiotrack.clock import to_micros
+
+HOUR: Final = 3_600_000_000
+DAY: Final = 24 * HOUR
+
+LOWEST: Final = to_micros(datetime.min.replace(tzinfo=UTC))
+HIGHEST: Final = to_micros(datetime.max.replace(tzinfo=UTC))
+
+SETTLING: Final = 60_000_000
+"""How long an hour must have been over, and a mark unchanged, before it is rolled up: a write is
+bounded to five seconds, and a mark is renewed after thirty."""
+
+HOURS_KEPT: Final = 31 * DAY
+"""How long hours are kept beside their day: ranges like "the last 30 days" begin amid a day."""
+
+MAX_GAPS: Final = 50
+"""Ranges of one question that are counted live; with more, all between them is."""
+
+Range = tuple[int, int]
+Period = tuple[str, int]
+"""``hour`` or ``day``, and its start."""
+
+
+def hour_of(moment: int) -> int:
+    """Give the start of the hour."""
+    return moment - moment % HOUR
+
+
+def day_of(moment: int) -> int:
+    """Give the start of the day."""
+    return moment - moment % DAY
+
+
+def period_of(moment: int, now: int) -> Period:
+    """Give what a change of an execution created then has to mark."""
+    if moment >= first_hour_kept(now):
+        return "hour", hour_of(moment)
+    return "day", day_of(moment)
+
+
+def first_hour_kept(now: int) -> int:
+    """Give the start of the first day whose hours anybody may rely on.
+
+    They are deleted two days later: processes need not agree on what time it is.
+    """
+    return day_of(now) - HOURS_KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A range in parts: whole days and hours that are rolled up, and what must be counted."""
+
+    days: list[Range] = field(default_factory=list)
+    hours: list[Range] = field(default_factory=list)
+    live: list[Range] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What is rolled up, as one snapshot of the database tells.
+
+    Args:
+        now: The database's time.
+        days_until: The end of the newest day that is rolled up.
+        hours_until: The end of the newest period that is; never before *days_until*.
+        dirty: Periods that are marked.
+        cleaned: Those of them that are days of which rows were deleted.
+    """
+
+    now: int
+    days_until: int = LOWEST
+    hours_until: int = LOWEST
+    dirty: frozenset[Period] = frozenset()
+    cleaned: frozenset[int] = frozenset()
+
+    def split(self, first: int, last: int, *, by_hour: bool = False) -> Split:
+        """Part a range; *by_hour* takes no days."""
+        days: list[Range] = []
+        hours: list[Range] = []
+        live: list[Range] = []
+        bad_days = {day_of(start) for _, start in self.dirty}
+        bad_hours = {start for span, start in self.dirty if span == "hour"}
+        for span, start in self.dirty:
+            if span == "day":
+                bad_hours.update(range(start, start + DAY, HOUR))
+        end = first if by_hour else min(last, self.days_until)
+        rest = _carve(first, end, DAY, bad_days, days) if first < end else []
+        if max(first, end) < last:
+            rest.append((max(first, end), last))
+        kept = first_hour_kept(self.now)
+        for begin, stop in rest:
+            low, high = max(begin, kept), min(stop, self.hours_until)
+            if low >= high:
+                live.append((begin, stop))
+                continue
+            live += [(begin, low)] * (begin < low)
+            live += _carve(low, high, HOUR, bad_hours, hours)
+            live += [(high, stop)] * (high < stop)
+        return _simple(Split(days, hours, _joined(live)))
+
+
+def _carve(first: int, last: int, step: int, bad: Iterable[int], whole: list[Range]) -> list[Range]:
+    """Put whole periods that are not bad into *whole*, and give the rest."""
+    low, high = -(-first // step) * step, last // step * step
+    if low >= high:
+        return [(first, last)]
+    rest = [(first, low)] if first < low else []
+    at = low
+    for start in sorted(one for one in bad if low <= one < high):
+        if at < start:
+            whole.append((at, start))
+        rest.append((start, start + step))
+        at = start + step
+    if at < high:
+        whole.append((at, high))
+    if high < last:
+        rest.append((high, last))
+    return rest
+
+
+def _joined(ranges: Iterable[Range]) -> list[Range]:
+    found: list[Range] = []
+    for begin, stop in sorted(ranges):
+        if found and found[-1][1] == begin:
+            found[-1] = (found[-1][0], stop)
+        else:
+            found.append((begin, stop))
+    return found
+
+
+def _simple(split: Split) -> Split:
+    """Keep a statement short: with very many gaps all between them is counted."""
+    if len(split.live) <= MAX_GAPS:
+        return split
+    begin, stop = split.live[0][0], split.live[-1][1]
+
+    def outside(ranges: list[Range]) -> list[Range]:
+        return [one for one in ranges if one[1] <= begin or one[0] >= stop]
+
+    return Split(outside(split.days), outside(split.hours), [(begin, stop)])

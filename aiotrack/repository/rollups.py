@@ -1,0 +1,388 @@
+"""Rolls up what ended: sums and histograms for each hour and day (UTC) of creation.
+
+A step takes one day: its new hours, and those that were marked (``marks``) and have settled. They
+are read in bounded pieces without any lock, and written in one short transaction that fails as a
+whole if anything was done meanwhile by somebody else: a mark that was renewed is not the mark that
+was read, an hour that another process rolled up is there already. So any number of processes may
+roll up at the same time, and each period is taken from one of them. The day is added up from its
+hours. Hours are kept for a month beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import (
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiotrack.clock import to_datetime, to_micros
+from aiotrack.repository import live
+from aiotrack.repository.limited import Fetch
+from aiotrack.repository.periods import (
+    DAY,
+    HOUR,
+    HOURS_KEPT,
+    SETTLING,
+    Coverage,
+    Period,
+    Range,
+    day_of,
+    first_hour_kept,
+    hour_of,
+)
+from aiotrack.repository.stats import coverage
+from aiotrack.repository.sums import (
+    NAME,
+    OWN_MODULE,
+    WHOLE,
+    Sums,
+    add_counts,
+    add_histogram,
+    records,
+    sums_of,
+)
+from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow, UtcDateTime
+from aiotrack.repository.transaction import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiotrack.repository.store import Repository
+
+T = TypeVar("T")
+
+PIECE: Final = 50_000
+"""Executions of one statement: measured at about 0.1 s."""
+
+SHORTEST: Final = 1_000_000
+"""Microseconds of a piece that is not halved any more."""
+
+YIELD: Final = 200
+"""Rows after which other tasks of the loop get their turn: about 5 ms."""
+
+_executions = ExecutionRow.__table__
+_rollups = RollupRow.__table__
+_dirty = DirtyRow.__table__
+
+_CLEANED: Final = text("""
+INSERT INTO aiotrack_rollups_dirty (span, start, marked_at, cleaned)
+VALUES ('day', :start, :now, true)
+ON CONFLICT (span, start) DO UPDATE SET cleaned = excluded.cleaned
+""").bindparams(bindparam("start", type_=UtcDateTime), bindparam("now", type_=UtcDateTime))
+
+Found = dict[int, dict[tuple[str, str], Sums]]
+"""Sums by hour, and by module and task name."""
+
+Marks = dict[Period, int]
+"""Marked periods and when they were."""
+
+
+class _Overtaken(Exception):
+    """Another process was at the same period; what was read is thrown away."""
+
+
+class Rollups:
+    """Keeps the rollups of a repository up to date."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def is_due(self) -> bool:
+        """Tell whether `roll_up` would change what anybody asks for, by a few short statements.
+
+        Records of the sweeps alone are no reason: each run would be one for the next.
+
+        Raises:
+            StoreUnavailable: The database did not answer.
+        """
+        covered, marks = await self._state()
+        if marks:
+            return True
+        new = live.within(
+            _executions.c.created_at, [(covered.hours_until, hour_of(covered.now - SETTLING))]
+        )
+        query = select(_executions.c.id).where(new, _executions.c.module != OWN_MODULE).limit(1)
+        return bool(await self._with_connection(lambda connection: _plain(connection)(query)))
+
+    async def roll_up(self) -> int:
+        """Recompute what is new, and what was marked and has settled.
+
+        Returns:
+            How many hours and days were recomputed.
+
+        Raises:
+            StoreUnavailable: The database did not answer; what was done until then stays.
+        """
+        covered, marks = await self._state()
+        by_day: dict[int, Marks] = {}
+        for period, marked_at in marks.items():
+            by_day.setdefault(day_of(period[1]), {})[period] = marked_at
+        done = 0
+        try:
+            async for day, hours in self._new_days(covered):
+                done += await self._step(covered, day, hours, by_day.pop(day, {}))
+            covered, _ = await self._state()
+            for day, marked in sorted(by_day.items()):
+                done += await self._step(covered, day, None, marked)
+        except _Overtaken:
+            return done
+        if done:
+            await self._forget_hours(covered)
+        return done
+
+    async def clean(self, first: int, last: int) -> None:
+        """Say that rows created in these days (microseconds, half open) are about to be deleted.
+
+        From now on those days are counted live, and their rollups stay as they are: they tell
+        what was there. Call it before the first row goes, with whole days (UTC) that are rolled
+        up: a day that keeps many rows makes each count slow.
+        """
+        days = range(day_of(first), last, DAY)
+        covered, _ = await self._state()
+        now = to_datetime(covered.now)
+        rows = [{"start": to_datetime(day), "now": now} for day in days]
+
+        async def work(connection: AsyncConnection) -> None:
+            async with transaction(connection, self._repository.path):
+                await connection.execute(_CLEANED, rows)
+
+        await self._with_connection(work)
+
+    # ── what is due ─────────────────────────────────────────────────────────────────────────────
+    async def _state(self) -> tuple[Coverage, Marks]:
+        """Give what is rolled up, and the marks that have settled."""
+
+        async def work(connection: AsyncConnection) -> tuple[Coverage, Marks]:
+            fetch = _plain(connection)
+            covered = await coverage(fetch, connection.dialect.name)
+            settled = to_datetime(covered.now - SETTLING)
+            query = select(_dirty).where(_dirty.c.marked_at < settled, _dirty.c.cleaned.is_(False))
+            marks = {
+                (row["span"], to_micros(row["start"])): to_micros(row["marked_at"])
+                for row in await fetch(query)
+            }
+            return covered, marks
+
+        return await self._with_connection(work)
+
+    async def _new_days(self, covered: Coverage) -> AsyncIterator[tuple[int, range]]:
+        """Give the days that have executions and hours that are over and not rolled up."""
+        closed = hour_of(covered.now - SETTLING)
+        begin = covered.days_until
+        while (found := await self._first_since(begin, closed)) is not None:
+            day = day_of(found)
+            hours = range(max(day, covered.hours_until), min(day + DAY, closed), HOUR)
+            if hours or day + DAY <= closed:
+                yield day, hours
+            begin = day + DAY
+
+    async def _first_since(self, begin: int, end: int) -> int | None:
+        """Give the first execution's time, or the first hour rolled up, in a range."""
+        created, start = _executions.c.created_at, _rollups.c.start
+        is_hour = (_rollups.c.span == "hour", _rollups.c.level == WHOLE)
+        queries = union_all(
+            select(func.min(created, type_=UtcDateTime).label("at")).where(
+                live.within(created, [(begin, end)])
+            ),
+            select(func.min(start, type_=UtcDateTime)).where(
+                *is_hour, live.within(start, [(begin, end)])
+            ),
+        )
+        rows = await self._with_connection(lambda connection: _plain(connection)(queries))
+        return min((to_micros(row["at"]) for row in rows if row["at"] is not None), default=None)
+
+    # ── one day ─────────────────────────────────────────────────────────────────────────────────
+    async def _step(self, covered: Coverage, day: int, new: range | None, marks: Marks) -> int:
+        """Recompute hours of a day, and the day if it is over; give the number of both.
+
+        Args:
+            covered: What is rolled up.
+            day: Its start.
+            new: Its hours that are over and not rolled up; None for a day that is only marked.
+            marks: Its marks, which are removed.
+        """
+        closed = hour_of(covered.now - SETTLING)
+        is_over = day + DAY <= closed
+        is_kept = day >= first_hour_kept(covered.now)
+        # Beyond what is rolled up a mark says nothing: the hour is new, or nothing is there.
+        known = range(day, min(day + DAY, covered.hours_until if new is None else closed), HOUR)
+        hours = {start for span, start in marks if span == "hour" and start in known}
+        hours.update(new or ())
+        if ("day", day) in marks or (hours and not is_kept):
+            hours.update(known)
+        if new is None and day in covered.cleaned:
+            hours.clear()
+        found = await self._read(hours)
+        old = {hour for hour in hours if hour < covered.hours_until}
+        is_known = day < covered.days_until
+        has_day = is_over and (bool(hours) and is_known if new is None else True)
+
+        async def work(connection: AsyncConnection) -> None:
+            async with transaction(connection, self._repository.path):
+                await _take_marks(connection, marks)
+                if is_kept:
+                    await _delete(connection, "hour", old)
+                    for hour in sorted(hours):
+                        await _insert(connection, "hour", hour, found.get(hour, {}))
+                if has_day:
+                    await _delete(connection, "day", {day} if is_known else set())
+                    stored = await _hours_of(connection, day) if is_kept else []
+                    await _insert(connection, "day", day, await _added(stored or found.values()))
+
+        await self._with_connection(work)
+        return len(hours) + has_day
+
+    async def _read(self, hours: set[int]) -> Found:
+        """Add up what ended in *hours*."""
+        found: Found = {}
+        waiting = _runs(hours)
+        while waiting:
+            begin, stop = waiting.pop()
+            if stop - begin > SHORTEST and await self._is_long(begin, stop):
+                middle = (begin + stop) // 2
+                waiting += [(begin, middle), (middle, stop)]
+                continue
+            await self._add(found, (begin, stop))
+        return found
+
+    async def _is_long(self, begin: int, stop: int) -> bool:
+        some = select(literal(1)).select_from(_executions)
+        some = some.where(live.within(_executions.c.created_at, [(begin, stop)])).limit(PIECE + 1)
+        query = select(func.count().label("count")).select_from(some.subquery())
+        rows = await self._with_connection(lambda connection: _plain(connection)(query))
+        return int(rows[0]["count"]) > PIECE
+
+    async def _add(self, found: Found, piece: Range) -> None:
+        """Add up the rows of a piece by two statements."""
+        dialect = self._repository.dialect
+        conditions = [live.FINAL, live.within(_executions.c.created_at, [piece])]
+        rows = live.rows(dialect, HOUR, conditions).cte("source")
+        keys = [rows.c[name] for name in ("slot", "module", "task_name", "status")]
+        counts = select(*keys, *live.sums(rows)).group_by(*keys)
+        histograms = live.packed(rows, dialect, "slot", "module", "task_name")
+
+        async def work(connection: AsyncConnection) -> list[tuple[Any, Sequence[Any]]]:
+            await live.prepare(connection)
+            fetch = _plain(connection)
+            return [(add_counts, await fetch(counts)), (add_histogram, await fetch(histograms))]
+
+        for add, found_rows in await self._with_connection(work):
+            for number, row in enumerate(found_rows):
+                hour = found.setdefault(row["slot"] * HOUR, {})
+                key = (row["module"], row["task_name"])
+                if key not in hour:
+                    hour[key] = Sums()
+                add(hour[key], row)
+                if number % YIELD == 0:
+                    await asyncio.sleep(0)
+
+    async def _forget_hours(self, covered: Coverage) -> None:
+        """Delete hours that nobody may rely on any more."""
+        end = min(covered.days_until, day_of(covered.now) - HOURS_KEPT - 2 * DAY)
+
+        async def work(connection: AsyncConnection) -> None:
+            async with transaction(connection, self._repository.path):
+                old = _rollups.c.start < to_datetime(end)
+                await connection.execute(delete(RollupRow).where(_rollups.c.span == "hour", old))
+
+        await self._with_connection(work)
+
+    async def _with_connection(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        repository = self._repository
+
+        async def run() -> T:
+            async with repository.connection() as connection:
+                return await work(connection)
+
+        if not repository.is_ready:
+            await repository.connect()
+        answer: T = await repository.apart(run())
+        return answer
+
+
+def _plain(connection: AsyncConnection) -> Fetch:
+    async def fetch(statement: Any, parameters: Any = None, /) -> Sequence[Any]:
+        return (await connection.execute(statement, parameters)).mappings().all()
+
+    return fetch
+
+
+def _runs(hours: Iterable[int]) -> list[Range]:
+    """Give hours as ranges, the neighbours joined."""
+    found: list[Range] = []
+    for hour in sorted(hours):
+        if found and found[-1][1] == hour:
+            found[-1] = (found[-1][0], hour + HOUR)
+        else:
+            found.append((hour, hour + HOUR))
+    return found
+
+
+async def _take_marks(connection: AsyncConnection, marks: Marks) -> None:
+    """Remove marks, if they are what they were when the reading began."""
+    for (span, start), marked_at in sorted(marks.items()):
+        same = (
+            _dirty.c.span == span,
+            _dirty.c.start == to_datetime(start),
+            _dirty.c.marked_at == to_datetime(marked_at),
+        )
+        done = await connection.execute(delete(DirtyRow).where(*same, _dirty.c.cleaned.is_(False)))
+        if done.rowcount != 1:
+            raise _Overtaken
+
+
+async def _delete(connection: AsyncConnection, span: str, starts: set[int]) -> None:
+    for start in sorted(starts):
+        here = (_rollups.c.span == span, _rollups.c.start == to_datetime(start))
+        await connection.execute(
+            delete(RollupRow).where(*here, _rollups.c.level.in_(range(WHOLE, NAME + 1)))
+        )
+
+
+async def _insert(
+    connection: AsyncConnection, span: str, start: int, names: dict[tuple[str, str], Sums]
+) -> None:
+    try:
+        rows = records(span, start, names)
+        await connection.execute(insert(RollupRow), rows)
+    except IntegrityError as error:
+        raise _Overtaken from error
+
+
+async def _hours_of(connection: AsyncConnection, day: int) -> list[dict[tuple[str, str], Sums]]:
+    query: Select[Any] = select(_rollups).where(
+        _rollups.c.span == "hour",
+        _rollups.c.level == NAME,
+        live.within(_rollups.c.start, [(day, day + DAY)]),
+    )
+    found = []
+    for number, row in enumerate((await connection.execute(query)).mappings()):
+        found.append({(row["module"], row["task_name"]): sums_of(row)})
+        if number % YIELD == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+async def _added(parts: Iterable[dict[tuple[str, str], Sums]]) -> dict[tuple[str, str], Sums]:
+    whole: dict[tuple[str, str], Sums] = {}
+    for number, part in enumerate(parts):
+        for key, sums in part.items():
+            if key not in whole:
+                whole[key] = Sums()
+            whole[key].add(sums)
+        if number % YIELD == 0:
+            await asyncio.sleep(0)
+    return whole

@@ -1,0 +1,116 @@
+"""Registers the sweeps on every broker, and runs what a schedule sends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from aiotrack import by_hand
+from aiotrack.clock import to_datetime
+from aiotrack.feature import Feature
+from aiotrack.sweeps.due import is_crontab, last_due
+from aiotrack.sweeps.roll_up import ROLL_UP
+from aiotrack.sweeps.sweep import Sweep
+
+if TYPE_CHECKING:
+    from taskiq import AsyncBroker
+
+    from aiotrack.core import Lifecycle
+    from aiotrack.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+SWEEPS: tuple[Sweep, ...] = (ROLL_UP,)
+
+MODULE = "aiotrack"
+"""The module of the sweeps' own records, which `stats` leaves out unless asked."""
+
+
+class Sweeps(Feature):
+    """The tracker's own tasks."""
+
+    @classmethod
+    def attach(cls, tracker: Lifecycle, broker: AsyncBroker) -> None:
+        """Register a task for each sweep, before any schedule source looks for tasks.
+
+        A sweep that is switched off has a task without a schedule: a copy that is still queued
+        does nothing.
+        """
+        for sweep in SWEEPS:
+            labels = _labels(sweep, tracker) if sweep.is_on(tracker.settings) else {}
+            broker.register_task(
+                _task(tracker, sweep), task_name=sweep.task_name, track=False, **labels
+            )
+
+    async def perform(self, sweep: Sweep, options: Mapping[str, Any], *, scheduled: bool) -> Any:
+        """Run a sweep and record it, if there is anything to do.
+
+        Args:
+            sweep: Which.
+            options: Keywords of its verb.
+            scheduled: Only the first that comes for a due time runs; by hand every one does.
+        """
+        settings, core = self.tracker.settings, self.core
+        if scheduled and not sweep.is_on(settings):
+            return None
+        await core.repository.connect()  # it knows what time it is
+        if scheduled and not await sweep.is_due(core):
+            return None
+        now = self.tracker.clock.now()
+        at = last_due(_schedule(sweep, self.tracker), now) if scheduled else now
+        tracker = cast("Tracker", self.tracker)
+        run = by_hand.begin(
+            tracker,
+            sweep.task_name,
+            f"{sweep.task_name}:{to_datetime(at):%Y-%m-%dT%H:%M:%S{'' if scheduled else '.%f'}Z}",
+            module=MODULE,
+            args=(),
+            kwargs=options,
+            created_by=None,
+            metadata={},
+        )
+        if not await core.repository.claim(run.started()):
+            return None  # another worker has it
+        error: BaseException | None = None
+        try:
+            run.result = await sweep.run(core, **options)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            await core.recorder.commit(by_hand.end(tracker, run, error))
+            by_hand.leave(run)
+        return run.result
+
+
+def _task(tracker: Lifecycle, sweep: Sweep) -> Any:
+    """Make the task: a function of its own for each broker and tracker."""
+
+    async def task(*, scheduled: bool = False, **options: Any) -> Any:
+        sweeps = tracker.core().feature(Sweeps)
+        try:
+            return await sweeps.perform(sweep, options, scheduled=scheduled)
+        except Exception as error:
+            if not scheduled:
+                raise
+            log.error("%s failed; it comes again at its next time: %s", sweep.task_name, error)
+            return None
+
+    return task
+
+
+def _labels(sweep: Sweep, tracker: Lifecycle) -> dict[str, Any]:
+    schedule = _schedule(sweep, tracker)
+    if isinstance(schedule, int):
+        told = sweep.crontab(tracker.settings)
+        log.error("%s: %r is no crontab; every %d s instead", sweep.task_name, told, schedule)
+    when = {"cron": schedule} if isinstance(schedule, str) else {"interval": schedule}
+    entry = {"schedule_id": sweep.task_name, "kwargs": {"scheduled": True}}
+    return {"schedule": [when | entry]}
+
+
+def _schedule(sweep: Sweep, tracker: Lifecycle) -> str | int:
+    """Give the crontab, or seconds where it cannot be read."""
+    crontab = sweep.crontab(tracker.settings)
+    return crontab if is_crontab(crontab) else sweep.fallback
