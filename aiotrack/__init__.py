@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         TrackerNotFound,
     )
     from aiotrack.middleware import TrackerMiddleware
-    from aiotrack.model import Attempt, Cause, Counts, Execution, Page, Stats, TaskStatus
+    from aiotrack.model import Attempt, Cause, Count, Counts, Execution, Page, Stats, TaskStatus
     from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
@@ -52,7 +52,16 @@ _HOMES = {
         "TrackerNotFound",
     ),
     "aiotrack.middleware": ("TrackerMiddleware",),
-    "aiotrack.model": ("Attempt", "Cause", "Counts", "Execution", "Page", "Stats", "TaskStatus"),
+    "aiotrack.model": (
+        "Attempt",
+        "Cause",
+        "Count",
+        "Counts",
+        "Execution",
+        "Page",
+        "Stats",
+        "TaskStatus",
+    ),
     "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow"),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
@@ -65,6 +74,7 @@ __all__ = [
     "AttemptRow",
     "Base",
     "Cause",
+    "Count",
     "Counts",
     "Execution",
     "ExecutionNotFound",

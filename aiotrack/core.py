@@ -64,6 +64,7 @@ class Core:
             tracker.database,
             clock=tracker.clock,
             pgbouncer=settings.pgbouncer,
+            keys=settings.indexed_metadata,
             on_commit=self._committed,
         )
         self.reader: Reader = Reader(self.repository)

@@ -27,6 +27,13 @@ _MARGIN: Final = 0.1
 _CANCELED: Final = "57014"
 """SQLSTATE of a statement that took too long."""
 
+_SET: Final = text(
+    "SELECT set_config('statement_timeout', :left, true), "
+    "set_config('plan_cache_mode', 'force_custom_plan', true), set_config('jit', 'off', true)"
+)
+"""For this transaction: a time limit; a plan for these very values, since one for all would walk
+through everything for a rare one; and no compiling, which takes longer than reading a page."""
+
 Fetch = Callable[[Executable], Awaitable[Sequence[RowMapping]]]
 
 
@@ -53,7 +60,7 @@ async def _limited_postgres(connection: AsyncConnection) -> AsyncIterator[Fetch]
 
     async def fetch(statement: Executable) -> Sequence[RowMapping]:
         left = max(1, int((end - time.monotonic()) * 1000))
-        await connection.execute(text(f"SET LOCAL statement_timeout = {left}"))
+        await connection.execute(_SET, {"left": str(left)})
         return (await connection.execute(statement)).mappings().all()
 
     try:

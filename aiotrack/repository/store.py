@@ -21,6 +21,7 @@ from aiotrack.repository import migrations, schema
 from aiotrack.repository.batch import PoisonError
 from aiotrack.repository.dialects import make_engine, parse_url, shown_url, sqlite_path
 from aiotrack.repository.hosts import hosts_of
+from aiotrack.repository.key_indexes import KeyIndexes, create_all
 from aiotrack.repository.poison import without_values
 from aiotrack.repository.probe import is_pooled
 from aiotrack.repository.sqlite import SqliteWriter, file_lock
@@ -67,6 +68,7 @@ class Repository:
         database: A URL, or an engine that stays its owner's.
         clock: Learns the database's time at the first connection, and now and then.
         pgbouncer: A transaction pooler stands before it; else it is found out.
+        keys: Metadata keys that get an index.
         on_commit: Called with the reports that are durable now; it must not raise.
     """
 
@@ -76,10 +78,12 @@ class Repository:
         *,
         clock: Clock,
         pgbouncer: bool = False,
+        keys: Sequence[str] = (),
         on_commit: Callable[[Sequence[Report]], None] = _to_nobody,
     ) -> None:
         self._clock = clock
         self._on_commit = on_commit
+        self.keys = frozenset(keys)
         self._owned = not isinstance(database, AsyncEngine)
         self._temporary = None
         self._may_be_direct = self._owned and not pgbouncer
@@ -97,6 +101,7 @@ class Repository:
         else:
             self.engine = make_engine(url, pooled=True)  # until it is known better
         self._writer = self._make_writer()
+        self._indexes = KeyIndexes(sorted(self.keys), self._path, self._patient_engine)
         self._ready = False
         self._connecting = asyncio.Lock()
         self._apart: set[asyncio.Task[Any]] = set()
@@ -140,11 +145,15 @@ class Repository:
             if not self._ready:
                 await self.apart(self._check())
                 self._ready = True
+                self._indexes.start()
 
     async def upgrade(self, revision: str = "head") -> str:
         """Bring the schema to *revision* and give the version it is at then."""
         async with self._connecting:
-            return await self.apart(self._migrate(revision, only_empty=False))
+            found = await self.apart(self._migrate(revision, only_empty=False))
+            if found == HEAD:
+                await self.apart(self._indexes.make(whatever_size=True))
+            return found
 
     async def version(self) -> str | None:
         """Give the schema's version, None when there is no schema."""
@@ -244,6 +253,7 @@ class Repository:
 
     async def close(self) -> None:
         """Wait a moment for what runs, end the rest of it, and let the database go."""
+        await self._indexes.stop()
         if self._apart:
             _, late = await asyncio.wait(self._apart, timeout=CLOSE_WAIT)
             for task in late:
@@ -303,9 +313,25 @@ class Repository:
                 found = await connection.run_sync(schema.version)
                 if found is None or not only_empty:
                     await connection.run_sync(lambda sync: migrations.upgrade(sync, revision))
+                    if found is None and revision == "head":
+                        await connection.run_sync(create_all, self.keys)
                     await connection.commit()
                     found = await connection.run_sync(schema.version)
         return found or ""
+
+    @contextlib.asynccontextmanager
+    async def _patient_engine(self) -> AsyncIterator[AsyncEngine]:
+        """Give an engine whose statements may take long; one that was given to us is as it is."""
+        if not self._owned:
+            yield self.engine
+            return
+        engine = make_engine(self.engine.url, pooled=not self._is_direct, command_timeout=None)
+        try:
+            yield engine
+        except FAULTS as error:
+            raise _explain(error, engine) from error
+        finally:
+            await engine.dispose()
 
     @contextlib.asynccontextmanager
     async def _patient(self, *, is_empty: bool) -> AsyncIterator[AsyncConnection]:
@@ -314,14 +340,8 @@ class Repository:
             async with self.connection() as connection:
                 yield connection
             return
-        engine = make_engine(self.engine.url, pooled=not self._is_direct, command_timeout=None)
-        try:
-            async with engine.connect() as connection:
-                yield connection
-        except FAULTS as error:
-            raise _explain(error, engine) from error
-        finally:
-            await engine.dispose()
+        async with self._patient_engine() as engine, engine.connect() as connection:
+            yield connection
 
     async def _learn_time(self) -> None:
         self._learn_at = time.monotonic() + LEARN_AGAIN

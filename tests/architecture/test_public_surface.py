@@ -16,6 +16,7 @@ PUBLIC = {
     "AttemptRow",
     "Base",
     "Cause",
+    "Count",
     "Counts",
     "Execution",
     "ExecutionNotFound",
