@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -105,17 +105,28 @@ def create_all(connection: Connection, keys: Iterable[str]) -> None:
 async def _create_on_postgres(engine: AsyncEngine, keys: Sequence[str]) -> None:
     """Make what is missing, without stopping any writer; wait while another process does."""
     while True:
-        # The lock is a transaction's, which a pooler understands. READ COMMITTED: between its
-        # statements it has no snapshot, for whose end CREATE INDEX CONCURRENTLY would wait.
+        # The lock is a transaction's, which a pooler understands.
         async with engine.connect() as guard:
             await guard.execution_options(isolation_level="READ COMMITTED")
             if not await _missing(guard, keys):
                 return
             if (await guard.execute(text(f"SELECT pg_try_advisory_xact_lock({LOCK})"))).scalar():
-                for key, is_broken in await _missing(guard, keys):
+                missing = await _missing(guard, keys)
+                await _let_go(guard)
+                for key, is_broken in missing:
                     await _create(engine, key, is_broken=is_broken)
                 return
         await asyncio.sleep(PAUSE)
+
+
+async def _let_go(guard: AsyncConnection) -> None:
+    """Give up the snapshot, for whose end CREATE INDEX CONCURRENTLY would wait, not the lock.
+
+    A plain query ends the portal of the statement before, which has it; READ COMMITTED takes none
+    for longer than a statement.
+    """
+    driver: Any = (await guard.get_raw_connection()).driver_connection
+    await driver.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 async def _missing(connection: AsyncConnection, keys: Sequence[str]) -> list[tuple[str, bool]]:
