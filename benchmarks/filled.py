@@ -83,7 +83,6 @@ SELECT
 FROM (
     SELECT *, status IN ('SUCCESS', 'FAILURE', 'REVOKED') AS is_over FROM ({drawn}) AS row
 ) AS told
-ORDER BY i
 """
 
 INDEXES = """

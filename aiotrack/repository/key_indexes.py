@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 LOCK: Final = 0x61696F696E646578
 """Advisory lock of whoever makes these indexes: the letters 'aioindex'."""
 
+DELAY: Final = 3.0
+"""Seconds after a start: a process that only looks, a command line, is gone by then. What it began
+it would leave unfinished."""
+
 PAUSE: Final = 2.0
 """Seconds between two looks whether another process has made them."""
 
@@ -72,6 +76,7 @@ class KeyIndexes:
             await asyncio.wait([self._task], timeout=STOP)
 
     async def _try(self) -> None:
+        await asyncio.sleep(DELAY)
         try:
             await self.make(whatever_size=False)
         except Exception as error:

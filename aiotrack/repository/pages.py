@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy import column as named
 
 from aiotrack.clock import to_datetime
+from aiotrack.model import TaskStatus
 from aiotrack.repository.containment import storable
 from aiotrack.repository.cursor import Order, Position
 from aiotrack.repository.filters import Filters, begins, next_text
@@ -129,9 +130,9 @@ class PageQuery:
         several = [
             (name, values, None)
             for name, values in filters.exact.items()
-            # One status, too: SUCCESS is so common that a plan for it would walk from the newest
+            # SUCCESS alone, too: it is so common that a plan for it would walk from the newest
             # row, through whatever waits to be done.
-            if (1 if name == "status" else 2) <= len(values) <= MAX_EACH
+            if 1 < len(values) <= MAX_EACH or values == (TaskStatus.SUCCESS,)
         ]
         return min(several, key=lambda one: len(one[1]), default=None)
 

@@ -23,6 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 KEYS = ["order_id", "odd \"key\" 'of' \\ {ü}: $.%s", "x" * 255]
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make them right after the start; child processes take their time."""
+    monkeypatch.setattr(key_indexes, "DELAY", 0.0)
+
+
 def plain(url: str) -> str:
     """The address for asyncpg."""
     return url.replace("+asyncpg", "")
@@ -111,6 +117,19 @@ async def test_an_engine_that_was_given_serves_as_well(postgres_url: str) -> Non
     async with Tracker(engine, settings={"indexed_metadata": ["order_id"]}):
         await until(lambda: are(postgres_url, {index_name("order_id")}))
     await engine.dispose()
+
+
+async def test_a_process_that_only_looks_makes_none(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command line would leave an unfinished one."""
+    monkeypatch.setattr(key_indexes, "DELAY", 3.0)
+    async with Tracker(database_url):
+        pass
+    async with Tracker(database_url, settings={"indexed_metadata": KEYS}) as tracker:
+        await tracker.list(metadata={"order_id": 7})
+
+    assert set() == await valid(database_url)
 
 
 # ── trouble ─────────────────────────────────────────────────────────────────────────────────────
@@ -220,7 +239,7 @@ async def main():
     async with Tracker(sys.argv[1]) as tracker:
         await tracker.register(sys.argv[2], "app.job", metadata={"order_id": 7})
         print(len((await tracker.list(metadata={"order_id": 7})).items) > 0, flush=True)
-        sys.stdin.readline()
+        await asyncio.to_thread(sys.stdin.readline)
 
 asyncio.run(main())
 """
