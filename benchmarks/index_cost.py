@@ -1,8 +1,9 @@
 """What each index costs the write path: PENDING and the end of a task, in groups, on a full table.
 
-All indexes of the schema are there, but for one at a time; the time of the statements is compared
-with that of the same groups beside it. `synchronous_commit` is off here: a commit takes
-the same time with any indexes, and would hide them. Autovacuum is off: it would come and go.
+Two databases with the same rows: one has all indexes of the schema, the other all but for one. The
+same groups are written to both in turn, and the CPU of their backends is compared pair by pair.
+`synchronous_commit` is off: a commit takes the same time with any indexes, and would hide
+them. Autovacuum is off, too: it would come and go.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from aiotrack.repository.statements import POSTGRES_RUN, POSTGRES_SEND
 from aiotrack.testing.servers import PostgresServer
 
 GROUP = 50
+WARM = 10  # groups
 
 TASKS = [f"{one}.{two}" for one in ("billing", "shop", "mail") for two in ("send", "sync", "check")]
 
@@ -65,79 +67,83 @@ def group() -> tuple[str, str]:
     )
 
 
-async def write(connection: asyncpg.Connection, groups: int) -> list[float]:
-    """Write groups; give the CPU microseconds a task of the backend, of each group."""
-    taken, backend = [], connection.get_server_pid()
-    for _ in range(groups):
-        sends, runs = group()
-        begun = cpu_of(backend)
-        await connection.fetch(POSTGRES_SEND, sends)
-        await connection.fetch(POSTGRES_RUN, runs)
-        taken.append((cpu_of(backend) - begun) / GROUP * 1e6)
-    return taken
+async def write(connection: asyncpg.Connection, sends: str, runs: str) -> float:
+    """Write a group; give the CPU microseconds a task of the backend."""
+    backend = connection.get_server_pid()
+    begun = cpu_of(backend)
+    await connection.fetch(POSTGRES_SEND, sends)
+    await connection.fetch(POSTGRES_RUN, runs)
+    return (cpu_of(backend) - begun) / GROUP * 1e6
 
 
 async def cost(
-    connection: asyncpg.Connection, name: str, definitions: list[str], rounds: int, groups: int
+    whole: asyncpg.Connection,
+    other: asyncpg.Connection,
+    name: str,
+    definitions: list[str],
+    groups: int,
 ) -> dict[str, Any]:
-    """Write with and without some indexes, in turn."""
-    beside: dict[bool, list[float]] = {True: [], False: []}
-    pairs = []
-    names = [one.split(" INDEX ")[1].split()[0] for one in definitions]
-    for _ in range(rounds):
-        medians = {}
-        for has in (True, False):
-            if not has:
-                for one in names:
-                    await connection.execute(f"DROP INDEX {one}")
-            await write(connection, groups // 4)
-            found = await write(connection, groups)
-            medians[has] = statistics.median(found)
-            beside[has] += found
-        for one in definitions:
-            await connection.execute(one)
-        pairs.append(medians[True] - medians[False])
-    with_it, without = (statistics.median(beside[has]) for has in (True, False))
+    """Write groups to both databases, the other without some indexes."""
+    for one in definitions:
+        await other.execute(f"DROP INDEX {one.split(' INDEX ')[1].split()[0]}")
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(-WARM, groups):
+        texts = group()
+        for has in (True, False) if number % 2 else (False, True):
+            used = await write(whole if has else other, *texts)
+            if number >= 0:
+                taken[has].append(used)
+    for one in definitions:
+        await other.execute(one)
+    pairs = list(zip(taken[True], taken[False], strict=True))
     return {
         "what": "index",
         "index": name,
-        "with_us": with_it,
-        "without_us": without,
-        "added_us": statistics.median(pairs),
-        "ratio": without / with_it,
-        "rounds": rounds,
+        "with_us": statistics.median(taken[True]),
+        "without_us": statistics.median(taken[False]),
+        "added_us": statistics.median(one - two for one, two in pairs),
+        "ratio": statistics.median(two / one for one, two in pairs),
         "groups": groups,
     }
 
 
-async def run(rows: int, rounds: int, groups: int) -> list[dict[str, Any]]:
+async def connected(dsn: str) -> asyncpg.Connection:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("SET synchronous_commit = off")
+    await connection.execute("SET maintenance_work_mem = '512MB'")
+    return connection
+
+
+async def run(rows: int, groups: int) -> list[dict[str, Any]]:
     with PostgresServer(settings={"autovacuum": "off"}) as server:
-        async with Tracker(server.url, settings={"indexed_metadata": ["order_id"]}):
+        async with Tracker(
+            server.create_database("whole"), settings={"indexed_metadata": ["order_id"]}
+        ):
             pass
-        await fill_postgres(server.dsn, rows)
-        connection = await asyncpg.connect(server.dsn)
-        await connection.execute("SET synchronous_commit = off")
-        await connection.execute("SET maintenance_work_mem = '512MB'")
+        await fill_postgres(server.dsn_of("whole"), rows)
+        server.create_database("other", template="whole")
+        whole = await connected(server.dsn_of("whole"))
+        other = await connected(server.dsn_of("other"))
         indexes = {
             name: definition
-            for name, definition in await indexes_of(connection)
+            for name, definition in await indexes_of(whole)
             if " UNIQUE " not in definition
         }
-        await write(connection, groups)
-        found = []
-        for name, definition in indexes.items():
-            found.append(await cost(connection, name, [definition], rounds, groups))
-        found.append(await cost(connection, "all of these", [*indexes.values()], rounds, groups))
-        for one in found:
-            one["rows"] = rows
-        await connection.close()
+        cases = {"none left out: the noise": []} | {name: [one] for name, one in indexes.items()}
+        cases["all of these"] = [*indexes.values()]
+        found = [
+            await cost(whole, other, name, left_out, groups) | {"rows": rows}
+            for name, left_out in cases.items()
+        ]
+        await whole.close()
+        await other.close()
         return found
 
 
 def table(results: list[dict[str, Any]]) -> list[list[str]]:
     return [
         [
-            one["index"].removeprefix("ix_aiotrack_executions_"),
+            one["index"].removeprefix("ix_aiotrack_").removeprefix("executions_"),
             f"{one['with_us']:.1f}",
             f"{one['without_us']:.1f}",
             f"{one['added_us']:+.1f}",
@@ -154,7 +160,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--rows", type=int, default=1_000_000, help="rows of the table")
     options = made.parse_args()
-    size = (20_000, 1, 20) if options.short else (options.rows, 3, 100)
+    size = (20_000, 20) if options.short else (options.rows, 200)
     results = uvloop.run(run(*size))
     show(HEAD, table(results), markdown=options.markdown)
     save("index_cost", results, options)

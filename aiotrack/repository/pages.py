@@ -41,6 +41,10 @@ MAX_EACH: Final = 50
 Each = tuple[str, Sequence[Any], str | None]
 """A column and its allowed values; and the prefix, where a task_id may have it as well."""
 
+_SUCCESS: Final = {"status": (TaskStatus.SUCCESS.value,)}
+"""So common that a plan would walk from the newest row, through whatever waits to be done: it is
+looked up like one of several."""
+
 _table = ExecutionRow.__table__
 
 _NAMES: Final = """
@@ -103,20 +107,22 @@ class PageQuery:
     async def rows(self, fetch: Fetch, start: Position | None, wanted: int) -> list[RowMapping]:
         """Give the rows with a value, then those without, each by a statement of its own."""
         order, (column, row_id) = self._order, self._sorted_by
-        each = await self._each(fetch)
         rows: list[RowMapping] = []
         if start is None or start.value is not None:
             place: list[ColumnElement[bool]] = [column.is_not(None)] if order.is_nullable else []
             if start is not None:
                 here, there = tuple_(column, row_id), (_value(start, order), start.id)
                 place.append(here < there if order.descending else here > there)
-            rows += await fetch(self._select(each, place, wanted))
+            rows += await fetch(self._select(await self._each(fetch), place, wanted))
             start = None
         if order.is_nullable and len(rows) < wanted:
             place = [column.is_(None)]
             if start is not None:
                 place.append(row_id < start.id if order.descending else row_id > start.id)
-            rows += await fetch(self._select(each, place, wanted - len(rows)))
+            conditions = self._filters.conditions(self._dialect, self._keys)
+            rest = select(*self._columns).where(*conditions, *place)
+            by_id = row_id.desc() if order.descending else row_id.asc()
+            rows += await fetch(rest.order_by(by_id).limit(wanted - len(rows)))
         return rows
 
     async def _each(self, fetch: Fetch) -> Each | None:
@@ -130,10 +136,10 @@ class PageQuery:
         several = [
             (name, values, None)
             for name, values in filters.exact.items()
-            # SUCCESS alone, too: it is so common that a plan for it would walk from the newest
-            # row, through whatever waits to be done.
-            if 1 < len(values) <= MAX_EACH or values == (TaskStatus.SUCCESS,)
+            if 1 < len(values) <= MAX_EACH
         ]
+        if not several and filters.exact == _SUCCESS:
+            return ("status", filters.exact["status"], None)
         return min(several, key=lambda one: len(one[1]), default=None)
 
     async def _names(self, fetch: Fetch, prefix: str) -> list[str] | None:
@@ -183,9 +189,8 @@ class PageQuery:
         return select(its_rows).select_from(one.join(its_rows, true()))
 
     def _sorted(self, query: Select[Any], columns: Any = _table.c) -> Select[Any]:
-        """Sort by the value where there is none, too: so the index is told that serves it."""
         down = self._order.descending
-        by = (columns[self._order.column], columns.id)
+        by = [columns[one.name] for one in self._sorted_by]
         return query.order_by(*(one.desc() if down else one.asc() for one in by))
 
 

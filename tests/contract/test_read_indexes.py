@@ -6,18 +6,18 @@ import json
 import random
 import re
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
 from sqlalchemy import event, select, text
 
-from aiotrack.clock import EPOCH, Clock
+from aiotrack.clock import EPOCH, Clock, to_micros
 from aiotrack.errors import InvalidQuery
 from aiotrack.model import Count, TaskStatus
 from aiotrack.report import Origin, Report, Witness
 from aiotrack.repository import ExecutionRow, Repository
-from aiotrack.repository.cursor import COLUMNS
+from aiotrack.repository.cursor import COLUMNS, Order, Position, write_cursor
 from aiotrack.repository.filters import Filters, begins, next_text
 from aiotrack.repository.pages import MAX_EACH
 from aiotrack.repository.read import Reader
@@ -233,18 +233,22 @@ async def test_an_index_serves_every_filter_and_order(filled: Repository) -> Non
 
 async def test_a_deep_page_is_served_like_the_first(filled: Repository) -> None:
     """From a cursor on, an index is walked, also to where there is no value any more."""
+    reader = Reader(filled)
     for query in ({"module": "x"}, {"order": "-finished_at"}, {"order": "duration"}):
-        turned = {
-            "order": {"-finished_at": "finished_at", "duration": "-duration"}.get(
-                str(query.get("order")), "created_at"
-            )
-        }
-        last = (await Reader(filled).list(**{**query, **turned}, limit=60)).items[-1]
-        page = await Reader(filled).list(**query)
-        for plan in await plans(filled, **query, after=page.next):
-            assert "Seq Scan" not in plan
-            assert "Sort" not in plan
-        assert last.task_id
+        order = Order.parse(query.get("order", "-created_at"))
+        turned = {**query, "order": str(Order(order.column, not order.descending))}
+        near = (await reader.list(**turned, limit=60)).items[-1]
+        value = getattr(near, order.column)
+        place = Position(to_micros(value) if isinstance(value, datetime) else value, near.id)
+        filters = {name: value for name, value in query.items() if name != "order"}
+        digest = Filters.of(**filters).digest()
+        last = await plans(filled, **query, after=write_cursor(place, order, digest), limit=100)
+
+        assert (2 if order.is_nullable else 1) == len(last)
+        for plan in last:
+            assert "Seq Scan" not in plan, plan
+            assert "Sort" not in plan, plan
+            assert "Index" in plan, plan
 
 
 # ── prefixes ────────────────────────────────────────────────────────────────────────────────────
