@@ -29,6 +29,12 @@ from aiotrack.testing.servers import PostgresServer
 GROUP = 50
 WARM = 10  # groups
 
+BEFORE = {
+    "ix_aiotrack_executions_created_at_id",
+    "ix_aiotrack_executions_task_name_created_at_id",
+}
+"""What 0001 had."""
+
 TASKS = [f"{one}.{two}" for one in ("billing", "shop", "mail") for two in ("send", "sync", "check")]
 
 
@@ -130,6 +136,9 @@ async def run(rows: int, groups: int) -> list[dict[str, Any]]:
             if " UNIQUE " not in definition
         }
         cases = {"none left out: the noise": []} | {name: [one] for name, one in indexes.items()}
+        cases["all that 0002 and the setting added"] = [
+            one for name, one in indexes.items() if name not in BEFORE
+        ]
         cases["all of these"] = [*indexes.values()]
         found = [
             await cost(whole, other, name, left_out, groups) | {"rows": rows}
