@@ -48,7 +48,7 @@ def origin_of(
         task_name=name,
         module=guess_module(name) if module is None else encoder.name(module),
         created_at=tracker.clock.now(),
-        created_by=None if created_by is None else encoder.text(str(created_by)),
+        created_by=None if created_by is None else encoder.name(str(created_by)),
         args=told.text,
         kwargs=named.text,
         exact=told.exact and named.exact,

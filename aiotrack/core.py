@@ -64,6 +64,7 @@ class Core:
             tracker.database,
             clock=tracker.clock,
             pgbouncer=settings.pgbouncer,
+            keys=settings.indexed_metadata,
             on_commit=self._committed,
         )
         self.reader: Reader = Reader(self.repository)
@@ -394,7 +395,6 @@ def _checked(database: str | AsyncEngine | None) -> str | AsyncEngine:
 def _checked_redis(redis: str | Redis | None) -> str | Redis | None:
     """Refuse at once what is no address of Redis; its package is loaded on use."""
     if isinstance(redis, str) and not redis.startswith(("redis://", "rediss://", "unix://")):
-        raise InvalidSetting(
-            "redis", f"{masked(redis)!r} is not a URL: write redis://user:password@host:6379/0"
-        )
+        fault = f"{masked(redis)!r} is not a URL: write redis://user:password@host:6379/0"
+        raise InvalidSetting("redis", fault)
     return redis

@@ -45,7 +45,7 @@ def fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:
     ):
         value = word(labels.get(label))
         if value is not None:
-            setattr(origin, name, encoder.text(value))
+            setattr(origin, name, encoder.name(value))  # they have an index, too
     for name, label in (("parent_task_id", PARENT), ("rerun_of", RERUN_OF)):
         if label in labels:
             setattr(origin, name, encode_task_id(labels[label]))

@@ -181,6 +181,17 @@ class Page(Generic[T]):
     next: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many there are, as people are told: ``str()`` gives ``9,999``, or ``10,000+``."""
+
+    value: int
+    is_exact: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.value:,}" if self.is_exact else f"{self.value:,}+"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """How many executions are in which status.

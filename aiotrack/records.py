@@ -11,7 +11,7 @@ from aiotrack.clock import to_micros
 from aiotrack.core import Core, Lifecycle
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound
-from aiotrack.model import Attempt, Execution, Page, Stats, TaskStatus
+from aiotrack.model import Attempt, Count, Execution, Page, Stats, TaskStatus
 
 if TYPE_CHECKING:
     import builtins
@@ -209,6 +209,15 @@ class Records(Lifecycle):
         """
         core = await self._flushed()
         return await core.reader.list(limit=limit, after=after, order=order, **filters)
+
+    async def count(self, *, limit: int = 10_000, **filters: Unpack[Narrowing]) -> Count:
+        """Count what the filters of `list` match, as far as *limit* (1 to 10,000).
+
+        Raises:
+            InvalidQuery: A filter or limit that cannot be served.
+            QueryTimeout: No index serves it, and two seconds were over.
+        """
+        return await (await self._flushed()).reader.count(limit=limit, **filters)
 
     async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
         """Count what the filters of `list` match; ``module="aiotrack"`` only when asked for.

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from aiotrack.errors import InvalidSetting
 
 PREFIX = "AIOTRACK_"
+
+MAX_KEYS = 20
+"""Metadata keys with an index: each costs time at every write."""
+
+MAX_KEY = 255
+"""Characters of such a key."""
 
 DEFAULT_DATABASE = "sqlite+aiosqlite:///aiotrack.db"
 
@@ -37,6 +43,8 @@ class Settings:
         roll_up_enabled: Whether a schedule adds up what ended, for ``stats``; ``tracker.roll_up()``
             does it all the same.
         roll_up_crontab: When it does, in UTC. Read once, at the start of the scheduler.
+        indexed_metadata: Metadata keys that lists are often searched by, such as ``order_id``, with
+            commas between them; each gets an index.
         pgbouncer: A pooler in transaction mode stands before the database; else it is found out.
         logs: What tasks write with ``logging`` is kept: ``on``, ``on_failure_only`` (of attempts
             that fail or are tried again), ``off``.
@@ -55,12 +63,14 @@ class Settings:
     on_store_failure: str = "drop"
     roll_up_enabled: bool = True
     roll_up_crontab: str = "*/5 * * * *"
+    indexed_metadata: Sequence[str] = ()
     pgbouncer: bool = False
     logs: str = "on"
     log_level: str | int = "INFO"
     log_max_bytes: int = 65_536
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "indexed_metadata", _keys(self.indexed_metadata))
         _check(self)
 
     @classmethod
@@ -95,6 +105,24 @@ def _boolean(text: str) -> bool:
     if word in {"0", "false", "no", "off"}:
         return False
     raise ValueError("must be true or false")
+
+
+def _keys(given: object) -> tuple[str, ...]:
+    """Give the metadata keys, each once, in order; a text has commas between them."""
+    if isinstance(given, str):
+        given = filter(None, map(str.strip, given.split(",")))
+    elif not isinstance(given, Sequence) or isinstance(given, bytes):
+        raise InvalidSetting("indexed_metadata", f"{given!r} is no list of texts")
+    found = tuple(dict.fromkeys(given))
+    for key in found:
+        if not isinstance(key, str) or not key:
+            raise InvalidSetting("indexed_metadata", f"{key!r} is no key")
+        if len(key) > MAX_KEY or not key.isprintable():
+            fault = f"{key[:20]!r} is not printable, or longer than {MAX_KEY} characters"
+            raise InvalidSetting("indexed_metadata", fault)
+    if len(found) > MAX_KEYS:
+        raise InvalidSetting("indexed_metadata", f"more than {MAX_KEYS} keys")
+    return found
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {

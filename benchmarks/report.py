@@ -12,7 +12,9 @@ from itertools import groupby
 from typing import Any
 
 import drain
+import index_cost as cost
 import lone
+import read as reads
 import sends
 from harness import HERE, RESULTS, render
 
@@ -76,9 +78,31 @@ def progress(results: Results) -> Iterator[str]:
     yield f"`await tracker.progress(…)` in a loop, a call: {told}."
 
 
+def read(results: Results) -> Iterator[str]:
+    one = results[0]
+    yield (
+        f"Milliseconds of a call of the tracker on {one['rows']:,} rows in Postgres, "
+        f"{one['calls']} calls each (load {one['load']}); `lowest` under `met`: only the quickest "
+        "call met the goal. The last columns are medians elsewhere:"
+    )
+    head, lines = reads.table(results)
+    yield render(["", *head[1:]], lines, markdown=True)
+
+
+def index_cost(results: Results) -> Iterator[str]:
+    one = results[0]
+    yield (
+        f"CPU of PostgreSQL's backend for the send and the end of a task, in groups of 50, on "
+        f"{one['rows']:,} rows, with all indexes and without one of them:"
+    )
+    yield render(["", *cost.HEAD[1:]], cost.table(results), markdown=True)
+
+
 SECTIONS = {
     "overhead": overhead,
     "accuracy": accuracy,
+    "read": read,
+    "index_cost": index_cost,
     "write": write,
     "progress": progress,
     "import_time": import_time,

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aiotrack import Attempt, Counts, Execution, Page, Stats, TaskStatus
+from aiotrack import Attempt, Count, Counts, Execution, Page, Stats, TaskStatus
 from aiotrack.terminal import COLOURS, block, failure, moment, one_line, outcome, seconds, value
 
 WIDE = 120
@@ -27,8 +27,8 @@ _COUNTED = {
 }
 
 
-def print_list(console: Console, page: Page[Execution]) -> None:
-    """Print a line for each execution, and how to get to the next page."""
+def print_list(console: Console, page: Page[Execution], counted: Count | None = None) -> None:
+    """Print a line for each execution, of how many, and how to get to the next page."""
     if not page.items:
         console.print("nothing found")
         return
@@ -54,6 +54,8 @@ def print_list(console: Console, page: Page[Execution]) -> None:
             cells += [moment(item.created_at), Text(outcome(item, LONGEST))]
         table.add_row(*cells)
     console.print(table)
+    if counted is not None:
+        console.print(f"{len(page.items)} of {counted}", style="dim")
     if page.next is not None:
         console.print(f"more: --after {page.next}", style="dim", soft_wrap=True)
 

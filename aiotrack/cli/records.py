@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aiotrack import Attempt, Execution, Tracker
+from aiotrack import Attempt, Count, Execution, Page, Tracker
 from aiotrack.cli import filters, pages
 from aiotrack.cli.connect import Database, read
 from aiotrack.cli.output import (
@@ -58,11 +58,17 @@ def list_(
         metadata=metadata,
         text=text,
     )
-    page = read(database, lambda it: it.list(limit=limit, after=after, order=order, **narrowing))
+
+    async def work(tracker: Tracker) -> tuple[Page[Execution], Count | None]:
+        page = await tracker.list(limit=limit, after=after, order=order, **narrowing)
+        is_asked = page.next is not None and not as_json
+        return page, await tracker.count(**narrowing) if is_asked else None
+
+    page, counted = read(database, work)
     if as_json:
         print_json({"items": [execution_data(item) for item in page.items], "next": page.next})
     else:
-        pages.print_list(console(), page)
+        pages.print_list(console(), page, counted)
 
 
 def show(

@@ -140,7 +140,7 @@ class Encoder:
         return self._redactor.text(value, limit)
 
     def name(self, value: str) -> str:
-        """Return the name or scope of a task as it is stored: at most 1 KiB, for its index."""
+        """Return a text that has an index (a name, a scope, a person): at most 1 KiB."""
         return self._redactor.text(value, _NAME_BYTES)
 
     def code(self, line: str) -> str:

@@ -9,7 +9,7 @@ in Postgres; for SQLite it is spelled out over ``json_each``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, case, func, select, true, type_coerce
@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from aiotrack.errors import InvalidQuery
 from aiotrack.repository.cursor import is_int
+from aiotrack.repository.keyed import has_value, is_indexed
 
 MAX_PARTS: Final = 100
 """Values in one filter: SQLite takes expressions up to a thousand levels deep."""
@@ -104,12 +105,27 @@ def _text(value: str) -> str:
 
 
 def contains(
-    column: ColumnElement[Any], wanted: dict[str, Any], dialect: str
+    column: ColumnElement[Any],
+    wanted: dict[str, Any],
+    dialect: str,
+    keys: Collection[str] = (),
 ) -> ColumnElement[bool]:
-    """Give the condition that the JSON object in *column* contains *wanted*."""
+    """Give the condition that the JSON object in *column* contains *wanted*.
+
+    Those of *keys* that are wanted with a simple value are asked for in the words of their index
+    as well; see ``keyed``. The rest of the condition holds all the same: it is the exact one.
+    """
+    told = [
+        has_value(key, part, dialect)
+        for key, part in wanted.items()
+        if key in keys and is_indexed(key, part, dialect)
+    ]
     if dialect == "sqlite":
-        return _within(column, wanted)
-    return type_coerce(column, JSONB).contains(wanted)
+        return and_(*told, _within(column, wanted))
+    exact: ColumnElement[bool] = type_coerce(column, JSONB).contains(wanted)
+    if told:  # nearly all rows that have the key's value match; the planner would guess very few
+        exact = func.coalesce(exact, False)
+    return and_(*told, exact)
 
 
 def _within(holder: ColumnElement[Any], wanted: dict[str, Any] | list[Any]) -> ColumnElement[bool]:

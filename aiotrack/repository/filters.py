@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
 
-from sqlalchemy import ColumnElement, Interval, bindparam, false, func, literal, or_
+from sqlalchemy import ColumnElement, Interval, and_, bindparam, false, func, literal, or_
 
 from aiotrack.clock import EPOCH, to_datetime, to_micros
 from aiotrack.encode import encode_task_id
@@ -32,6 +33,9 @@ LONGEST: Final = timedelta(days=690_000)
 _TEXTS: Final = ("module", "task_name", "created_by", "worker", "error_class", "schedule_id")
 _LOWEST: Final = to_micros(datetime.min.replace(tzinfo=UTC))
 _HIGHEST: Final = to_micros(datetime.max.replace(tzinfo=UTC))
+
+_FIRST_SURROGATE: Final = 0xD800
+_AFTER_SURROGATES: Final = 0xE000
 
 _table = ExecutionRow.__table__
 
@@ -130,19 +134,28 @@ class Filters:
         written = json.dumps(told, sort_keys=True).encode()
         return hashlib.sha256(written).hexdigest()[:16]
 
-    def conditions(self, dialect: str) -> list[ColumnElement[bool]]:
-        """Give what stands in WHERE, for ``postgresql`` or ``sqlite``."""
+    def conditions(
+        self, dialect: str, keys: Collection[str] = (), *, without: str | None = None
+    ) -> list[ColumnElement[bool]]:
+        """Give what stands in WHERE, for ``postgresql`` or ``sqlite``.
+
+        Args:
+            dialect: Whose words to use.
+            keys: Metadata keys that have an index.
+            without: A filter that is left out: ``text``, or a column of `exact`.
+        """
         if self.is_empty:
             return [false()]
-        found = [_any_of(name, values) for name, values in self.exact.items()]
+        found = [_any_of(name, values) for name, values in self.exact.items() if name != without]
         if self.since is not None:
             found.append(_table.c.created_at >= _time(self.since, dialect))
         if self.until is not None:
             found.append(_table.c.created_at <= _time(self.until, dialect))
         if self.metadata:
-            found.append(contains(_table.c.metadata, self.metadata, dialect))
-        if self.text:
-            found.append(_begins(self.text, dialect))
+            found.append(contains(_table.c.metadata, self.metadata, dialect, keys))
+        if self.text and without != "text":
+            sides = ("task_id", "task_name")
+            found.append(or_(*(begins(name, self.text, dialect) for name in sides)))
         return found
 
 
@@ -213,10 +226,8 @@ def _time(moment: Moment, dialect: str) -> ColumnElement[datetime]:
 
 
 def _any_of(name: str, values: tuple[str, ...] | tuple[int, ...]) -> ColumnElement[bool]:
+    """Say that a column has one of *values*."""
     column = _table.c[name]
-    if name == "status":  # written out, for the partial index on unfinished ones
-        words = bindparam(None, values, expanding=True, literal_execute=True, type_=column.type)
-        return column.in_(words)
     return column == values[0] if len(values) == 1 else column.in_(values)
 
 
@@ -228,21 +239,29 @@ def _prefix(text: object) -> str:
     return str.__str__(text)
 
 
-def _begins(text: str, dialect: str) -> ColumnElement[bool]:
-    """Compare the beginning of both columns, in the text's own case on both databases."""
-    sides = [(_table.c.task_id, encode_task_id(text))]
-    if storable(text):
-        sides.append((_table.c.task_name, text))
-    if dialect == "sqlite":  # its LIKE knows no case and uses no index
-        return or_(*(column.op("GLOB")(_glob(prefix)) for column, prefix in sides))
-    return or_(*(column.like(_like(prefix), escape="!") for column, prefix in sides))
+def begins(name: str, prefix: str, dialect: str) -> ColumnElement[bool]:
+    """Say how the text in a column begins, in its own case; as a range, which an index has.
+
+    A LIKE with a parameter is no range where a plan is made once for all values.
+    """
+    column = _table.c[name]
+    if name == "task_id":
+        prefix = encode_task_id(prefix)
+    elif not storable(prefix):
+        return false()
+    last = next_text(prefix)
+    if dialect == "sqlite":
+        found, end = column >= prefix, None if last is None else column < last
+    else:  # by character, whatever the database's language; what their index is made for
+        found = column.bool_op("~>=~")(prefix)
+        end = None if last is None else column.bool_op("~<~")(last)
+    return found if end is None else and_(found, end)
 
 
-def _like(prefix: str) -> str:
-    for letter in "!%_":
-        prefix = prefix.replace(letter, f"!{letter}")
-    return f"{prefix}%"
-
-
-def _glob(prefix: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix) + "*"
+def next_text(prefix: str) -> str | None:
+    """Give the first text after all that begin with *prefix*; None when there is no such text."""
+    kept = prefix.rstrip(chr(sys.maxunicode))
+    if not kept:
+        return None
+    code = ord(kept[-1]) + 1
+    return kept[:-1] + chr(_AFTER_SURROGATES if code == _FIRST_SURROGATE else code)

@@ -28,11 +28,15 @@ _MARGIN: Final = 0.1
 _CANCELED: Final = "57014"
 """SQLSTATE of a statement that took too long."""
 
-_SELECTING: Final = text("SELECT set_config('statement_timeout', :left, true)")
+_FRUGAL: Final = "set_config('statement_timeout', :left, true), set_config('jit', 'off', true)"
+"""For this transaction: a time limit, and no compiling, which takes longer than reading a page."""
 
-_COUNTING: Final = text(
-    "SELECT set_config('statement_timeout', :left, true), set_config('enable_sort', 'off', true)"
+_SELECTING: Final = text(
+    f"SELECT {_FRUGAL}, set_config('plan_cache_mode', 'force_custom_plan', true)"
 )
+"""A plan for these very values: one for all would walk through everything for a rare one."""
+
+_COUNTING: Final = text(f"SELECT {_FRUGAL}, set_config('enable_sort', 'off', true)")
 """A planner cannot guess how few groups an expression makes, and would sort a million rows by text
 to count them: measured at three times the seconds."""
 

@@ -9,18 +9,19 @@ from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
-from sqlalchemy import ColumnElement, RowMapping, Select, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiotrack.clock import to_datetime, to_micros
+from aiotrack.clock import to_micros
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound, InvalidQuery
-from aiotrack.model import Attempt, Cause, Execution, Page, Stats, TaskStatus
+from aiotrack.model import Attempt, Cause, Count, Execution, Page, Stats, TaskStatus
 from aiotrack.report import UNTIMED
 from aiotrack.repository.cursor import Order, Position, is_int, read_cursor, write_cursor
 from aiotrack.repository.filters import Filters, Narrowing
-from aiotrack.repository.limited import Fetch, limited
+from aiotrack.repository.limited import limited
 from aiotrack.repository.live import prepare
+from aiotrack.repository.pages import PageQuery
 from aiotrack.repository.stats import count
 from aiotrack.repository.tables import AttemptRow, ExecutionRow
 
@@ -33,6 +34,9 @@ Row = Mapping[Any, Any]
 
 MAX_LIMIT: Final = 500
 """Rows of one page."""
+
+COUNTED: Final = 10_000
+"""Rows up to which a count is exact."""
 
 _table = ExecutionRow.__table__
 _attempts = AttemptRow.__table__
@@ -134,11 +138,12 @@ class Reader:
         narrowed = Filters.of(**filters)
         digest = narrowed.digest()
         start = None if after is None else read_cursor(after, sort, digest)
-        query = select(*_SHOWN).where(*narrowed.conditions(self._repository.dialect))
+        repository = self._repository
+        query = PageQuery(_SHOWN, narrowed, sort, repository.dialect, repository.keys)
 
         async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
             async with limited(connection) as fetch:
-                return await _rows(fetch, query, sort, start, limit + 1)
+                return await query.rows(fetch, start, limit + 1)
 
         items = [to_execution(row) for row in await self._read(work)]
         if len(items) <= limit:
@@ -155,7 +160,7 @@ class Reader:
             **filters: As in `list`.
         """
         ids = sorted(task_ids)
-        conditions = Filters.of(**filters).conditions(self._repository.dialect)
+        conditions = self._conditions(filters)
 
         async def work(connection: AsyncConnection) -> builtins.list[RowMapping]:
             rows: builtins.list[RowMapping] = []
@@ -168,6 +173,32 @@ class Reader:
 
         found = [to_execution(row) for row in await self._read(work)]
         return sorted(found, key=lambda execution: (execution.created_at, execution.id))
+
+    async def count(self, *, limit: int = COUNTED, **filters: Unpack[Narrowing]) -> Count:
+        """Count the executions that match all *filters*, as far as *limit*; see `Narrowing`.
+
+        Args:
+            limit: Where to stop, 1 to 10,000.
+            **filters: What to match.
+
+        Raises:
+            InvalidQuery: A filter or limit that cannot be served.
+            InvalidStatus: A status that nobody knows.
+            InvalidValue: A time without an offset.
+            QueryTimeout: No index serves it, and two seconds were over.
+        """
+        if not is_int(limit) or not 1 <= limit <= COUNTED:
+            raise InvalidQuery(f"limit must be a whole number from 1 to {COUNTED}")
+        found = select(_table.c.id).where(*self._conditions(filters)).limit(limit + 1).subquery()
+        query = select(func.count().label("rows")).select_from(found)
+
+        async def work(connection: AsyncConnection) -> int:
+            async with limited(connection) as fetch:
+                counted: int = (await fetch(query))[0]["rows"]
+                return counted
+
+        counted = await self._read(work)
+        return Count(min(counted, limit), is_exact=counted <= limit)
 
     async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
         """Count the executions that match all *filters*; see `Narrowing` and ``stats``.
@@ -188,6 +219,10 @@ class Reader:
                 return await count(connection, fetch, narrowed)
 
         return await self._read(work)
+
+    def _conditions(self, filters: Narrowing) -> builtins.list[ColumnElement[bool]]:
+        repository = self._repository
+        return Filters.of(**filters).conditions(repository.dialect, repository.keys)
 
     async def _one(self, condition: ColumnElement[bool], key: str | int) -> Execution:
         query = select(*_SHOWN).where(condition)
@@ -229,35 +264,6 @@ async def _first(connection: AsyncConnection, query: Select[Any]) -> RowMapping 
 def _position(last: Execution, order: Order) -> Position:
     value = getattr(last, order.column)
     return Position(to_micros(value) if isinstance(value, datetime) else value, last.id)
-
-
-def _value(position: Position, order: Order) -> Any:
-    return position.value if order.column == "duration" else to_datetime(int(position.value or 0))
-
-
-async def _rows(
-    fetch: Fetch, query: Select[Any], order: Order, start: Position | None, wanted: int
-) -> builtins.list[RowMapping]:
-    """Give the rows with a value, then those without, each by a statement an index can serve."""
-    column, row_id = _table.c[order.column], _table.c.id
-    rows: builtins.list[RowMapping] = []
-    if start is None or start.value is not None:
-        known = query.where(column.is_not(None)) if order.is_nullable else query
-        if start is not None:
-            here, there = tuple_(column, row_id), (_value(start, order), start.id)
-            known = known.where(here < there if order.descending else here > there)
-        rows += await fetch(_sorted(known, order, column, row_id).limit(wanted))
-        start = None
-    if order.is_nullable and len(rows) < wanted:
-        unknown = query.where(column.is_(None))
-        if start is not None:
-            unknown = unknown.where(row_id < start.id if order.descending else row_id > start.id)
-        rows += await fetch(_sorted(unknown, order, row_id).limit(wanted - len(rows)))
-    return rows
-
-
-def _sorted(query: Select[Any], order: Order, *columns: ColumnElement[Any]) -> Select[Any]:
-    return query.order_by(*(c.desc() if order.descending else c.asc() for c in columns))
 
 
 def to_execution(row: Row) -> Execution:

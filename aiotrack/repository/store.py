@@ -1,156 +1,37 @@
-"""The repository: one database, reached lazily, checked once, written by group."""
+"""The repository: what is written into one database, by group and by hand."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
-from aiotrack.clock import Clock
-from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError, StoreUnavailable
+from aiotrack.errors import StoreError, StoreUnavailable
 from aiotrack.report import History, Report, is_unsettled, settled
-from aiotrack.repository import migrations, schema
 from aiotrack.repository.batch import PoisonError
-from aiotrack.repository.dialects import make_engine, parse_url, sqlite_path
-from aiotrack.repository.faults import FAULTS, explain
-from aiotrack.repository.hosts import hosts_of
-from aiotrack.repository.marks import Marks
+from aiotrack.repository.connections import Connections
 from aiotrack.repository.poison import without_values
-from aiotrack.repository.probe import is_pooled
-from aiotrack.repository.sqlite import SqliteWriter, file_lock
-from aiotrack.repository.tables import HEAD
+from aiotrack.repository.sqlite import SqliteWriter
 
 if TYPE_CHECKING:
-    from aiotrack.repository.postgres import PostgresWriter
     from aiotrack.repository.rollups import Rollups
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-ASK = 5.0
-"""Seconds for the first questions: an engine that was given to us may have no limits."""
 
-LEARN_AGAIN = 60.0
-"""Seconds between two looks at the database's clock: one that drifts by 100 us a second, which is
-much, is then 6 ms off."""
-
-TIME = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-
-CLOSE_WAIT = 0.5
-"""Seconds at a close for reads and changes that are under way: a healthy database needs less."""
-
-
-def _to_nobody(_: Sequence[Report]) -> None:
-    """Tell nobody."""
-
-
-class Repository:
+class Repository(Connections):
     """Executions in one database.
 
     Args:
         database: A URL, or an engine that stays its owner's.
         clock: Learns the database's time at the first connection, and now and then.
         pgbouncer: A transaction pooler stands before it; else it is found out.
+        keys: Metadata keys that get an index.
         on_commit: Called with the reports that are durable now; it must not raise.
     """
-
-    def __init__(
-        self,
-        database: str | AsyncEngine,
-        *,
-        clock: Clock,
-        pgbouncer: bool = False,
-        on_commit: Callable[[Sequence[Report]], None] = _to_nobody,
-    ) -> None:
-        self._clock = clock
-        self._marks = Marks(clock)
-        self._on_commit = on_commit
-        self._owned = not isinstance(database, AsyncEngine)
-        self._temporary = None
-        self._may_be_direct = self._owned and not pgbouncer
-        self._is_direct = False
-        self._is_met = False
-        url = database.url if isinstance(database, AsyncEngine) else parse_url(database)
-        self._sqlite = url.get_backend_name() == "sqlite"
-        self._path: Path | None = None
-        if self._sqlite:
-            self._path, gone = sqlite_path(url)
-            self._temporary = self._path if gone else None
-            url = url.set(database=str(self._path))
-        if isinstance(database, AsyncEngine) and self._temporary is None:
-            self.engine = database
-        else:
-            self.engine = make_engine(url, pooled=True)  # until it is known better
-        self._writer = self._make_writer()
-        self._ready = False
-        self._connecting = asyncio.Lock()
-        self._apart: set[asyncio.Task[Any]] = set()
-        self._learn_at = 0.0
-
-    def _make_writer(self) -> SqliteWriter | PostgresWriter:
-        if self._path is not None:
-            return SqliteWriter(self._path, self._marks)
-        from aiotrack.repository.postgres import PostgresWriter
-
-        return PostgresWriter(
-            self.engine, is_ours=self._owned, is_durable=self._is_direct, marks=self._marks
-        )
-
-    @property
-    def name(self) -> str:
-        """Which database this is, for all processes of this host, without its password."""
-        if self._path is not None:
-            return f"sqlite:{self._path.resolve()}"
-        url = self.engine.url
-        hosts = ",".join(sorted(f"{host}:{port}" for host, port in hosts_of(url)))
-        return f"postgresql:{url.username}@{hosts}/{url.database}"
-
-    @property
-    def path(self) -> Path | None:
-        """The file of an SQLite database; else None."""
-        return self._path
-
-    @property
-    def dialect(self) -> str:
-        """``postgresql`` or ``sqlite``."""
-        return "sqlite" if self._sqlite else "postgresql"
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the schema was seen to fit."""
-        return self._ready
-
-    async def connect(self) -> None:
-        """Reach the database, make the schema if there is none, and learn its time.
-
-        Raises:
-            StoreUnavailable: It cannot be reached.
-            SchemaOutdated: It needs `upgrade`.
-            SchemaTooNew: A newer release made it.
-        """
-        async with self._connecting:
-            if not self._ready:
-                await self.apart(self._check())
-                self._ready = True
-
-    async def upgrade(self, revision: str = "head") -> str:
-        """Bring the schema to *revision* and give the version it is at then."""
-        async with self._connecting:
-            return await self.apart(self._migrate(revision, only_empty=False))
-
-    async def version(self) -> str | None:
-        """Give the schema's version, None when there is no schema."""
-        async with self.connection() as connection:
-            return await connection.run_sync(schema.version)
 
     async def write(self, reports: Sequence[Report]) -> None:
         """Commit *reports*, in any order and any number of times with the same outcome.
@@ -260,134 +141,3 @@ class Repository:
         from aiotrack.repository.rollups import Rollups
 
         return Rollups(self)
-
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection]:
-        """Give a connection for reading; its transaction ends with the block.
-
-        Raises:
-            StoreUnavailable: The database did not answer.
-        """
-        try:
-            async with self.engine.connect() as connection:
-                yield connection
-        except StoreError:
-            raise
-        except FAULTS as error:
-            raise explain(error, self.engine) from error
-
-    async def apart(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run *work* in a task of its own: a caller's cancellation never reaches a connection."""
-        task = asyncio.ensure_future(work)
-        self._apart.add(task)
-        task.add_done_callback(self._is_apart_no_more)
-        return await asyncio.shield(task)
-
-    def _is_apart_no_more(self, task: asyncio.Task[Any]) -> None:
-        self._apart.discard(task)
-        if not task.cancelled():
-            task.exception()  # heard, even if the caller went away: asyncio would complain
-
-    async def close(self) -> None:
-        """Wait a moment for what runs, end the rest of it, and let the database go."""
-        if self._apart:
-            _, late = await asyncio.wait(self._apart, timeout=CLOSE_WAIT)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=CLOSE_WAIT)
-        await self.release()
-        if self._temporary is not None:
-            for suffix in ("", "-wal", "-shm", "-lock"):
-                self._temporary.with_name(self._temporary.name + suffix).unlink(missing_ok=True)
-
-    async def release(self) -> None:
-        """Close every connection; what is needed again opens again."""
-        await self._writer.release()
-        if self._owned or self._temporary is not None:
-            await self.engine.dispose()
-
-    async def _check(self) -> None:
-        try:
-            async with asyncio.timeout(ASK):
-                if not self._sqlite and not self._is_met:
-                    await self._meet()
-                found = await self.version()
-                await self._learn_time()
-        except TimeoutError as error:
-            raise explain(error, self.engine) from error
-        if found is None:
-            found = await self._migrate("head", only_empty=True)
-        if found < HEAD:
-            raise SchemaOutdated(found, HEAD)
-        if found > HEAD:
-            raise SchemaTooNew(found, HEAD)
-
-    async def _meet(self) -> None:
-        """Find out whether a session is one to the end: then statements are planned only once."""
-        async with self.connection() as connection:
-            pooled = await is_pooled(connection, is_ours=self._owned)
-        if self._may_be_direct and not pooled:
-            await self.release()
-            self.engine = make_engine(self.engine.url, pooled=False)
-            self._is_direct = True
-            self._writer = self._make_writer()
-        elif self._may_be_direct:
-            log.info("a pooler stands before the database: statements are not prepared")
-        self._is_met = True
-
-    async def _migrate(self, revision: str, *, only_empty: bool) -> str:
-        """Run migrations, one process at a time, and one at a time in this process."""
-        async with schema.alone(), self._patient(is_empty=only_empty) as connection:
-            with contextlib.ExitStack() as guard:
-                if self._path is not None:  # another process may hold it: never in the loop
-                    await asyncio.to_thread(guard.enter_context, file_lock(self._path))
-                    # Python's driver begins nothing before DDL: a kill would leave half a schema.
-                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
-                else:
-                    await schema.take_turn(connection)
-                found = await connection.run_sync(schema.version)
-                if found is None or not only_empty:
-                    await connection.run_sync(lambda sync: migrations.upgrade(sync, revision))
-                    await connection.commit()
-                    found = await connection.run_sync(schema.version)
-        return found or ""
-
-    @contextlib.asynccontextmanager
-    async def _patient(self, *, is_empty: bool) -> AsyncIterator[AsyncConnection]:
-        """Give a connection whose statements may take long, unless there are no rows yet."""
-        if is_empty or self._sqlite or not self._owned:
-            async with self.connection() as connection:
-                yield connection
-            return
-        engine = make_engine(self.engine.url, pooled=not self._is_direct, command_timeout=None)
-        try:
-            async with engine.connect() as connection:
-                yield connection
-        except FAULTS as error:
-            raise explain(error, engine) from error
-        finally:
-            await engine.dispose()
-
-    async def _learn_time(self) -> None:
-        self._learn_at = time.monotonic() + LEARN_AGAIN
-        if self._sqlite:  # the file is on this host: its clock is the database's
-            self._clock.learn(time.time_ns() // 1000, 0.0)
-            return
-        async with self.connection() as connection:
-            await connection.execute(TIME)  # takes longer than the way there: BEGIN, a plan
-            begun = time.monotonic()
-            row = await connection.execute(TIME)
-            self._clock.learn(int(row.scalar_one()), time.monotonic() - begun)
-
-    def _look_at_clock(self) -> None:
-        """Learn the time again when it is time to, while nobody waits for it."""
-        if time.monotonic() >= self._learn_at:
-            self._learn_at = time.monotonic() + LEARN_AGAIN
-            task = asyncio.ensure_future(self._relearn_time())
-            self._apart.add(task)
-            task.add_done_callback(self._apart.discard)
-
-    async def _relearn_time(self) -> None:
-        with contextlib.suppress(StoreError):  # then the next time
-            await self._learn_time()

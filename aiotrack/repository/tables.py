@@ -94,8 +94,26 @@ class Base(DeclarativeBase):
     )
 
 
+def _index(
+    *columns: str, name: str | None = None, where: str | None = None, ops: Any = None
+) -> Index:
+    """Describe an index; *ops* are PostgreSQL's operator classes."""
+    condition = None if where is None else text(where)
+    return Index(
+        name,
+        *columns,
+        postgresql_where=condition,
+        sqlite_where=condition,
+        postgresql_ops=ops or {},
+    )
+
+
 class ExecutionRow(Base):
-    """One execution. Columns after ``trace_id`` are the recorder's own bookkeeping."""
+    """One execution. Columns after ``trace_id`` are the recorder's own bookkeeping.
+
+    ``task_id`` is unique; on PostgreSQL by an index of its constraint's name, which serves prefixes
+    too. docs/decisions/008 says what each index is for, and what it costs.
+    """
 
     __tablename__ = "aiotrack_executions"
 
@@ -141,13 +159,21 @@ class ExecutionRow(Base):
     """Who told each birth fact (``facts``) and when each metadata key was written (``patch``)."""
 
     __table_args__ = (
-        Index(None, "created_at", "id"),
-        Index(None, "task_name", "created_at", "id"),
-        Index(
-            "ix_aiotrack_executions_unfinished",
-            "created_at",
-            postgresql_where=text("status IN ('PENDING', 'STARTED', 'RETRY')"),
-            sqlite_where=text("status IN ('PENDING', 'STARTED', 'RETRY')"),
+        _index("created_at", "id"),
+        _index("task_name", "created_at", "id", ops={"task_name": "text_pattern_ops"}),
+        _index("module", "created_at", "id"),
+        _index("status", "created_at", "id"),
+        _index("created_by", "created_at", "id", where="created_by IS NOT NULL"),
+        _index("worker", "created_at", "id", where="worker IS NOT NULL"),
+        _index("error_class", "created_at", "id", where="error_class IS NOT NULL"),
+        _index("config_id", "created_at", "id", where="config_id IS NOT NULL"),
+        _index("schedule_id", "created_at", "id", where="schedule_id IS NOT NULL"),
+        _index("finished_at", "id", where="finished_at IS NOT NULL"),
+        _index("duration", "id", where="duration IS NOT NULL"),
+        _index(
+            "id",
+            name="ix_aiotrack_executions_nulls",
+            where="finished_at IS NULL OR duration IS NULL",
         ),
         {"sqlite_autoincrement": True},
     )

@@ -17,6 +17,7 @@ PUBLIC = {
     "Base",
     "Bucket",
     "Cause",
+    "Count",
     "Counts",
     "Execution",
     "ExecutionNotFound",

@@ -90,10 +90,14 @@ def test_list_as_json_is_a_page(run: Run) -> None:
 
 
 def test_a_full_page_names_the_next_one(run: Run) -> None:
-    """`list` for people ends with the option that goes on."""
+    """`list` for people ends with how many there are, and the option that goes on."""
     cursor = json.loads(run("list", "--json", "--limit", "1").stdout)["next"]
 
-    assert f"--after {cursor}" in run("list", "--limit", "1").stdout
+    shown = run("list", "--limit", "1").stdout
+
+    assert f"--after {cursor}" in shown
+    assert "1 of 3\n" in shown
+    assert " of " not in run("list", "--limit", "3").stdout
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,8 @@ async def slow(repository, database_url):
         return
     endless = (
         "CREATE VIEW aiotrack_executions AS WITH RECURSIVE n(i) AS "
-        "(SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT kept.* FROM n JOIN kept WHERE n.i < 0"
+        "(SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT kept.* FROM n CROSS JOIN kept "
+        "WHERE n.i < 0"
     )
 
     async def run(*statements: str) -> None:

@@ -9,6 +9,7 @@ from taskiq import AsyncBroker
 
 from aiotrack import (
     Attempt,
+    Count,
     Counts,
     Execution,
     ExecutionNotFound,
@@ -53,6 +54,10 @@ async def reads(tracker: Tracker) -> None:
     assert_type(page.items[0], Execution)
     assert_type(page.next, str | None)
     await tracker.list(after=page.next, order="-duration", metadata={"order_id": 7})
+
+    counted = await tracker.count(status="failed", limit=100)
+    assert_type(counted, Count)
+    assert_type((counted.value, counted.is_exact, str(counted)), tuple[int, bool, str])
 
     stats = await tracker.stats(created_by="42")
     assert_type(stats, Stats)
