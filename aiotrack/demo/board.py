@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiotrack import Execution, TaskStatus
+from aiotrack import Execution, LogLine, TaskStatus
 
 if TYPE_CHECKING:
     from aiotrack.demo.kinds import Kind
@@ -32,6 +32,8 @@ class Board:
     def __init__(self) -> None:
         self._sent: dict[str, Row] = {}
         self._children: dict[str, Row] = {}
+        self.heard: list[tuple[str, LogLine]] = []
+        """What was logged while we listened, with the task's name."""
 
     @property
     def rows(self) -> list[Row]:
@@ -58,6 +60,10 @@ class Board:
         self._sent[task_id] = Row(kind=kind)
         if kind.child is not None:
             self._children[task_id] = Row(kind=kind.child)
+
+    def to_hear(self) -> list[str]:
+        """Give the task_ids of those whose logs are shown."""
+        return [task_id for task_id, row in self._sent.items() if row.kind.is_heard]
 
     def update(self, executions: Iterable[Execution]) -> None:
         """Put records into the rows that expect them."""

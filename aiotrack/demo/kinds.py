@@ -30,6 +30,7 @@ class Kind:
         proof: Whether the record shows what the title says.
         evidence: The part of the record that shows it, for the reader.
         child: What the task sends.
+        is_heard: Whether what it logs is shown as it comes.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Kind:
     proof: Proof = lambda _: True
     evidence: Evidence = outcome
     child: Kind | None = None
+    is_heard: bool = False
 
     def faults(self, execution: Execution, attempts: list[Attempt]) -> Iterator[str]:
         """Yield what is wrong with a record."""
@@ -146,10 +148,11 @@ def _repeated() -> list[Kind]:
 def _long() -> list[Kind]:
     return [
         Kind(
-            title="tells its progress",
+            title="tells its progress, and logs",
             send=lambda: tasks.load_rows.kiq("customers.csv", rows=120),
             proof=_is_told_in_full,
             evidence=_last_progress,
+            is_heard=True,
         ),
         Kind(
             title="is slow",

@@ -152,8 +152,14 @@ async def _follow(
         async for execution in tracker.watch(text=prefix):
             board.update([execution])
 
+    async def listen(task_id: str) -> None:
+        name = (await tracker.get(task_id)).task_name
+        async for line in tracker.tail(task_id):
+            board.heard.append((name, line))
+
     end = time.monotonic() + PATIENCE
     hearing = asyncio.create_task(hear())
+    listening = [asyncio.create_task(listen(task_id)) for task_id in board.to_hear()]
     try:
         await asyncio.sleep(PAUSE)  # what was there before it hears is asked for
         board.update((await tracker.list(text=prefix, limit=500)).items)
@@ -162,8 +168,10 @@ async def _follow(
             if not worker.is_running:
                 raise DemoFailed(f"the worker died; its last words:\n{worker.last_words()}")
             await asyncio.sleep(PAUSE)
+        screen.show(board)
     finally:
-        hearing.cancel()
+        for task in (hearing, *listening):
+            task.cancel()
     if hearing.done():
         hearing.result()
 

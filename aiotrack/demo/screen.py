@@ -14,12 +14,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from aiotrack import Execution, TaskStatus
+from aiotrack import Execution, LogLine, TaskStatus
 from aiotrack.demo.board import Board, Row
 from aiotrack.terminal import COLOURS, SIGNS, one_line, seconds
 
 BAR = 14
 """Columns of a progress bar."""
+
+HEARD = 3
+"""Lines of logs that are shown at a time."""
 
 WIDE = 108
 """Columns from which on there is room for what each task shows."""
@@ -73,10 +76,9 @@ class LiveScreen:
     def show(self, board: Board, note: str = "") -> None:
         """Draw the headline and a line for each task."""
         self._spinner.update(text=self._headline(board, note))
-        self._live.update(
-            Group(self._spinner, Text(), _table(board, wide=self._console.width >= WIDE)),
-            refresh=True,
-        )
+        table = _table(board, wide=self._console.width >= WIDE)
+        lines = [_heard(name, line) for name, line in board.heard[-HEARD:]]
+        self._live.update(Group(self._spinner, Text(), table, Text(), *lines), refresh=True)
 
     def _headline(self, board: Board, note: str) -> Text:
         line = Text(f"{time.monotonic() - self._begun:4.1f} s  ", style="dim")
@@ -91,6 +93,7 @@ class PlainScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._seen: dict[str, tuple[TaskStatus, int]] = {}
+        self._heard = 0
         self._begun = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -114,6 +117,10 @@ class PlainScreen:
             if self._seen.get(execution.task_id) != state:
                 self._seen[execution.task_id] = state
                 self._console.print(self._line(execution), soft_wrap=True, markup=False)
+        for name, logged in board.heard[self._heard :]:
+            told = f"{self._clock()}  {logged.level:<8} {name:<18} {one_line(logged.message, 80)}"
+            self._console.print(told, soft_wrap=True, markup=False)
+        self._heard = len(board.heard)
         if note:
             self._console.print(f"{self._clock()}  {note}", soft_wrap=True)
 
@@ -172,6 +179,11 @@ def _cells(row: Row) -> list[Text | str]:
         _process(execution),
         seconds(_age(execution)),
     ]
+
+
+def _heard(name: str, line: LogLine) -> Text:
+    told = Text(f"{line.at:%H:%M:%S} ", style="dim").append(f"{line.level:<8}", style="cyan")
+    return told.append(f"{name}: ", style="dim").append(one_line(line.message, 80), style="default")
 
 
 def status_text(status: TaskStatus) -> Text:
