@@ -180,7 +180,7 @@ async def move_stock(shelf: int) -> int:
     begun = time.monotonic()
     async with task_lock("move-stock", wait=10):
         waited = time.monotonic() - begun
-        await tracker.progress(50, waited_ms=round(waited * 1000))
+        await tracker.progress(waited_ms=round(waited * 1000))
         await asyncio.sleep(0.8)
     return shelf
 
