@@ -216,7 +216,7 @@ class Reader:
         async def work(connection: AsyncConnection) -> Stats:
             await prepare(connection)
             async with limited(connection, is_snapshot=True) as fetch:
-                return await count(connection, fetch, narrowed)
+                return await count(connection, fetch, narrowed, self._repository.keys)
 
         return await self._read(work)
 

@@ -74,10 +74,12 @@ async def coverage(fetch: Fetch, dialect: str) -> Coverage:
     return Coverage(now, days, max(days, hours), dirty, cleaned)
 
 
-async def count(connection: AsyncConnection, fetch: Fetch, filters: Filters) -> Stats:
-    """Count what matches *filters*; *fetch* sees one snapshot."""
+async def count(
+    connection: AsyncConnection, fetch: Fetch, filters: Filters, keys: frozenset[str]
+) -> Stats:
+    """Count what matches *filters*; *fetch* sees one snapshot, *keys* of metadata have an index."""
     covered = await coverage(fetch, connection.dialect.name)
-    return await _Count(fetch, connection.dialect.name, filters, covered).run()
+    return await _Count(fetch, connection.dialect.name, filters, covered, keys).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,16 @@ def _statements(
 class _Count:
     """One question on its way."""
 
-    def __init__(self, fetch: Fetch, dialect: str, filters: Filters, covered: Coverage) -> None:
+    def __init__(
+        self,
+        fetch: Fetch,
+        dialect: str,
+        filters: Filters,
+        covered: Coverage,
+        keys: frozenset[str],
+    ) -> None:
         self._fetch = fetch
+        self._keys = keys
         self._dialect = dialect
         self._covered = covered
         self._filters = filters
@@ -193,7 +203,7 @@ class _Count:
     def _others(self, first: int, last: int) -> _Statements:
         """Make the statements for any filter."""
         rest = dataclasses.replace(self._filters, since=None, until=None)
-        conditions = rest.conditions(self._dialect)
+        conditions = rest.conditions(self._dialect, self._keys)
         conditions.append(live.within(_executions.c.created_at, [(first, last)]))
         if "module" not in rest.exact:
             conditions.append(_executions.c.module != OWN_MODULE)
