@@ -14,7 +14,6 @@ from typing import Any, Final
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
-    CompoundSelect,
     RowMapping,
     Select,
     bindparam,
@@ -155,38 +154,52 @@ class PageQuery:
         self, each: Each | None, place: list[ColumnElement[bool]], wanted: int
     ) -> Select[Any]:
         filters, dialect = self._filters, self._dialect
-        query = select(*self._columns)
+        query = self._sorted(select(*self._columns))
         if each is None:
-            query = query.where(*filters.conditions(dialect, self._keys), *place)
-            return self._sorted(query).limit(wanted)
+            conditions = filters.conditions(dialect, self._keys)
+            return query.where(*conditions, *place).limit(wanted)
         name, values, prefix = each
         left_out = name if prefix is None else "text"
         rest = [*filters.conditions(dialect, self._keys, without=left_out), *place]
-        found = self._newest_of_each(name, values, rest, wanted)
-        if prefix is not None:
-            by_id = select(*self._sorted_by).where(begins("task_id", prefix, dialect), *rest)
-            found = union(select(self._sorted(by_id).limit(wanted).subquery()), found)
-        every = found.subquery()
-        first = self._sorted(select(every), every.c).limit(wanted).subquery()
-        return self._sorted(query.join(first, first.c.id == _table.c.id))
+        if prefix is None:
+            return query.where(_table.c.id.in_(self._first_of(name, values, rest, wanted)))
+        by_id = [begins("task_id", prefix, dialect), *rest]
+        if not values:  # most often: no name begins so
+            return query.where(*by_id).limit(wanted)
+        with_id = self._sorted(select(*self._sorted_by).where(*by_id)).limit(wanted)
+        named_so = self._first_of(name, values, rest, wanted, self._sorted_by[0])
+        every = union(select(with_id.subquery()), select(named_so.subquery())).subquery()
+        first = self._sorted(select(every.c.id), every.c).limit(wanted)
+        return query.where(_table.c.id.in_(first))
 
-    def _newest_of_each(
-        self, name: str, values: Sequence[Any], rest: list[ColumnElement[bool]], wanted: int
-    ) -> Select[Any] | CompoundSelect[Any]:
-        """Find the first *wanted* rows of each value, by a statement of the same size for any."""
-        column = _table.c[name]
+    def _first_of(
+        self,
+        name: str,
+        values: Sequence[Any],
+        rest: list[ColumnElement[bool]],
+        wanted: int,
+        *more: ColumnElement[Any],
+    ) -> Select[Any]:
+        """Find the ids (and *more*) of the first *wanted* rows that have one of *values*.
+
+        Each value's own first rows, by a statement of the same size for any number of values.
+        """
+        column, row_id = _table.c[name], _table.c.id
+        if len(values) == 1:
+            query = select(*more, row_id).where(column == values[0], *rest)
+            return self._sorted(query).limit(wanted)
         if self._dialect == "sqlite":
             one = func.json_each(json.dumps(values)).table_valued("value")
-            row = _table.alias()
-            first = self._sorted(select(_table.c.id).where(column == one.c.value, *rest))
-            its = row.c.id.in_(first.limit(wanted).correlate(one))
-            picked = [row.c[of.name] for of in self._sorted_by]
-            return select(*picked).select_from(one.join(row, its))
-        listed = bindparam(None, list(values), ARRAY(column.type))
-        one = func.unnest(listed).table_valued(named("value", column.type)).render_derived()
-        first = self._sorted(select(*self._sorted_by).where(column == one.c.value, *rest))
-        its_rows = first.limit(wanted).lateral()
-        return select(its_rows).select_from(one.join(its_rows, true()))
+            rows: Any = _table.alias()
+            first = self._sorted(select(row_id).where(column == one.c.value, *rest))
+            has_it: Any = rows.c.id.in_(first.limit(wanted).correlate(one))
+        else:
+            listed = bindparam(None, list(values), ARRAY(column.type))
+            one = func.unnest(listed).table_valued(named("value", column.type)).render_derived()
+            first = self._sorted(select(*self._sorted_by).where(column == one.c.value, *rest))
+            rows, has_it = first.limit(wanted).lateral(), true()
+        found = select(*(rows.c[of.name] for of in (*more, row_id)))
+        return self._sorted(found.select_from(one.join(rows, has_it)), rows.c).limit(wanted)
 
     def _sorted(self, query: Select[Any], columns: Any = _table.c) -> Select[Any]:
         down = self._order.descending

@@ -231,6 +231,29 @@ async def test_an_index_serves_every_filter_and_order(filled: Repository) -> Non
             assert "external" not in plan, f"{name}: {plan}"
 
 
+async def test_successes_behind_a_backlog_are_found_at_once(filled: Repository) -> None:
+    """They are nearly all rows, but not the newest: walking from there would take long."""
+    connection = await asyncpg.connect(
+        filled.engine.url.set(drivername="postgresql").render_as_string(False)
+    )
+    every = ", ".join(
+        name
+        for name in repository_columns()
+        if name not in {"id", "task_id", "status", "created_at"}
+    )
+    await connection.execute(
+        f"INSERT INTO aiotrack_executions (task_id, status, created_at, {every}) "
+        f"SELECT 'late' || n, 'PENDING', now(), {every} FROM aiotrack_executions, "
+        "generate_series(1, 5000) AS n WHERE task_id = 't1'"
+    )
+    await connection.close()
+
+    (plan,) = await plans(filled, status="SUCCESS")
+
+    assert "Removed by Filter" not in plan, plan
+    assert "Seq Scan" not in plan, plan
+
+
 async def test_a_deep_page_is_served_like_the_first(filled: Repository) -> None:
     """From a cursor on, an index is walked, also to where there is no value any more."""
     reader = Reader(filled)
