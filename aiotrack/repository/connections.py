@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from aiotrack.repository.hosts import hosts_of
 from aiotrack.repository.key_indexes import KeyIndexes, create_all
 from aiotrack.repository.marks import Marks
 from aiotrack.repository.probe import is_pooled
-from aiotrack.repository.sqlite import SqliteWriter, file_lock
+from aiotrack.repository.sqlite import SqliteWriter, file_lock, make_shared
 from aiotrack.repository.tables import HEAD
 
 if TYPE_CHECKING:
@@ -207,11 +208,13 @@ class Connections:
     async def _check(self) -> None:
         try:
             async with asyncio.timeout(ASK):
-                if not self._sqlite and not self._is_met:
+                if self._path is not None:
+                    await asyncio.to_thread(make_shared, self._path)
+                elif not self._is_met:
                     await self._meet()
                 found = await self.version()
                 await self._learn_time()
-        except TimeoutError as error:
+        except (TimeoutError, sqlite3.Error, OSError) as error:
             raise explain(error, self.engine) from error
         if found is None:
             found = await self._migrate("head", only_empty=True)

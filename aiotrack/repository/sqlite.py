@@ -184,6 +184,20 @@ def file_lock(database: Path) -> Iterator[None]:
             fcntl.flock(side, fcntl.LOCK_UN)
 
 
+def make_shared(database: Path) -> None:
+    """Switch a file to WAL, one process at a time: two that do so at once are refused, unasked.
+
+    Raises:
+        sqlite3.Error: It is no database, or cannot be opened.
+        OSError: The file beside it cannot be opened.
+    """
+    with (
+        file_lock(database),
+        contextlib.closing(sqlite3.connect(database, timeout=BUSY_TIMEOUT)) as connection,
+    ):
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
 @contextlib.contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")

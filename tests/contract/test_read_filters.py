@@ -181,6 +181,11 @@ async def test_the_largest_filters_are_served(repository, reader):
 
     assert "a" == await ids(reader, metadata={str(n): n for n in range(MAX_PARTS)})
     assert "" == await ids(reader, metadata={"k": deep, "l": deep}, text="x", status="done")
+    several = {"status": ["done", "failed"], "module": ["shop", "bank"], "worker": ["a", "b"]}
+    for text in (None, "shop"):
+        more = {**several, "metadata": {"k": deep, "l": deep}, "text": text}
+        assert "" == await ids(reader, **more, since=timedelta(days=1))
+        assert [] == (await reader.list(**more, order="duration")).items
     assert "a" == await ids(reader, module=["shop", *map(str, range(MAX_VALUES - 1))])
     assert "" == await ids(reader, text="*" * MAX_TEXT)
 
