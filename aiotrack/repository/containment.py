@@ -23,8 +23,8 @@ MAX_PARTS: Final = 100
 """Values in one filter: SQLite takes expressions up to a thousand levels deep."""
 
 MAX_DEPTH: Final = 5
-"""Levels: SQLite's parser has a stack of a hundred open brackets and words; the longest statement of a
-list, with several values and a prefix, was measured to leave room for 6."""
+"""Levels: SQLite's parser has a stack of a hundred open brackets and words; the longest statement
+of a list, with several values and a prefix, was measured to leave room for 6."""
 
 _ABSENT: Final = "[]"
 """What is searched when a value is no container: a text would not be JSON."""
