@@ -8,13 +8,15 @@ median (and least) of many calls of the public interface, on a PostgreSQL that t
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import time
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
+from harness import parser, save, show
 
 from aiotrack import Tracker
 from aiotrack.errors import QueryTimeout, StoreUnavailable
@@ -64,12 +66,30 @@ async def ask(tracker: Tracker, repeats: int) -> dict[str, list[float] | None]:
     return found
 
 
-def shown(times: list[float] | None) -> str:
-    """Give median and least."""
-    return "time-out" if times is None else f"{statistics.median(times):.1f} ({min(times):.1f})"
+HEAD = ["", "before ms", "after ms", "quickest", "goal"]
+
+GOALS = {"all time": 15, "by module": 15, "by task_name": 15, "last 24 h": 10}
 
 
-async def run(url: str, rows: int, repeats: int) -> None:
+def table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Give a row for each question."""
+
+    def told(value: float | None) -> str:
+        return "time-out" if value is None else f"{value:.1f}"
+
+    return [
+        [
+            one["question"],
+            told(one["before_ms"]),
+            told(one["ms"]),
+            told(one["lowest_ms"]),
+            str(GOALS.get(one["question"], "")),
+        ]
+        for one in results
+    ]
+
+
+async def run(url: str, rows: int, repeats: int) -> list[dict[str, Any]]:
     """Fill, ask, roll up, ask again."""
     async with Tracker(url) as tracker:
         other = await asyncpg.connect(url.replace("+asyncpg", ""))
@@ -96,24 +116,35 @@ async def run(url: str, rows: int, repeats: int) -> None:
         )
         print(f"executions {sizes[0]:.0f} MB, rollups {sizes[1]:.0f} MB in {sizes[2]:,} rows")
         after = await ask(tracker, repeats)
-        for name in QUESTIONS:
-            told = [shown(one[name]) for one in (before, after)]
-            print(f"{name:<26}{told[0]:>18}{told[1]:>16} ms")
         await other.close()
+    return [
+        {
+            "what": "stats",
+            "question": name,
+            "rows": rows,
+            "before_ms": _median(before[name]),
+            "ms": _median(after[name]),
+            "lowest_ms": None if after[name] is None else min(after[name] or [0.0]),
+        }
+        for name in QUESTIONS
+    ]
+
+
+def _median(times: list[float] | None) -> float | None:
+    return None if times is None else statistics.median(times)
 
 
 def main() -> None:
     """Read the options."""
-    options = argparse.ArgumentParser()
-    options.add_argument("--rows", type=int, default=1_000_000)
+    options = parser(__doc__)
+    options.add_argument("--rows", type=int, help="default: 1,000,000; short: 50,000")
     options.add_argument("--repeats", type=int, default=40)
-    options.add_argument("--database", help="an empty database; default: a server of its own")
     given = options.parse_args()
-    if given.database:
-        asyncio.run(run(given.database, given.rows, given.repeats))
-        return
+    rows = given.rows or (50_000 if given.short else 1_000_000)
     with PostgresServer() as server:
-        asyncio.run(run(server.url, given.rows, given.repeats))
+        results = asyncio.run(run(server.url, rows, given.repeats))
+    show(HEAD, table(results), markdown=given.markdown)
+    save("stats", results, given)
 
 
 if __name__ == "__main__":
