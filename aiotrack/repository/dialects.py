@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from pathlib import Path
@@ -90,19 +91,30 @@ def make_engine(
         command_timeout: Seconds for a statement; None for no limit.
     """
     if url.get_backend_name() == "sqlite":
-        engine = create_async_engine(url, pool_pre_ping=False)
+        engine = create_async_engine(url, pool_pre_ping=False, json_deserializer=read_json)
         event.listen(engine.sync_engine, "connect", _sqlite_connect)
         return engine
     try:
         return create_async_engine(
             url,
             connect_args=_options(url, command_timeout, pooled=pooled),
+            json_deserializer=read_json,
             pool_size=POOL_SIZE,
             max_overflow=3,
             pool_timeout=HOST_TIMEOUT,
         )
     except (SQLAlchemyError, ImportError) as error:
         raise InvalidSetting("database", str(error)) from error
+
+
+_decode = json.JSONDecoder().decode
+
+
+def read_json(text: str) -> Any:
+    """Read stored JSON; most arguments and metadata are empty, and a page has two hundred."""
+    if text == "{}":
+        return {}
+    return [] if text == "[]" else _decode(text)
 
 
 def _options(url: URL, command_timeout: float | None, *, pooled: bool) -> dict[str, Any]:
