@@ -163,18 +163,30 @@ def main() -> None:
             run(lab, kind, rate=given.rate, seconds=seconds)
             for kind in ("nobody", "reads", "stopped")
         ]
-    rows = []
     for one in results:
         late = one.pop("ms")
         one |= {"rate": given.rate, "p50_ms": None, "p99_ms": None}
         if one["follower"] == "reads":
             one |= {"p50_ms": statistics.median(late), "p99_ms": percentile(late, 99)}
-        times = [f"{one[name]:.1f}" if one[name] else "-" for name in ("p50_ms", "p99_ms")]
-        rows.append([one["follower"], str(one["updates"]), str(one["seen"]), *times])
-        rows[-1].append(f"{one['cpu_us']:.0f}")
-    head = ["follower", "updates", "seen", "p50 ms", "p99 ms", "writer's CPU µs a task"]
-    show(head, rows, markdown=given.markdown)
+    show(HEAD, table(results), markdown=given.markdown)
     save("live", results, given)
+
+
+HEAD = ["follower", "updates", "seen", "p50 ms", "p99 ms", "CPU µs a task"]
+
+
+def table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Give a row for each kind of follower."""
+    return [
+        [
+            one["follower"],
+            f"{one['updates']:,}",
+            f"{one['seen']:,}",
+            *(f"{one[name]:.1f}" if one[name] else "-" for name in ("p50_ms", "p99_ms")),
+            f"{one['cpu_us']:.0f}",
+        ]
+        for one in results
+    ]
 
 
 if __name__ == "__main__":

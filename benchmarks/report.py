@@ -13,9 +13,11 @@ from typing import Any
 
 import drain
 import index_cost as cost
+import live as watching
 import lone
 import read as reads
 import sends
+import stats as rollups
 from harness import HERE, RESULTS, render
 
 BEGIN, END = "<!-- results: made by report.py --write -->", "<!-- end of results -->"
@@ -98,10 +100,30 @@ def index_cost(results: Results) -> Iterator[str]:
     yield render(["", *cost.HEAD[1:]], cost.table(results), markdown=True)
 
 
+def stats(results: Results) -> Iterator[str]:
+    one = results[0]
+    yield (
+        f"Milliseconds of `tracker.stats` on {one['rows']:,} rows of 30 days in Postgres, before "
+        f"and after `tracker.roll_up()` (load {one['load']}):"
+    )
+    yield render(rollups.HEAD, rollups.table(results), markdown=True)
+
+
+def live(results: Results) -> Iterator[str]:
+    yield (
+        f"{results[0]['rate']:,} updates a second; milliseconds from an update's commit until "
+        f"`watch` in another process gives it, and CPU of the process that works (load "
+        f"{results[0]['load']}):"
+    )
+    yield render(watching.HEAD, watching.table(results), markdown=True)
+
+
 SECTIONS = {
     "overhead": overhead,
     "accuracy": accuracy,
+    "live": live,
     "read": read,
+    "stats": stats,
     "index_cost": index_cost,
     "write": write,
     "progress": progress,

@@ -45,7 +45,7 @@ _table = ExecutionRow.__table__
 
 UNFINISHED: Final = literal_column("status IN ('PENDING', 'STARTED', 'RETRY')", Boolean)
 FINAL: Final = literal_column("status IN ('SUCCESS', 'FAILURE', 'REVOKED')", Boolean)
-"""Written out: the first as in the partial index that serves it."""
+"""Written out, so that a plan knows how rare each word is."""
 
 
 async def prepare(connection: AsyncConnection) -> None:
