@@ -28,8 +28,8 @@ change, half as long again each time, to the last."""
 SURE = 2.0
 """Seconds between two looks while somebody does: an event may be lost with its process."""
 
-CALM = 0.005
-"""Seconds between two reads at least: a thousand changes a second are two hundred reads."""
+CALM = 0.002
+"""Seconds between two reads at least: a thousand changes a second are five hundred reads."""
 
 PATIENCE: Final = 30.0
 """Seconds that a follower rides out an outage of the database."""

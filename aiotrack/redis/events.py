@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GAP, UNHEARD_GAP = 0.005, 0.05
+GAP, UNHEARD_GAP = 0.003, 0.05
 """Seconds between two messages of a process while somebody listens, and while nobody does."""
 
 MOST = 5_000
