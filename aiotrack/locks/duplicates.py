@@ -224,7 +224,7 @@ class _Guard:
         self._lease = Lease(grant.name, grant.token, self._ttl, grant.deadline, until, self._lost)
         holders.renewer.add(self._lease)
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, _: Lease, reason: str) -> None:
         log.warning("lock %s was lost, its body runs on: %s", self._name, reason)
 
 
