@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from aiotrack.errors import LockNotAcquired, LockUnavailable
+from aiotrack.locks.hazards import look
 from aiotrack.redis.channel import Channel
 from aiotrack.redis.client import FAULTS, make_client
 from aiotrack.redis.keys import lock_keys, woken_channel
@@ -130,6 +131,7 @@ class Space:
         self._owed: dict[str, str] = {}
         self._is_closed = False
         self._is_deaf = False
+        self._has_looked = False
 
     async def acquire(self, name: str, *, ttl: float, wait: float, info: dict[str, Any]) -> Grant:
         """Take a lock.
@@ -144,6 +146,9 @@ class Space:
             LockNotAcquired: Others have it.
             LockUnavailable: Redis does not answer, or refuses.
         """
+        if not self._has_looked:
+            self._has_looked = True
+            self._apart(look(self.wire))
         token = secrets.token_hex(16)
         told = json.dumps(info, separators=(",", ":"))
         try:
