@@ -223,8 +223,11 @@ class Listing:
     def __init__(self, tracker: Lifecycle | None) -> None:
         self._tracker = tracker
 
-    async def list(self) -> list[LockInfo]:
+    async def list(self, *, task_id: str | int | None = None) -> list[LockInfo]:
         """Give every lock that is held, by name.
+
+        Args:
+            task_id: Only what this execution holds.
 
         Raises:
             LockUnavailable: Redis does not answer.
@@ -234,7 +237,8 @@ class Listing:
         holders = find_holders(self._tracker)
         names = await held_names(holders.space)
         found = await asyncio.gather(*(_info(holders, name) for name in sorted(names)))
-        return [info for info in found if info is not None]
+        wanted = None if task_id is None else str(task_id)
+        return [info for info in found if info and wanted in {None, info.task_id}]
 
     async def info(self, name: str, *, key: object = None) -> LockInfo | None:
         """Tell who holds a lock; None: nobody.
