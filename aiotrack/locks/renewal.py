@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -80,12 +81,13 @@ class Renewer:
         self._is_ticking = False
         self._turned_at = time.monotonic()
         self._silent = 0.0
+        self._sleeps_until = 0.0
         self._is_closed = False
 
     def add(self, lease: Lease) -> None:
         """Renew a lease each third of its time; one that was handed over ends sooner."""
         now = time.monotonic()
-        lease.due = now + min(lease.ttl, lease.deadline - now) / 3
+        lease.due = now + min(lease.ttl / 3, (lease.deadline - now) / 2)
         with self._guard:
             self._leases[lease.token] = lease
             self._silent = 0.0
@@ -96,7 +98,7 @@ class Renewer:
                 )
                 self._thread.start()
             own, wake = self._own_loop, self._wake
-        if own is not None and wake is not None and lease.due - now < IDLE:
+        if own is not None and wake is not None and lease.due < self._sleeps_until:
             with contextlib.suppress(RuntimeError):  # it ended just now
                 own.call_soon_threadsafe(wake.set)
 
@@ -142,9 +144,13 @@ class Renewer:
                 now = time.monotonic()
                 due = [lease for lease in leases if lease.due <= now]
                 await asyncio.gather(*(self._renew(space, lease) for lease in due))
-                next_due = min((lease.due for lease in leases), default=now + IDLE)
-                await _set_within(wake, min(IDLE, max(0.0, next_due - time.monotonic())))
-                wake.clear()
+                with self._guard:  # who adds one that is due sooner wakes us: it costs him the GIL
+                    leases = list(self._leases.values())
+                    now = time.monotonic()
+                    due_at = min((lease.due for lease in leases), default=math.inf)
+                    self._sleeps_until = min(due_at, now + IDLE)
+                    wake.clear()
+                await _set_within(wake, max(0.0, self._sleeps_until - now))
         finally:
             await space.close()
 

@@ -301,15 +301,15 @@ class Space:
                 wait.place = answer[2].decode()
                 lease = max(0.02, answer[1] / 1000)  # of the holder
                 pause = min(lease, ASK_AGAIN * random.uniform(0.8, 1.2), wait.left())
-                await asyncio.wait({woken}, timeout=max(0.0, pause))
-                if woken.done():
-                    fence = woken.result()
-                    # One that is older than the answer was lost again before we asked.
-                    if fence > int(answer[4]) and (grant := await self._handed_over(wait, fence)):
-                        return grant
-                    woken = self._waiters[token] = loop.create_future()
-                elif wait.left() <= 0:
+                timer = loop.call_later(max(0.0, pause), _wake_to_ask, woken)
+                fence = await woken
+                timer.cancel()
+                # One that is older than the answer was lost again before we asked.
+                if fence > int(answer[4]) and (grant := await self._handed_over(wait, fence)):
+                    return grant
+                if not fence and wait.left() <= 0:
                     raise LockNotAcquired(name, _info(answer))
+                woken = self._waiters[token] = loop.create_future()
         finally:
             del self._waiters[token]
 
@@ -360,6 +360,12 @@ class Space:
         task = loop.create_task(work, context=contextvars.Context())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _wake_to_ask(woken: asyncio.Future[int]) -> None:
+    """Nobody woke a waiter: no fence is 0."""
+    if not woken.done():
+        woken.set_result(0)
 
 
 def _granted(name: str, token: str, ttl: float, answer: Any, sent: float) -> Grant | None:

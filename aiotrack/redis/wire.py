@@ -34,7 +34,14 @@ class Script:
 
     def __init__(self, *files: Path) -> None:
         self.text = "\n".join(file.read_text(encoding="utf-8") for file in files)
-        self.sha = hashlib.sha1(self.text.encode()).hexdigest()  # noqa: S324 - Redis' own
+        sha = hashlib.sha1(self.text.encode()).hexdigest()  # noqa: S324 - Redis' own
+        self.sha = sha
+        self._head = b"$7\r\nEVALSHA\r\n" + _word(sha)
+
+    def call(self, keys: tuple[str, ...], arguments: tuple[object, ...]) -> bytes:
+        """Write a call by its hash."""
+        words = (len(keys), *keys, *arguments)
+        return b"*%d\r\n%b%b" % (len(words) + 2, self._head, b"".join(map(_word, words)))
 
 
 class Link:
@@ -168,11 +175,13 @@ class Wire:
 
     async def run_once(self, script: Script, keys: tuple[str, ...], *arguments: object) -> Any:
         """Run a script, and do not try again after a fault; see `run`."""
-        words = (len(keys), *keys, *arguments)
+        link = self._link
+        if link is None or not link.is_open:
+            link = await self._open()
         try:
-            return await self._ask(("EVALSHA", script.sha, *words))
+            return await link.ask(script.call(keys, arguments))
         except NoScriptError:
-            return await self._ask(("EVAL", script.text, *words))
+            return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments))
 
     async def ask(self, *command: Any) -> Any:
         """Send a command that may be done twice, and give its answer; raises as `run`."""
@@ -246,8 +255,9 @@ async def connected(client: Redis) -> AbstractConnection:
 
 def pack(command: tuple[Any, ...]) -> bytes:
     """Write a command as the server reads it; redis-py's own way takes four times as long."""
-    parts = [b"*%d\r\n" % len(command)]
-    for word in command:
-        data = word if isinstance(word, bytes) else str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+    return b"*%d\r\n%b" % (len(command), b"".join(map(_word, command)))
+
+
+def _word(word: object) -> bytes:
+    data = word if isinstance(word, bytes) else str(word).encode()
+    return b"$%d\r\n%b\r\n" % (len(data), data)
