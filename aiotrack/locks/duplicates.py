@@ -114,7 +114,7 @@ def prevent_duplicate_task(
                 try:
                     return function(*args, **kwargs)
                 finally:
-                    call(own.leave)
+                    own.leave_by(call)
 
         return cast("Callable[P, T]", guarded_sync)
 
@@ -171,6 +171,13 @@ class _Guard:
             await holders.space.release(lease.name, lease.token)
         except LockUnavailable as error:
             log.warning("%s; it ends with its lease of %g s", error, self._ttl)
+
+    def leave_by(self, call: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]) -> None:
+        """Free it from sync code; the body's outcome is what counts, whatever happens here."""
+        try:
+            call(self.leave)
+        except Exception as error:
+            log.warning("lock %s ends with its lease: %s", self._name, error)
 
     async def _enter(self, holders: Holders, run: Run | None) -> dict[str, Any] | None:
         arrived: int | None = None
@@ -264,7 +271,12 @@ class _Portal:
         loop = self._loop
 
         def call(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-            return asyncio.run_coroutine_threadsafe(work(), loop).result()
+            coroutine = work()
+            try:
+                return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+            except RuntimeError:
+                coroutine.close()  # the loop has gone, and never began it
+                raise
 
         return call
 

@@ -55,6 +55,7 @@ class Link:
         self._pending: deque[tuple[Answer, float]] = deque()
         self._wanted = asyncio.Event()
         self._watch: asyncio.TimerHandle | None = None
+        self._has_begun = False
         self.is_open = True
         self.is_last = False
         """Whether it ends as soon as nothing is asked any more."""
@@ -95,8 +96,8 @@ class Link:
                 answer.set_exception(_as_fault(error))
                 answer.exception()  # heard: its owner may have gone
         self._pending.clear()
-        if self.reader is not asyncio.current_task():
-            self.reader.cancel()  # it hangs up
+        if self._has_begun and self.reader is not asyncio.current_task():
+            self.reader.cancel()  # it hangs up; what was cancelled before its begin would not
 
     def end_when_idle(self) -> None:
         """Let go as soon as all is answered, or at once."""
@@ -118,6 +119,7 @@ class Link:
 
     async def _read(self) -> None:
         """Hand out answers in the order of the questions."""
+        self._has_begun = True
         try:
             while self.is_open:
                 if not self._pending:
@@ -249,6 +251,10 @@ async def connected(client: Redis) -> AbstractConnection:
         with contextlib.suppress(*FAULTS):
             await connection.disconnect(nowait=True)
         raise
+    finally:
+        for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+            with contextlib.suppress(*FAULTS):
+                await sentinel.aclose()  # it was asked where the server is
     found: AbstractConnection = connection
     return found
 

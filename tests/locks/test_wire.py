@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, Sentinel
 
 from aiotrack import LockNotAcquired, LockUnavailable, Tracker, is_task_locked
 from aiotrack.locks.verbs import Locks
 from aiotrack.redis.client import FAULTS, make_client
-from aiotrack.redis.wire import Wire
+from aiotrack.redis.wire import Link, Wire, connected
+from aiotrack.testing.binaries import valkey_binary
 from aiotrack.testing.servers import ValkeyServer
 from tests.integration.proxy import Proxy, proxied
 
@@ -215,3 +218,55 @@ async def test_without_the_right_to_hear_messages(
     await tracker.shutdown()
 
     assert 1 == sum("is not woken for now" in line for line in caplog.messages)
+
+
+async def test_the_rights_that_the_page_names(own_valkey: ValkeyServer, queue_name: str) -> None:
+    """No more are needed."""
+    rights = (
+        *("reset", "on", ">secret", f"~{{{queue_name}:locks}}*", f"&{queue_name}:woken:*"),
+        *("+@read", "+@write", "+@scripting", "+publish", "+subscribe", "+time", "+info", "+ping"),
+    )
+    async with Redis.from_url(own_valkey.url) as client:
+        await client.execute_command("ACL", "SETUSER", "locker", *rights)
+    place = own_valkey.url.split("@")[-1].removeprefix("redis://")
+    await use(f"redis://locker:secret@{place}", queue_name)
+
+
+async def test_a_client_by_sentinels(
+    own_valkey: ValkeyServer, queue_name: str, tmp_path: Path
+) -> None:
+    """It asks them where the server is, and so do we; also the thread that renews."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"port {port}\nsentinel monitor shop 127.0.0.1 {own_valkey.port} 1\n")
+    process = await asyncio.create_subprocess_exec(
+        str(valkey_binary()), str(config), "--sentinel", stdout=asyncio.subprocess.DEVNULL
+    )
+    sentinel: Any = Sentinel([("127.0.0.1", port)])
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await sentinel.discover_master("shop")
+                    break
+                except FAULTS:
+                    await asyncio.sleep(0.05)
+        async with sentinel.master_for("shop", decode_responses=True) as client:
+            await use(client, queue_name)
+    finally:
+        process.terminate()
+        await process.wait()
+        for one in sentinel.sentinels:
+            await one.aclose()
+
+
+async def test_a_connection_that_ends_before_it_began(redis_url: str) -> None:
+    """It is hung up all the same."""
+    connection = await connected(make_client(redis_url))
+    link = Link(connection)
+    link.drop(ConnectionResetError("closed"))
+    await asyncio.wait({link.reader}, timeout=1)
+
+    assert not connection.is_connected
