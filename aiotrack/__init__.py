@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         Stats,
         TaskStatus,
     )
+    from aiotrack.repository.fenced import fenced_update
     from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow, LogRow
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
@@ -109,6 +110,7 @@ _HOMES = {
         "Stats",
         "TaskStatus",
     ),
+    "aiotrack.repository.fenced": ("fenced_update",),
     "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow", "LogRow"),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
@@ -159,6 +161,7 @@ __all__ = [
     "__version__",
     "acquire_task_lock",
     "current_execution",
+    "fenced_update",
     "is_task_locked",
     "prevent_duplicate_task",
     "release_task_lock",

@@ -53,7 +53,7 @@ class Tracker(Following, Checkpoints):
 
     @property
     def locks(self) -> Listing:
-        """Who holds which lock: ``list()``, ``info(name)``, ``force_release(name)``."""
+        """Who holds which lock: ``list(task_id=...)``, ``info(name)``, ``force_release(name)``."""
         return Listing(self)
 
     def lock(

@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from aiotrack import __version__
-from aiotrack.cli import database, demo, logs, records
-from aiotrack.errors import AioTrackError, StoreError
+from aiotrack.cli import database, demo, locks, logs, records
+from aiotrack.errors import AioTrackError, LockUnavailable, StoreError
 from aiotrack.terminal import block
 
 FAILED = 1  # not found, or a check failed
@@ -40,13 +40,13 @@ def exit_code(error: AioTrackError) -> int:
     """Give the exit code for an error."""
     if error.code in FAILURES:
         return FAILED
-    return NO_DATABASE if isinstance(error, StoreError) else USAGE
+    return NO_DATABASE if isinstance(error, StoreError | LockUnavailable) else USAGE
 
 
 app = typer.Typer(
     cls=Program,
     help="See what the tasks of a TaskIQ project did.",
-    epilog="Exit codes: 0 fine, 1 not found or a check failed, 2 wrong usage, 3 no database.",
+    epilog="Exit codes: 0 fine, 1 not found or failed, 2 wrong usage, 3 no database or Redis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -71,6 +71,7 @@ def _program(
 demo.add_to(app)
 records.add_to(app)
 logs.add_to(app)
+app.add_typer(locks.app, name="locks")
 app.add_typer(database.app, name="db")
 
 

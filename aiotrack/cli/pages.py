@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aiotrack import Attempt, Count, Counts, Execution, Page, Stats, TaskStatus
+from aiotrack import Attempt, Count, Counts, Execution, LockInfo, Page, Stats, TaskStatus
 from aiotrack.terminal import COLOURS, block, failure, moment, one_line, outcome, seconds, value
 
 WIDE = 120
@@ -60,7 +60,9 @@ def print_list(console: Console, page: Page[Execution], counted: Count | None = 
         console.print(f"more: --after {page.next}", style="dim", soft_wrap=True)
 
 
-def print_execution(console: Console, execution: Execution, attempts: list[Attempt]) -> None:
+def print_execution(
+    console: Console, execution: Execution, attempts: list[Attempt], held: Iterable[LockInfo]
+) -> None:
     """Print everything that is known of one execution."""
     status = Text(execution.status, style=COLOURS[execution.status])
     if execution.presumed:
@@ -70,11 +72,36 @@ def print_execution(console: Console, execution: Execution, attempts: list[Attem
     for name, text in _facts(execution):
         if text:
             console.print(Text(f"  {name:<12}", style="dim").append(text, style="default"))
+    for lock in held:
+        text = f"{one_line(lock.name)}  for {seconds(lock.left)} more, fence {lock.fence}"
+        console.print(Text(f"  {'holds lock':<12}", style="dim").append(text, style="default"))
     console.print()
     console.print(_attempts(attempts))
     if execution.traceback:
         console.print()
         console.print(Text(block(execution.traceback.rstrip()), style="dim"), soft_wrap=True)
+
+
+def print_locks(console: Console, held: list[LockInfo]) -> None:
+    """Print a line for each lock that is held."""
+    if not held:
+        console.print("no lock is held")
+        return
+    table = _table()
+    for column in ("lock", "key", "held by", "worker", "since", "left", "waiting", "fence"):
+        table.add_column(column, no_wrap=True, overflow="fold")
+    for lock in held:
+        table.add_row(
+            Text(one_line(lock.name)),
+            Text(one_line(lock.key or "", 40)),
+            Text(one_line(lock.task_id or "")),
+            Text(one_line(lock.worker or "")),
+            moment(lock.since),
+            seconds(lock.left),
+            str(lock.waiting or ""),
+            str(lock.fence),
+        )
+    console.print(table)
 
 
 def _facts(it: Execution) -> Iterable[tuple[str, str]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from aiotrack import Attempt, Count, Execution, Page, Tracker
+from aiotrack import Attempt, Count, Execution, LockInfo, Page, Tracker
 from aiotrack.cli import filters, pages
 from aiotrack.cli.connect import Database, read
 from aiotrack.cli.output import (
@@ -17,7 +18,8 @@ from aiotrack.cli.output import (
     print_json,
     stats_data,
 )
-from aiotrack.errors import ExecutionNotFound
+from aiotrack.errors import ExecutionNotFound, LockUnavailable
+from aiotrack.terminal import block
 
 DIGITS = 19
 """Digits of the largest id."""
@@ -77,23 +79,39 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one execution and each of its attempts."""
-    execution, attempts = read(database, lambda tracker: _find(tracker, key))
+    execution, attempts, held = read(database, lambda tracker: _find(tracker, key))
     if as_json:
-        print_json(
-            execution_data(execution) | {"attempts": [attempt_data(item) for item in attempts]}
-        )
+        told = {
+            "attempts": [attempt_data(item) for item in attempts],
+            "locks": None if held is None else [asdict(lock) for lock in held],
+        }
+        print_json(execution_data(execution) | told)
     else:
-        pages.print_execution(console(), execution, attempts)
+        pages.print_execution(console(), execution, attempts, held or ())
 
 
-async def _find(tracker: Tracker, key: str) -> tuple[Execution, list[Attempt]]:
+Found = tuple[Execution, list[Attempt], list[LockInfo] | None]
+
+
+async def _find(tracker: Tracker, key: str) -> Found:
     try:
         execution = await tracker.get(key)
     except ExecutionNotFound:
         if not (key.isascii() and key.isdigit() and len(key) < DIGITS):
             raise
         execution = await tracker.get_by_id(int(key))
-    return execution, await tracker.attempts(execution.task_id)
+    return execution, await tracker.attempts(execution.task_id), await _held(tracker, execution)
+
+
+async def _held(tracker: Tracker, execution: Execution) -> list[LockInfo] | None:
+    """Give the locks that an execution holds; None when nobody can say."""
+    if tracker.redis is None:
+        return None
+    try:
+        return await tracker.locks.list(task_id=execution.task_id)
+    except LockUnavailable as error:
+        typer.echo(f"aiotrack: {block(str(error))}", err=True)
+        return None
 
 
 def stats(

@@ -114,7 +114,7 @@ def prevent_duplicate_task(
                 try:
                     return function(*args, **kwargs)
                 finally:
-                    call(own.leave)
+                    own.leave_by(call)
 
         return cast("Callable[P, T]", guarded_sync)
 
@@ -172,6 +172,13 @@ class _Guard:
         except LockUnavailable as error:
             log.warning("%s; it ends with its lease of %g s", error, self._ttl)
 
+    def leave_by(self, call: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]) -> None:
+        """Free it from sync code; the body's outcome is what counts, whatever happens here."""
+        try:
+            call(self.leave)
+        except Exception as error:
+            log.warning("lock %s ends with its lease: %s", self._name, error)
+
     async def _enter(self, holders: Holders, run: Run | None) -> dict[str, Any] | None:
         arrived: int | None = None
         while True:
@@ -224,7 +231,7 @@ class _Guard:
         self._lease = Lease(grant.name, grant.token, self._ttl, grant.deadline, until, self._lost)
         holders.renewer.add(self._lease)
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, _: Lease, reason: str) -> None:
         log.warning("lock %s was lost, its body runs on: %s", self._name, reason)
 
 
@@ -264,7 +271,12 @@ class _Portal:
         loop = self._loop
 
         def call(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-            return asyncio.run_coroutine_threadsafe(work(), loop).result()
+            coroutine = work()
+            try:
+                return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+            except RuntimeError:
+                coroutine.close()  # the loop has gone, and never began it
+                raise
 
         return call
 

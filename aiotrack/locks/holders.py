@@ -6,14 +6,13 @@ import asyncio
 import os
 import socket
 import time
-import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from aiotrack.current import CURRENT
 from aiotrack.errors import LockReentry, LockUnavailable
 from aiotrack.locks.renewal import Renewer
-from aiotrack.locks.space import FORCE_RELEASE, Space
+from aiotrack.locks.space import FORCE_RELEASE, Space, margin
 from aiotrack.redis.client import FAULTS
 from aiotrack.redis.keys import lock_index, lock_keys
 
@@ -38,7 +37,7 @@ class Holders:
         self.renewer = Renewer(redis, namespace, asyncio.get_running_loop())
         self.counters: Counter[str] = Counter()
         self._worker = worker or f"{socket.gethostname()}:{os.getpid()}"
-        self._held: weakref.WeakSet[TaskLock] = weakref.WeakSet()
+        self._held: dict[tuple[str, object], TaskLock] = {}
         self._soon: set[asyncio.Task[None]] = set()
 
     def who(self, key: object, ttl: float) -> dict[str, Any]:
@@ -56,11 +55,11 @@ class Holders:
 
     def hold(self, lock: TaskLock) -> None:
         """Remember a lock that is held."""
-        self._held.add(lock)
+        self._held[lock.name, lock.task] = lock
 
     def let_go(self, lock: TaskLock) -> None:
         """Forget it."""
-        self._held.discard(lock)
+        self._held.pop((lock.name, lock.task), None)
 
     def refuse_reentry(self, lock: TaskLock) -> None:
         """Raise when the task that asks holds this lock already: it would wait for itself.
@@ -68,11 +67,9 @@ class Holders:
         Raises:
             LockReentry: It does.
         """
-        if lock.task is None:
-            return
-        for held in self._held:
-            if held.name == lock.name and held.task is lock.task:
-                raise LockReentry(lock.name, self.who(None, 0.0))
+        held = self._held.get((lock.name, lock.task))
+        if held is not None and held.lost is None:
+            raise LockReentry(lock.name, self.who(None, 0.0))
 
     def extend_soon(self, lease: Lease) -> None:
         """Give a lock that was handed over for a moment its whole lease, once."""
@@ -84,9 +81,9 @@ class Holders:
             except FAULTS:
                 return  # its end is watched
             if is_ours:
-                lease.deadline = sent + lease.ttl * 0.99
+                lease.deadline = sent + lease.ttl - margin(lease.ttl)
             else:
-                lease.on_lost("its lease ended, or somebody took it away")
+                lease.on_lost(lease, "its lease ended, or somebody took it away")
 
         task = asyncio.get_running_loop().create_task(extend())
         self._soon.add(task)
@@ -94,6 +91,7 @@ class Holders:
 
     async def close(self) -> None:
         """Finish what is under way, and disconnect."""
+        self.renewer.close()
         await self.space.close()
 
 

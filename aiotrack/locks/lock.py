@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOR_EVER: Final = math.inf
+OVER: Final = "its lease is over"
 
 
 class TaskLock:
@@ -79,11 +80,11 @@ class TaskLock:
         Raises:
             LockLost: It was lost, or its lease is over.
         """
-        lease = self._lease
-        if self.lost is None and lease is not None and time.monotonic() >= lease.deadline:
-            self._lose("its lease is over")
-        if self.lost is not None:
-            raise LockLost(self.name, self.lost)
+        lease, lost = self._lease, self.lost
+        if lost is None and lease is not None and time.monotonic() >= lease.deadline:
+            lost = OVER  # the loop sees it at its next turn; this may be another thread
+        if lost is not None:
+            raise LockLost(self.name, lost)
 
     async def __aenter__(self) -> Self:
         """Take the lock.
@@ -99,12 +100,19 @@ class TaskLock:
         holders = self._holders = self._find()
         self._task = asyncio.current_task()
         holders.refuse_reentry(self)
-        self.lost, self._has_cancelled = None, False
-        self._grant = await holders.space.acquire(
-            self.name, ttl=self._ttl, wait=self._for, info=holders.who(self._key, self._ttl)
-        )
-        self._is_entered = True
-        self._begin(holders, self._grant)
+        self.lost, self._has_cancelled, self._is_entered = None, False, True
+        grant = None
+        try:
+            grant = self._grant = await holders.space.acquire(
+                self.name, ttl=self._ttl, wait=self._for, info=holders.who(self._key, self._ttl)
+            )
+            self._begin(holders, grant)
+        except BaseException:
+            self._is_entered = False
+            if grant is not None:  # such as a thread that cannot be started
+                self._end()
+                holders.space.abandon(grant.name, grant.token)
+            raise
         return self
 
     async def __aexit__(
@@ -158,15 +166,13 @@ class TaskLock:
 
     def _begin(self, holders: Holders, grant: Grant) -> None:
         self._cancelling = 0 if self._task is None else self._task.cancelling()
-        full = time.monotonic() + self._ttl
-        is_short = full - grant.deadline > self._ttl / 2  # it was handed over, for a moment
         self._lease = Lease(
             grant.name, grant.token, self._ttl, grant.deadline, FOR_EVER, self._lose
         )
         holders.hold(self)
         if self._renews:
             holders.renewer.add(self._lease)
-        elif is_short:
+        elif grant.is_brief:
             holders.extend_soon(self._lease)
         self._watch()
 
@@ -182,7 +188,7 @@ class TaskLock:
         if self._renews:
             self._holders.renewer.drop(lease)
         if self.lost is None and time.monotonic() >= lease.deadline:
-            self.lost = "its lease is over"
+            self.lost = OVER
 
     async def _release(self, holders: Holders, grant: Grant) -> None:
         try:
@@ -201,13 +207,13 @@ class TaskLock:
             return
         left = lease.deadline - time.monotonic()
         if left <= 0:
-            self._lose("its lease is over")
+            self._lose(lease, OVER)
             return
         self._timer = asyncio.get_running_loop().call_later(left, self._watch)
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, lease: Lease, reason: str) -> None:
         """The lock is ours no more: tell the body."""
-        if self._lease is None or self.lost is not None:
+        if self._lease is not lease or self.lost is not None:
             return
         self.lost = reason
         log.warning("lock %s was lost: %s", self.name, reason)

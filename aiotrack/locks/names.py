@@ -33,7 +33,10 @@ def lock_name(name: object, key: object = None) -> str:
         )
     if key is None:
         return name
-    told = json.dumps(_typed(key, 0), separators=(",", ":"))
+    if type(key) is int:
+        told = f'["int","{key}"]'  # as below; most keys are ids
+    else:
+        told = json.dumps(_typed(key, 0), separators=(",", ":"))
     return f"{name}/{hashlib.blake2b(told.encode(), digest_size=16).hexdigest()}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -46,7 +47,7 @@ class Lease:
         ttl: Seconds.
         deadline: Monotonic seconds until which it is surely ours.
         until: Monotonic seconds after which it is renewed no more.
-        on_lost: Called in the event loop with the reason.
+        on_lost: Called in the event loop with this and the reason.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Lease:
     ttl: float
     deadline: float
     until: float
-    on_lost: Callable[[str], None]
+    on_lost: Callable[[Lease, str], None]
     due: float = field(default=0.0)
     is_over: bool = False
 
@@ -77,16 +78,19 @@ class Renewer:
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._guard = threading.Lock()
-        self._ticked_at = time.monotonic()
         self._is_ticking = False
+        self._turned_at = time.monotonic()
+        self._silent = 0.0
+        self._sleeps_until = 0.0
+        self._is_closed = False
 
     def add(self, lease: Lease) -> None:
         """Renew a lease each third of its time; one that was handed over ends sooner."""
         now = time.monotonic()
-        lease.due = now + min(lease.ttl, lease.deadline - now) / 3
+        lease.due = now + min(lease.ttl / 3, (lease.deadline - now) / 2)
         with self._guard:
             self._leases[lease.token] = lease
-            self._ticked_at = now
+            self._silent = 0.0
             if self._thread is None or not self._thread.is_alive():
                 self._own_loop = self._wake = None
                 self._thread = threading.Thread(
@@ -94,7 +98,7 @@ class Renewer:
                 )
                 self._thread.start()
             own, wake = self._own_loop, self._wake
-        if own is not None and wake is not None and lease.due - now < IDLE:
+        if own is not None and wake is not None and lease.due < self._sleeps_until:
             with contextlib.suppress(RuntimeError):  # it ended just now
                 own.call_soon_threadsafe(wake.set)
 
@@ -103,6 +107,15 @@ class Renewer:
         lease.is_over = True
         with self._guard:
             self._leases.pop(lease.token, None)
+
+    def close(self) -> None:
+        """End the thread as soon as it has nothing to renew."""
+        self._is_closed = True
+        with self._guard:
+            own, wake = self._own_loop, self._wake
+        if own is not None and wake is not None:
+            with contextlib.suppress(RuntimeError):
+                own.call_soon_threadsafe(wake.set)
 
     def _run(self) -> None:
         try:
@@ -122,7 +135,7 @@ class Renewer:
                     leases = list(self._leases.values())
                 if leases:
                     busy_at = time.monotonic()
-                elif time.monotonic() - busy_at > KEPT:
+                elif self._is_closed or time.monotonic() - busy_at > KEPT:
                     with self._guard:
                         if not self._leases:
                             self._thread = None
@@ -131,20 +144,29 @@ class Renewer:
                 now = time.monotonic()
                 due = [lease for lease in leases if lease.due <= now]
                 await asyncio.gather(*(self._renew(space, lease) for lease in due))
-                next_due = min((lease.due for lease in leases), default=now + IDLE)
-                await _set_within(wake, min(IDLE, max(0.0, next_due - time.monotonic())))
-                wake.clear()
+                with self._guard:  # who adds one that is due sooner wakes us: it costs him the GIL
+                    leases = list(self._leases.values())
+                    now = time.monotonic()
+                    due_at = min((lease.due for lease in leases), default=math.inf)
+                    self._sleeps_until = min(due_at, now + IDLE)
+                    wake.clear()
+                await _set_within(wake, max(0.0, self._sleeps_until - now))
         finally:
             await space.close()
 
     def _tick(self) -> None:
-        """Ask the holders' loop for a sign of life."""
+        """Ask the holders' loop for a sign of life.
+
+        Its silence is counted by our own turns: a process that is paused as a whole is not stuck.
+        """
+        now = time.monotonic()
+        turn, self._turned_at = min(now - self._turned_at, 2 * IDLE), now
         if self._is_ticking:
+            self._silent += turn
             return
-        self._is_ticking = True
+        self._silent, self._is_ticking = 0.0, True
 
         def tick() -> None:
-            self._ticked_at = time.monotonic()
             self._is_ticking = False
 
         try:
@@ -158,7 +180,7 @@ class Renewer:
         if now >= lease.until:
             self._lose(lease, "it was held for as long as it may be")
             return
-        if now - self._ticked_at > STALL:
+        if self._silent > STALL:
             self._lose(lease, f"its event loop did nothing for {STALL:g} s")
             return
         try:
@@ -167,6 +189,10 @@ class Renewer:
             if time.monotonic() >= lease.deadline:
                 self._lose(lease, f"Redis did not answer: {error}")
             lease.due = time.monotonic() + RETRY * min(1.0, lease.ttl)
+            return
+        except Exception:  # the other leases need this thread
+            log.exception("lock %s was not renewed", lease.name)
+            lease.due = time.monotonic() + RETRY
             return
         if is_ours:
             lease.deadline = now + lease.ttl - margin(lease.ttl)
@@ -179,7 +205,7 @@ class Renewer:
             return
         self.drop(lease)
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(lease.on_lost, reason)
+            self._loop.call_soon_threadsafe(lease.on_lost, lease, reason)
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from aiotrack.errors import LockNotAcquired, LockUnavailable
+from aiotrack.locks.hazards import look
 from aiotrack.redis.channel import Channel
 from aiotrack.redis.client import FAULTS, make_client
 from aiotrack.redis.keys import lock_keys, woken_channel
@@ -42,6 +43,14 @@ REMEMBERED: Final = 10_000
 
 ASK_AGAIN: Final = 1.0
 """Seconds after which a waiter asks by itself, give or take a fifth: messages may get lost."""
+
+TRIES: Final = 3
+"""How often a lease that ended before its grant was heard of is asked for."""
+
+SLOW: Final = "its answers take longer than the lease"
+
+SOON: Final = 0.1
+"""Seconds after which a waiter asks a server again that was just away."""
 
 BUDGET: Final = 2.0
 """Seconds until a server that does not answer is given up, and for what is left at a close."""
@@ -63,17 +72,36 @@ class Grant:
         token: Known to its owner alone.
         fence: Higher than that of every grant of this lock before.
         deadline: Monotonic seconds until which it is surely ours.
+        is_brief: It was handed over, for `GRACE` seconds at most.
     """
 
     name: str
     token: str
     fence: int
     deadline: float
+    is_brief: bool = False
 
 
 def margin(ttl: float) -> float:
     """Give the seconds by which our lease ends before the server's: clocks do not run alike."""
     return ttl * 0.01 + 0.002
+
+
+@dataclass(slots=True)
+class _Wait:
+    """A place in a queue: what is asked for, until when; and when and how we asked last."""
+
+    name: str
+    token: str
+    ttl: float
+    info: str
+    end: float
+    place: str = ""
+    sent: float = 0.0
+    channel: str = ""
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
 
 
 class Space:
@@ -92,8 +120,18 @@ class Space:
         self.wire = Wire(self._client)
         self._channel = woken_channel(namespace, secrets.token_hex(8))
         self._waiters: dict[str, asyncio.Future[int]] = {}
-        self._messages = Channel(self._client, self._channel, on_message=self._wake)
+        self._messages = Channel(
+            self._client,
+            self._channel,
+            on_message=self._wake,
+            on_open=self._hear,
+            on_fault=self._tell_deaf,
+        )
         self._background: set[asyncio.Task[None]] = set()
+        self._owed: dict[str, str] = {}
+        self._is_closed = False
+        self._is_deaf = False
+        self._has_looked = False
 
     async def acquire(self, name: str, *, ttl: float, wait: float, info: dict[str, Any]) -> Grant:
         """Take a lock.
@@ -108,22 +146,25 @@ class Space:
             LockNotAcquired: Others have it.
             LockUnavailable: Redis does not answer, or refuses.
         """
+        if not self._has_looked:
+            self._has_looked = True
+            self._apart(look(self.wire))
         token = secrets.token_hex(16)
         told = json.dumps(info, separators=(",", ":"))
         try:
             if wait > 0:
-                return await self._wait(name, token, ttl, told, time.monotonic() + wait)
-            sent = time.monotonic()
-            answer = await self._request(name, token, ttl, told, "", "")
-            if answer[0] == 1:
-                return Grant(name, token, int(answer[1]), sent + ttl - margin(ttl))
+                return await self._wait(_Wait(name, token, ttl, told, time.monotonic() + wait))
+            return await self._try(name, token, ttl, told)
         except FAULTS as error:
             self.abandon(name, token)
             raise LockUnavailable(name, error) from error
+        except LockNotAcquired:
+            if wait > 0:
+                self.abandon(name, token)
+            raise
         except BaseException:
             self.abandon(name, token)
             raise
-        raise LockNotAcquired(name, _info(answer))
 
     async def extend(self, name: str, token: str, ttl: float) -> bool:
         """Make a lease longer; False when it is not this owner's any more."""
@@ -178,26 +219,50 @@ class Space:
 
     def abandon(self, name: str, token: str) -> None:
         """Give up a lock or a place in its queue, in the background."""
+        self._owed[token] = name
+        self._apart(self._give_up(name, token))
 
-        async def give_up() -> None:
-            keys = lock_keys(self.namespace, name)
-            try:
-                await self.wire.run(ABANDON, keys, token, REMEMBERED)
-            except FAULTS as error:
-                log.warning("lock %s ends by itself: it could not be given up: %s", name, error)
-
-        self._apart(give_up())
+    async def _give_up(self, name: str, token: str) -> None:
+        try:
+            await self.wire.run(ABANDON, lock_keys(self.namespace, name), token, REMEMBERED)
+        except FAULTS as error:
+            log.warning("lock %s ends by itself: it could not be given up: %s", name, error)
+        self._owed.pop(token, None)  # not when cancelled: `close` does it then
 
     async def close(self) -> None:
-        """Finish what is under way, and disconnect."""
+        """Finish what is under way, and disconnect; who waits gets a fault.
+
+        What is held is not freed: its body runs on, and frees it over a connection of its own.
+        """
+        self._is_closed = True
+        for waiter in self._waiters.values():
+            if not waiter.done():
+                waiter.set_exception(ConnectionResetError("the tracker was shut down"))
+                waiter.exception()  # heard: its owner may be about to go
+        await asyncio.sleep(0)
         if self._background:
             await asyncio.wait(self._background, timeout=BUDGET)
         for task in self._background:
             task.cancel()
+        if self._owed:  # the loop's end cancelled who did it
+            left = [asyncio.ensure_future(self._give_up(*one)) for one in self._owing()]
+            await asyncio.wait(left, timeout=BUDGET)
         await self._messages.close()
         await self.wire.close()
         if self._is_ours:
             await self._client.aclose(close_connection_pool=True)
+
+    def _owing(self) -> list[tuple[str, str]]:
+        return [(name, token) for token, name in self._owed.items()]
+
+    def _hear(self) -> None:
+        self._is_deaf = False
+
+    def _tell_deaf(self, error: BaseException) -> None:
+        """Say once that nobody wakes our waiters: they ask each second, in no queue."""
+        if not self._is_deaf:
+            self._is_deaf = True
+            log.warning("who waits for a lock is not woken for now, and asks again: %s", error)
 
     async def _request(
         self, name: str, token: str, ttl: float, info: str, channel: str, place: str
@@ -207,49 +272,82 @@ class Space:
             ACQUIRE, keys, token, math.ceil(ttl * 1000), info, channel, place
         )
 
-    async def _wait(self, name: str, token: str, ttl: float, info: str, end: float) -> Grant:
+    async def _try(self, name: str, token: str, ttl: float, info: str) -> Grant:
+        for _ in range(TRIES):
+            sent = time.monotonic()
+            answer = await self._request(name, token, ttl, info, "", "")
+            if answer[0] != 1:
+                raise LockNotAcquired(name, _info(answer))
+            if grant := _granted(name, token, ttl, answer, sent):
+                return grant
+        raise TimeoutError(SLOW)
+
+    async def _wait(self, wait: _Wait) -> Grant:
         """Stand in the queue until the lock is handed over."""
-        woken = self._waiters[token] = asyncio.get_running_loop().create_future()
-        place = ""
+        loop = asyncio.get_running_loop()
+        name, token, ttl = wait.name, wait.token, wait.ttl
+        woken = self._waiters[token] = loop.create_future()
         try:
             while True:
-                sent = time.monotonic()
-                channel = self._channel if self._messages.is_open else ""
-                answer = await self._request(name, token, ttl, info, channel, place)
+                answer = await self._ask_patiently(wait)
                 if answer[0] == 1:
-                    return Grant(name, token, int(answer[1]), sent + ttl - margin(ttl))
-                if not channel and await self._messages.open():
-                    continue  # now in the queue
-                place = answer[2].decode()
-                left = max(0.02, answer[1] / 1000)  # of the holder's lease
-                pause = min(left, ASK_AGAIN * random.uniform(0.8, 1.2), end - time.monotonic())
-                await asyncio.wait({woken}, timeout=max(0.0, pause))
-                if woken.done():
-                    grant = await self._handed_over(name, token, ttl, woken.result(), sent)
-                    if grant is not None:
+                    if grant := _granted(name, token, ttl, answer, wait.sent):
                         return grant
-                    woken = self._waiters[token] = asyncio.get_running_loop().create_future()
-                elif time.monotonic() >= end:
+                    if wait.left() < 0:
+                        raise TimeoutError(SLOW)
+                    continue  # we slept meanwhile: whose it is now, the server knows
+                if not wait.channel and wait.left() > 0 and await self._is_heard(wait):
+                    continue  # now in the queue
+                wait.place = answer[2].decode()
+                lease = max(0.02, answer[1] / 1000)  # of the holder
+                pause = min(lease, ASK_AGAIN * random.uniform(0.8, 1.2), wait.left())
+                timer = loop.call_later(max(0.0, pause), _wake_to_ask, woken)
+                fence = await woken
+                timer.cancel()
+                # One that is older than the answer was lost again before we asked.
+                if fence > int(answer[4]) and (grant := await self._handed_over(wait, fence)):
+                    return grant
+                if not fence and wait.left() <= 0:
                     raise LockNotAcquired(name, _info(answer))
+                woken = self._waiters[token] = loop.create_future()
         finally:
             del self._waiters[token]
 
-    async def _handed_over(
-        self, name: str, token: str, ttl: float, fence: int, sent: float
-    ) -> Grant | None:
-        """Take a lock that was handed over since *sent*: when exactly, no message can say.
+    async def _is_heard(self, wait: _Wait) -> bool:
+        return await self._messages.open(min(wait.left(), BUDGET / 2))
+
+    async def _ask_patiently(self, wait: _Wait) -> Any:
+        """Ask for the lock; a restart of the server is waited for, an outage is not."""
+        begun = time.monotonic()
+        while True:
+            wait.sent = time.monotonic()
+            wait.channel = self._channel if self._messages.is_open else ""
+            try:
+                return await self._request(
+                    wait.name, wait.token, wait.ttl, wait.info, wait.channel, wait.place
+                )
+            except ResponseError:
+                raise
+            except FAULTS:
+                if self._is_closed or wait.left() <= 0 or time.monotonic() - begun >= BUDGET:
+                    raise
+                await asyncio.sleep(SOON)
+
+    async def _handed_over(self, wait: _Wait, fence: int) -> Grant | None:
+        """Take a lock that was handed over since we asked: when exactly, no message can say.
 
         Returns:
             None when we slept for so long that others have it now.
         """
+        name, token, ttl = wait.name, wait.token, wait.ttl
         lease = min(ttl, GRACE)
-        deadline = sent + lease - margin(lease)
+        deadline = wait.sent + lease - margin(lease)
         if deadline - time.monotonic() < lease / 4:
             sent = time.monotonic()
             if not await self.extend(name, token, ttl):
                 return None
-            deadline = sent + ttl - margin(ttl)
-        return Grant(name, token, fence, deadline)
+            return Grant(name, token, fence, sent + ttl - margin(ttl))
+        return Grant(name, token, fence, deadline, is_brief=True)
 
     def _wake(self, data: bytes) -> None:
         token, fence = data.decode().split(" ")
@@ -262,6 +360,20 @@ class Space:
         task = loop.create_task(work, context=contextvars.Context())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _wake_to_ask(woken: asyncio.Future[int]) -> None:
+    """Nobody woke a waiter: no fence is 0."""
+    if not woken.done():
+        woken.set_result(0)
+
+
+def _granted(name: str, token: str, ttl: float, answer: Any, sent: float) -> Grant | None:
+    """Give what was granted; None when we slept for longer than it lasts."""
+    deadline = sent + ttl - margin(ttl)
+    if time.monotonic() >= deadline:
+        return None
+    return Grant(name, token, int(answer[1]), deadline)
 
 
 def _info(answer: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aiotrack.core import Lifecycle
+from aiotrack.ends import at_loop_end
 from aiotrack.errors import InvalidSetting, LockNotAcquired, TrackerNotFound
 from aiotrack.feature import Feature
 from aiotrack.finding import the_tracker
@@ -29,6 +30,10 @@ _WITHOUT: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Holders] = (
     weakref.WeakKeyDictionary()
 )
 """Locks of code that runs without any tracker, by event loop."""
+
+
+_ENDS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, object] = weakref.WeakKeyDictionary()
+"""What closes them when their loop ends."""
 
 
 class Locks(Feature):
@@ -61,6 +66,13 @@ def _holders(redis: str | Redis, namespace: str, worker: str | None) -> Holders:
     return Holders(redis, namespace, worker)
 
 
+async def _end(loop: asyncio.AbstractEventLoop) -> None:
+    _ENDS.pop(loop, None)
+    holders = _WITHOUT.pop(loop, None)
+    if holders is not None:
+        await holders.close()
+
+
 def _without_redis() -> InvalidSetting:
     return InvalidSetting(
         "redis",
@@ -87,6 +99,7 @@ def find_holders(tracker: Lifecycle | None) -> Holders:
         if holders is None:
             namespace = os.environ.get("AIOTRACK_NAMESPACE", "aiotrack")
             holders = _WITHOUT[loop] = _holders(url, namespace, None)
+            _ENDS[loop] = at_loop_end(functools.partial(_end, loop))
         return holders
     return found.feature(Locks).holders()
 
@@ -210,8 +223,11 @@ class Listing:
     def __init__(self, tracker: Lifecycle | None) -> None:
         self._tracker = tracker
 
-    async def list(self) -> list[LockInfo]:
+    async def list(self, *, task_id: str | int | None = None) -> list[LockInfo]:
         """Give every lock that is held, by name.
+
+        Args:
+            task_id: Only what this execution holds.
 
         Raises:
             LockUnavailable: Redis does not answer.
@@ -221,7 +237,8 @@ class Listing:
         holders = find_holders(self._tracker)
         names = await held_names(holders.space)
         found = await asyncio.gather(*(_info(holders, name) for name in sorted(names)))
-        return [info for info in found if info is not None]
+        wanted = None if task_id is None else str(task_id)
+        return [info for info in found if info and wanted in {None, info.task_id}]
 
     async def info(self, name: str, *, key: object = None) -> LockInfo | None:
         """Tell who holds a lock; None: nobody.

@@ -58,14 +58,14 @@ class Channel:
         """Whether messages arrive."""
         return self._opened.is_set()
 
-    async def open(self) -> bool:
-        """Listen, and wait until the server knows it; False when that takes too long."""
+    async def open(self, within: float = TIMEOUT) -> bool:
+        """Listen, and wait until the server knows it; False when that takes so many seconds."""
         if self._listening is None or self._listening.done():
             loop = asyncio.get_running_loop()
             self._listening = loop.create_task(self._listen(), context=contextvars.Context())
         if not self.is_open:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TIMEOUT):
+                async with asyncio.timeout(within):
                     await self._opened.wait()
         return self.is_open
 

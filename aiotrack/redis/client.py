@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
@@ -45,9 +46,31 @@ def make_client(redis: str | Redis) -> Redis:
         except ValueError as error:
             raise InvalidSetting("redis", f"{masked(redis)!r} is not a URL: {error}") from None
     given = redis.connection_pool
-    if type(given) is not ConnectionPool:  # sentinels and others find their server themselves
-        return redis
+    if isinstance(given, SentinelConnectionPool):  # asks its sentinels where the server is
+        return _by_sentinels(given, ours)
     lent = given.connection_kwargs.items()  # but for what belongs to the other protocol
     options = {name: value for name, value in lent if "maint_notifications" not in name} | ours
     pool = ConnectionPool(connection_class=given.connection_class, **options)
     return Redis.from_pool(pool)
+
+
+def _by_sentinels(given: SentinelConnectionPool, ours: dict[str, Any]) -> Redis:
+    """Ask the same sentinels, over connections of our own."""
+    known: Any = given
+    manager = known.sentinel_manager
+    places = [one.connection_pool.connection_kwargs for one in manager.sentinels]
+    make: Any = Sentinel  # it has no annotations
+    sentinels = make(
+        [(place["host"], place["port"]) for place in places],
+        min_other_sentinels=manager.min_other_sentinels,
+        sentinel_kwargs=manager.sentinel_kwargs,
+    )
+    dropped = {"connection_pool", "connection_class", "is_master", "check_connection"}
+    lent = given.connection_kwargs.items()
+    options = {
+        name: value
+        for name, value in lent
+        if name not in dropped and "maint_notifications" not in name
+    }
+    found: Redis = sentinels.master_for(known.service_name, **(options | ours))
+    return found

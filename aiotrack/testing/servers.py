@@ -215,6 +215,7 @@ class ValkeyServer(Server):
         port: A fixed port; None takes a free one.
         start_timeout: Seconds until it must answer, also to wait for a taken port.
         appendonly: Keep the data over a restart; without it every start is empty.
+        settings: Server settings over ours, such as ``{"cluster-enabled": "yes"}``.
     """
 
     def __init__(
@@ -224,8 +225,10 @@ class ValkeyServer(Server):
         port: int | None = None,
         start_timeout: float = START_TIMEOUT,
         appendonly: bool = False,
+        settings: dict[str, str] | None = None,
     ) -> None:
         super().__init__(data_dir=data_dir, port=port, start_timeout=start_timeout)
+        self._settings = settings or {}
         self._appendonly = appendonly
 
     @property
@@ -244,6 +247,7 @@ class ValkeyServer(Server):
             "--save": "",
             "--appendonly": "yes" if self._appendonly else "no",
             "--enable-debug-command": "yes",
+            **{f"--{name}": value for name, value in self._settings.items()},
         }
         return ServerProcess(
             [str(valkey_binary()), *(part for option in options.items() for part in option)],

@@ -54,6 +54,7 @@ PUBLIC = {
     "__version__",
     "acquire_task_lock",
     "current_execution",
+    "fenced_update",
     "is_task_locked",
     "prevent_duplicate_task",
     "release_task_lock",

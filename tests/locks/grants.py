@@ -1,7 +1,7 @@
 """One process of holders: takes locks again and again, and writes down when it had which.
 
-Lines of JSON: ``{"name", "fence", "in"}`` when a lock was entered, and the same with ``"out"`` and
-``"lost"`` when it was left, on the clock that all processes of a host share.
+Lines of JSON: ``{"name", "fence", "in", "lost"}`` when a lock was entered, and again with ``"out"``
+when it was left, on the clock that all processes of a host share.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def hold(
         told = {"name": lock.name}
         try:
             async with lock:
-                told |= {"fence": lock.fence, "in": time.monotonic()}
+                told |= {"fence": lock.fence, "in": time.monotonic(), "lost": lock.lost is not None}
                 write(out, told)
                 await asyncio.sleep(random.choice([0, 0, 0.001, 0.003]))
                 told["out"] = time.monotonic()

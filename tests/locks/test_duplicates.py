@@ -7,6 +7,7 @@ import inspect
 import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -331,3 +332,27 @@ async def test_the_lock_of_the_decorator_is_a_lock(tracker: Tracker) -> None:
     async with task_lock("x", key=1):
         assert SKIPPED == await asyncio.create_task(work(1))
         assert "done" == await work(2)
+
+
+def test_a_loop_that_ends_before_a_thread(sqlite_url: str, redis_url: str, queue_name: str) -> None:
+    """What the body of a sync function gives is not lost for a lock that cannot be freed."""
+    tracker = Tracker(sqlite_url, redis=redis_url, settings={"namespace": queue_name})
+    begun, ended = threading.Event(), threading.Event()
+
+    @tracker.tracked("shop.rows")
+    @prevent_duplicate_task("rows", timeout=0.5)
+    def rows() -> str:
+        begun.set()
+        ended.wait(10)
+        return "rows"
+
+    async def main() -> Any:
+        await tracker.startup()
+        working = pool.submit(rows)
+        await asyncio.to_thread(begun.wait, 10)
+        return working
+
+    with ThreadPoolExecutor(1) as pool:
+        working = asyncio.run(main())
+        ended.set()
+        assert "rows" == working.result(10)

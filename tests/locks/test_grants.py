@@ -54,7 +54,7 @@ def judge(paths: list[Path]) -> Verdict:
             grant = by_fence[fence]
             verdict.grants += 1
             if before is not None:
-                if grant["in"] < before["in"]:
+                if grant["in"] < before["in"] and not before.get("lost"):
                     verdict.violations.append(f"{name}: {fence} entered before {before['fence']}")
                 out = before.get("out")
                 if out is not None and out > grant["in"]:

@@ -7,11 +7,13 @@
 
 redis.call('ZREM', queue, ARGV[1])
 redis.call('HDEL', waiters, ARGV[1])
-local was_owner = 0
-if redis.call('HGET', lock, 'owner') == ARGV[1] then
+local was_owner, holder = 0, redis.call('HGET', lock, 'owner')
+if holder == ARGV[1] then
   was_owner = 1
   free()
-  pcall(hand_over, microseconds())
+  pcall(hand_over)
+else
+  forget_ended(holder)
 end
 pcall(redis.call, 'SET', lock .. ':gone:' .. ARGV[1], '1', 'PX', ARGV[2])
 return was_owner

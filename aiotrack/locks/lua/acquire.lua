@@ -6,8 +6,8 @@
 -- ARGV[4] channel  of the process that waits; '' does not wait
 -- ARGV[5] place    from the answer before, to keep it; '' takes the last one
 --
--- Answers {1, fence}; {0, milliseconds of the lease left, place, info of the holder}; {-1} when
--- this owner has given up. Harmless when repeated: its own lock is extended.
+-- Answers {1, fence}; {0, milliseconds of the lease left, place, info of the holder, its fence};
+-- {-1} when this owner has given up. Harmless when repeated: its own lock is extended.
 
 local owner, ttl, info, channel, place = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 
@@ -21,11 +21,11 @@ local function extended()
   return { 1, redis.call('HGET', lock, 'fence') }
 end
 
-local function wait(now)
+local function wait()
   if not redis.call('ZSCORE', queue, owner) then
     if place == '' then
       local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2]
-      place = digits(math.max(now, (tonumber(last) or 0) + 1))
+      place = digits(math.max(microseconds(), (tonumber(last) or 0) + 1))
     end
     redis.call('ZADD', queue, place, owner)
     redis.call('HSET', waiters, owner, channel .. ' ' .. digits(ttl) .. ' ' .. info)
@@ -38,16 +38,16 @@ local holder = redis.call('HGET', lock, 'owner')
 if holder == owner then
   return extended()
 end
-local now = microseconds()
 if channel ~= '' and (holder or redis.call('EXISTS', queue) == 1) then
-  wait(now)
+  wait()
 end
 if not holder then
-  holder = hand_over(now)
+  holder = hand_over()
   if not holder then
-    return { 1, grant(owner, ttl, info, now) }
+    return { 1, grant(owner, ttl, info) }
   elseif holder == owner then
     return extended()
   end
 end
-return { 0, redis.call('PTTL', lock), place, redis.call('HGET', lock, 'info') }
+local told = redis.call('HMGET', lock, 'info', 'fence')
+return { 0, redis.call('PTTL', lock), place, told[1], told[2] }

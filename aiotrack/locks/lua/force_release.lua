@@ -8,5 +8,5 @@ if redis.call('HGET', lock, 'fence') ~= ARGV[1] then
   return 0
 end
 free()
-pcall(hand_over, microseconds())
+pcall(hand_over)
 return 1

@@ -5,9 +5,11 @@
 -- Answers 1, or 0 when it was not this owner's any more. What frees comes first: a server without
 -- memory refuses what follows, and the lock is free all the same.
 
-if redis.call('HGET', lock, 'owner') ~= ARGV[1] then
+local holder = redis.call('HGET', lock, 'owner')
+if holder ~= ARGV[1] then
+  forget_ended(holder)
   return 0
 end
 free()
-pcall(hand_over, microseconds())
+pcall(hand_over)
 return 1

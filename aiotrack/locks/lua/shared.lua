@@ -26,10 +26,15 @@ local function digits(number)
 end
 
 -- Fences rise with the server's clock, so that they do not fall when its data are lost.
-local function grant(owner, ttl, info, now)
-  local fence = digits(math.max((tonumber(redis.call('GET', fences)) or 0) + 1, now))
-  redis.call('SET', fences, fence, 'PX', FENCES_LIVE)
-  redis.call('HSET', lock, 'owner', owner, 'fence', fence, 'info', info, 'since', digits(now))
+local function grant(owner, ttl, info)
+  local now = microseconds()
+  local since = digits(now)
+  local fence, last = since, redis.call('SET', fences, since, 'PX', FENCES_LIVE, 'GET')
+  if last and tonumber(last) >= now then
+    fence = digits(tonumber(last) + 1)
+    redis.call('SET', fences, fence, 'PX', FENCES_LIVE)
+  end
+  redis.call('HSET', lock, 'owner', owner, 'fence', fence, 'info', info, 'since', since)
   redis.call('PEXPIRE', lock, ttl)
   redis.call('ZADD', index, digits(now + ttl * 1000), lock)
   return fence
@@ -40,8 +45,15 @@ local function free()
   redis.call('ZREM', index, lock)
 end
 
+-- A lease that ended by itself leaves its line in the list of all.
+local function forget_ended(holder)
+  if not holder then
+    redis.call('ZREM', index, lock)
+  end
+end
+
 -- Gives a free lock to the first who waits and lives: somebody hears on its process' channel.
-local function hand_over(now)
+local function hand_over()
   while true do
     local owner = redis.call('ZPOPMIN', queue)[1]
     if not owner then
@@ -51,7 +63,7 @@ local function hand_over(now)
     redis.call('HDEL', waiters, owner)
     if told then
       local channel, ttl, info = string.match(told, '^(%S+) (%d+) (.*)$')
-      local fence = grant(owner, math.min(tonumber(ttl), GRACE), info, now)
+      local fence = grant(owner, math.min(tonumber(ttl), GRACE), info)
       if redis.call('PUBLISH', channel, owner .. ' ' .. fence) > 0 then
         return owner
       end

@@ -8,4 +8,4 @@ if redis.call('HGET', lock, 'fence') ~= ARGV[1] then
   return false
 end
 redis.call('DEL', lock)
-return grant(ARGV[2], tonumber(ARGV[3]), ARGV[4], microseconds())
+return grant(ARGV[2], tonumber(ARGV[3]), ARGV[4])

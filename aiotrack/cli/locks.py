@@ -1,0 +1,73 @@
+"""``aiotrack locks``: who holds which lock; ``aiotrack locks release`` takes one away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Annotated, TypeVar
+
+import typer
+
+from aiotrack import Tracker
+from aiotrack.cli import pages
+from aiotrack.cli.output import Json, console, print_json
+
+T = TypeVar("T")
+
+Redis = Annotated[
+    str | None, typer.Option("--redis", "-r", metavar="URL", help="Default: AIOTRACK_REDIS_URL.")
+]
+
+app = typer.Typer(help="See who holds which lock; take one away.", invoke_without_command=True)
+
+
+@app.callback()
+def list_(
+    context: typer.Context,
+    redis: Redis = None,
+    task_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only what this execution holds.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """See who holds which lock; release takes one away."""
+    if context.invoked_subcommand is not None:
+        return
+    held = _ask(redis, lambda tracker: tracker.locks.list(task_id=task_id))
+    if as_json:
+        print_json({"items": [asdict(lock) for lock in held]})
+    else:
+        pages.print_locks(console(), held)
+
+
+@app.command()
+def release(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As the list shows it.")],
+    fence: Annotated[
+        int, typer.Option(metavar="N", help="Of the holder that is meant: the next keeps it.")
+    ],
+    redis: Redis = None,
+    as_json: Json = False,
+) -> None:
+    """Take a lock from its holder, who hears of it at its next renewal."""
+    is_freed = _ask(redis, lambda tracker: tracker.locks.force_release(name, fence=fence))
+    if as_json:
+        print_json({"name": name, "fence": fence, "released": is_freed})
+    else:
+        typer.echo(f"{name} is free" if is_freed else f"{name} is not held with fence {fence}")
+    if not is_freed:
+        raise typer.Exit(1)
+
+
+def _ask(redis: str | None, work: Callable[[Tracker], Awaitable[T]]) -> T:
+    """Ask a Redis about its locks; no database is opened for that."""
+
+    async def ask() -> T:
+        tracker = Tracker("sqlite+aiosqlite://", redis=redis)
+        try:
+            return await work(tracker)
+        finally:
+            await tracker.shutdown()
+
+    return asyncio.run(ask())
