@@ -129,7 +129,7 @@ def lock(results: Results) -> Iterator[str]:
     yield "; ".join(f"{name} {one:.2f}" for name, one in pairs["ratios"].items()) + "."
     yield (
         "Both bare round trips are there because our connection multiplexes: one of its trips "
-        "costs less than half of redis-py's, which raises the bar for the share. What is above it "
+        "costs about half of redis-py's, which raises the bar for the share. What is above it "
         "is the scripts (some 10 µs each on the server), and a lease with its thread and timer."
     )
     yield "50 waiters on one key, each holds it for 1 ms:"
