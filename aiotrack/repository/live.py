@@ -170,6 +170,21 @@ def counted(source: CTE) -> Any:
     )
 
 
+def both(source: CTE, dialect: str) -> Any:
+    """Give what `counted` and `histograms` do by one statement, which reads the rows once.
+
+    Rows of a histogram have a ``kind``; the others have none, and no ``bucket``.
+    """
+    counts = counted(source).subquery()
+    found = histograms(source, dialect).subquery()
+    nothing = [cast(null(), Integer).label(name) for name in ("kind", "bucket")]
+    padded = [
+        found.c["count"] if column.name == "count" else cast(null(), column.type)
+        for column in counts.c
+    ]
+    return union_all(select(*counts.c, *nothing), select(*padded, found.c.kind, found.c.bucket))
+
+
 def bucketed(column: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
     """Give the bucket of seconds, NULL for none: see ``histogram``."""
     if dialect == "sqlite":

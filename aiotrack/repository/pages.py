@@ -81,7 +81,7 @@ class PageQuery:
     """What is asked for: the rows after a position, in an order, that filters match.
 
     Args:
-        columns: What is read of each row.
+        shown: Reads what is shown of each row.
         filters: What the rows match.
         order: How they are sorted.
         dialect: ``postgresql`` or ``sqlite``.
@@ -90,13 +90,13 @@ class PageQuery:
 
     def __init__(
         self,
-        columns: Sequence[ColumnElement[Any]],
+        shown: Select[Any],
         filters: Filters,
         order: Order,
         dialect: str,
         keys: frozenset[str] = frozenset(),
     ) -> None:
-        self._columns = columns
+        self._shown = shown
         self._filters = filters
         self._order = order
         self._dialect = dialect
@@ -119,7 +119,7 @@ class PageQuery:
             if start is not None:
                 place.append(row_id < start.id if order.descending else row_id > start.id)
             conditions = self._filters.conditions(self._dialect, self._keys)
-            rest = select(*self._columns).where(*conditions, *place)
+            rest = self._shown.where(*conditions, *place)
             by_id = row_id.desc() if order.descending else row_id.asc()
             rows += await fetch(rest.order_by(by_id).limit(wanted - len(rows)))
         return rows
@@ -154,7 +154,7 @@ class PageQuery:
         self, each: Each | None, place: list[ColumnElement[bool]], wanted: int
     ) -> Select[Any]:
         filters, dialect = self._filters, self._dialect
-        query = self._sorted(select(*self._columns))
+        query = self._sorted(self._shown)
         if each is None:
             conditions = filters.conditions(dialect, self._keys)
             return query.where(*conditions, *place).limit(wanted)

@@ -43,7 +43,7 @@ _attempts = AttemptRow.__table__
 
 _RUN_FIELDS: Final = tuple(field.name for field in fields(Attempt) if field.name != "cause")
 _NAMES: Final = tuple(field.name for field in fields(Execution))
-_SHOWN: Final = [_table.c[name] for name in _NAMES]
+_SHOWN: Final = select(*(_table.c[name] for name in _NAMES))
 _OWN_RUN: Final = [
     *(_table.c[name] for name in _RUN_FIELDS),
     *(_table.c[name] for name in ("run_id", "plain", "rerun_of")),
@@ -168,7 +168,7 @@ class Reader:
             await _at_once(connection)
             for start in range(0, len(ids), MAX_LIMIT):
                 some = _table.c.task_id.in_(ids[start : start + MAX_LIMIT])
-                found = await connection.execute(select(*_SHOWN).where(some, *conditions))
+                found = await connection.execute(_SHOWN.where(some, *conditions))
                 rows += found.mappings().all()
             return rows
 
@@ -226,7 +226,7 @@ class Reader:
         return Filters.of(**filters).conditions(repository.dialect, repository.keys)
 
     async def _one(self, condition: ColumnElement[bool], key: str | int) -> Execution:
-        query = select(*_SHOWN).where(condition)
+        query = _SHOWN.where(condition)
         row = await self._read(lambda connection: _first(connection, query))
         if row is None:
             raise ExecutionNotFound(key)

@@ -10,12 +10,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    or_,
+    select,
+    type_coerce,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_micros
@@ -45,32 +60,38 @@ _dirty = DirtyRow.__table__
 
 
 @functools.cache
-def _ends(dialect: str) -> Select[Any]:
-    """Ask for the newest periods, and on Postgres for the time."""
-    ends = [
+def _state(dialect: str) -> Select[Any]:
+    """Ask for the newest periods and for all marks, as JSON; on Postgres for the time, too."""
+    ends: list[ColumnElement[Any]] = [
         select(func.max(_rollups.c.start, type_=UtcDateTime))
         .where(_rollups.c.span == span, _rollups.c.level == WHOLE)
         .scalar_subquery()
         .label(span)
         for span in ("day", "hour")
     ]
-    if dialect == "sqlite":  # the file is on this host
-        return select(*ends)
-    return select(func.now(type_=UtcDateTime).label("now"), *ends)
-
-
-_MARKS: Final = select(_dirty.c.span, _dirty.c.start, _dirty.c.cleaned)
+    start: ColumnElement[Any]
+    marks: ColumnElement[Any]
+    if dialect == "sqlite":
+        start = type_coerce(_dirty.c.start, BigInteger)
+        mark = func.json_array(_dirty.c.span, start, _dirty.c.cleaned)
+        marks = func.json_group_array(mark, type_=Text)
+    else:
+        start = cast(func.date_part("epoch", _dirty.c.start) * 1_000_000, BigInteger)
+        mark = func.json_build_array(_dirty.c.span, start, _dirty.c.cleaned)
+        marks = cast(func.json_agg(mark), Text)
+        ends.append(func.now(type_=UtcDateTime).label("now"))
+    return select(*ends, select(marks).select_from(_dirty).scalar_subquery().label("marks"))
 
 
 async def coverage(fetch: Fetch, dialect: str) -> Coverage:
-    """Read what is rolled up, by two statements."""
-    row = (await fetch(_ends(dialect)))[0]
+    """Read what is rolled up, by one statement."""
+    row = (await fetch(_state(dialect)))[0]
     now = time.time_ns() // 1000 if dialect == "sqlite" else to_micros(row["now"])
     days = LOWEST if row["day"] is None else to_micros(row["day"]) + DAY
     hours = LOWEST if row["hour"] is None else to_micros(row["hour"]) + HOUR
-    marks = await fetch(_MARKS)
-    dirty = frozenset((mark["span"], to_micros(mark["start"])) for mark in marks)
-    cleaned = frozenset(to_micros(mark["start"]) for mark in marks if mark["cleaned"])
+    marks = json.loads(row["marks"] or "[]")
+    dirty = frozenset((span, start) for span, start, _ in marks)
+    cleaned = frozenset(start for _, start, is_cleaned in marks if is_cleaned)
     return Coverage(now, days, max(days, hours), dirty, cleaned)
 
 
@@ -90,6 +111,7 @@ class _Statements:
     periods: Select[Any] | None
     counted: Any
     histograms: Any
+    both: Any
     values: Select[Any]
 
 
@@ -134,6 +156,7 @@ def _statements(
         by_period.where(*narrowed(_rollups, is_whole=level == WHOLE)),
         live.counted(rows),
         live.histograms(rows, dialect),
+        live.both(rows, dialect),
         select(rows.c.duration, rows.c.wait),
     )
 
@@ -186,9 +209,11 @@ class _Count:
         else:
             statements, parameters = self._others(first, last), {}
         has_rolled = bool(self._tally.slots)
-        await self._take_live(statements, parameters)
+        await self._take_live(statements.both if has_rolled else statements.counted, parameters)
         values = None
-        if not has_rolled and self._tally.whole["total"] <= MAX_EXACT:
+        if has_rolled:
+            pass  # the histograms came with the counts
+        elif self._tally.whole["total"] <= MAX_EXACT:
             values = await self._values(statements, parameters)
         else:
             await self._take_histograms(statements, parameters)
@@ -209,7 +234,8 @@ class _Count:
             conditions.append(_executions.c.module != OWN_MODULE)
         rows = live.rows(self._dialect, self._unit, conditions).cte("source")
         values = select(rows.c.duration, rows.c.wait)
-        return _Statements(None, None, live.counted(rows), live.joint(rows, self._dialect), values)
+        joint = live.joint(rows, self._dialect)
+        return _Statements(None, None, live.counted(rows), joint, None, values)
 
     async def _take_rollups(self, statements: _Statements, parameters: Parameters) -> None:
         assert statements.names is not None
@@ -227,8 +253,11 @@ class _Count:
                 histogram.add(self._tally.durations, row["durations"])
                 histogram.add(self._tally.waits, row["waits"])
 
-    async def _take_live(self, statements: _Statements, parameters: Parameters) -> None:
-        for row in await self._fetch(statements.counted, parameters):
+    async def _take_live(self, statement: Any, parameters: Parameters) -> None:
+        for row in await self._fetch(statement, parameters):
+            if row.get("kind") is not None:
+                self._take_buckets(row)
+                continue
             number = row["count"]
             counts = {row["status"].lower(): number, "total": number, "skipped": row["skipped"]}
             if row["slot"] is None:
@@ -237,15 +266,18 @@ class _Count:
                 self._tally.add_timed(row["slot"] * self._unit, counts, row)
 
     async def _take_histograms(self, statements: _Statements, parameters: Parameters) -> None:
-        tally = self._tally
         for row in await self._fetch(statements.histograms, parameters):
-            if "kind" in row:
-                pairs = [(tally.waits if row["kind"] else tally.durations, row["bucket"])]
-            else:
-                pairs = [(tally.durations, row["duration"]), (tally.waits, row["wait"])]
-            for found, bucket in pairs:
-                if bucket is not None:
-                    found[str(bucket)] = found.get(str(bucket), 0) + row["count"]
+            self._take_buckets(row)
+
+    def _take_buckets(self, row: Mapping[Any, Any]) -> None:
+        tally = self._tally
+        if "kind" in row:
+            pairs = [(tally.waits if row["kind"] else tally.durations, row["bucket"])]
+        else:
+            pairs = [(tally.durations, row["duration"]), (tally.waits, row["wait"])]
+        for found, bucket in pairs:
+            if bucket is not None:
+                found[str(bucket)] = found.get(str(bucket), 0) + row["count"]
 
     async def _values(
         self, statements: _Statements, parameters: Parameters
