@@ -8,7 +8,7 @@ SHELL  := bash
 
 PYTHON  ?= python3
 VENV    ?= .venv
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS    ?=
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.ready

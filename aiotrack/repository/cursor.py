@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeGuard
 
 from aiotrack.clock import to_datetime
@@ -65,9 +66,7 @@ class Position:
 
 def write_cursor(position: Position, order: Order, digest: str) -> str:
     """Give the text that continues after *position*; *digest* tells the filters."""
-    told = [str(order), digest, position.value, position.id]
-    text = json.dumps(told, separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return encode([str(order), digest, position.value, position.id])
 
 
 def read_cursor(text: object, order: Order, digest: str) -> Position:
@@ -76,7 +75,7 @@ def read_cursor(text: object, order: Order, digest: str) -> Position:
     Raises:
         InvalidQuery: It is none of ours, or continues a list with another order or other filters.
     """
-    told = _decode(text)
+    told = decode(text)
     if told[0] != str(order):
         raise InvalidQuery(
             f"this cursor continues a list with order={told[0]!r}, not {str(order)!r}: "
@@ -89,20 +88,31 @@ def read_cursor(text: object, order: Order, digest: str) -> Position:
         )
     value, row_id = told[2:]
     if not is_int(row_id) or not _fits(value, order):
-        raise _not_ours()
+        raise not_ours()
     return Position(value, row_id)
 
 
-def _decode(text: object) -> list[Any]:
+def encode(told: list[Any]) -> str:
+    """Give four values as the opaque text of a cursor."""
+    text = json.dumps(told, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode(text: object) -> list[Any]:
+    """Read the four values of a cursor.
+
+    Raises:
+        InvalidQuery: It is none.
+    """
     if not isinstance(text, str) or len(text) > _MAX_LENGTH:
-        raise _not_ours()
+        raise not_ours()
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         told = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (ValueError, binascii.Error, RecursionError):
-        raise _not_ours() from None
+        raise not_ours() from None
     if not isinstance(told, list) or len(told) != 4:
-        raise _not_ours()
+        raise not_ours()
     return told
 
 
@@ -111,13 +121,19 @@ def _fits(value: object, order: Order) -> bool:
         return order.is_nullable
     if order.column == "duration":
         return isinstance(value, float)
+    return moment_of(value) is not None
+
+
+def moment_of(micros: object) -> datetime | None:
+    """Give the time that a cursor tells; None when it is none that a calendar has."""
     try:
-        return is_int(value) and to_datetime(value) is not None
-    except OverflowError:  # a time that no calendar has
-        return False
+        return to_datetime(micros) if is_int(micros) else None
+    except OverflowError:
+        return None
 
 
-def _not_ours() -> InvalidQuery:
+def not_ours() -> InvalidQuery:
+    """Say that a text is no cursor."""
     return InvalidQuery(
         "'after' is no cursor: pass Page.next as it is, or leave it out to begin anew"
     )

@@ -79,7 +79,6 @@ async def _limited_postgres(
 ) -> AsyncIterator[Fetch]:
     # Said to the driver, all in one round trip: SQLAlchemy would take one for each.
     await connection.execution_options(isolation_level="AUTOCOMMIT")
-    driver: Any = (await connection.get_raw_connection()).driver_connection
     beginning = _COUNTING if is_snapshot else _SELECTING
     end = time.monotonic() + LIMIT - _MARGIN
     told = 0.0
@@ -91,20 +90,33 @@ async def _limited_postgres(
         left = max(0.001, end - time.monotonic())
         if not left <= told <= left + _MARGIN / 2:
             limit = f"SET LOCAL statement_timeout = {int(left * 1000)}"
-            await driver.execute(f"{beginning}{limit}")
+            await _tell(connection, f"{beginning}{limit}")
             told, beginning = left, ""
         return (await connection.execute(statement, parameters)).mappings().all()
 
     try:
         yield fetch
-        await driver.execute("ROLLBACK")
+        await _tell(connection, "ROLLBACK")
     except DBAPIError as error:
-        await driver.execute("ROLLBACK")
+        if not connection.invalidated:
+            await _tell(connection, "ROLLBACK")
         if getattr(error.orig, "sqlstate", None) == _CANCELED:
             raise QueryTimeout(LIMIT) from error
         raise
     except BaseException:
-        driver.terminate()  # in the middle of what nobody knows
+        if not connection.invalidated:  # in the middle of what nobody knows
+            await connection.invalidate()
+        raise
+
+
+async def _tell(connection: AsyncConnection, words: str) -> None:
+    """Say something to the driver; SQLAlchemy must hear when the connection is broken."""
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    try:
+        await driver.execute(words)
+    except BaseException:
+        driver.terminate()
+        await connection.invalidate()
         raise
 
 

@@ -7,25 +7,24 @@ when nobody knows how it ended.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime
 from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
 from sqlalchemy import RowMapping, Select, func, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.errors import InvalidQuery, StoreUnavailable
 from aiotrack.model import MARKER, LogLine, Page
 from aiotrack.repository.batch import PoisonError
+from aiotrack.repository.connections import at_once
 from aiotrack.repository.containment import storable
-from aiotrack.repository.cursor import is_int
+from aiotrack.repository.cursor import decode, encode, is_int, moment_of, not_ours
 from aiotrack.repository.tables import ExecutionRow, LogRow
 
 if TYPE_CHECKING:
@@ -46,9 +45,6 @@ _POISON: Final = (
     asyncpg.ProgramLimitExceededError,
 )
 """What blames the data."""
-
-_MAX_CURSOR: Final = 1000
-"""Characters; ours have about a hundred."""
 
 _table = LogRow.__table__
 _place = (_table.c.began_at, _table.c.run_id, _table.c.seq)
@@ -231,19 +227,12 @@ class LogStore:
         return [(row["seq"], _shown_line(row)) for row in await self._rows(query)]
 
     async def _rows(self, query: Select[Any]) -> Sequence[RowMapping]:
-        repository = self._repository
+        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+            await at_once(connection)
+            rows: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
+            return rows
 
-        async def run() -> Sequence[RowMapping]:
-            async with repository.connection() as connection:
-                if repository.dialect == "postgresql":  # no BEGIN and ROLLBACK around one SELECT
-                    await connection.execution_options(isolation_level="AUTOCOMMIT")
-                rows: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
-                return rows
-
-        if not repository.is_ready:
-            await repository.connect()
-        found: Sequence[RowMapping] = await repository.apart(run())
-        return found
+        return await self._repository.ask(work)
 
 
 def _render(line: Line) -> str:
@@ -274,46 +263,18 @@ def _shown_line(row: RowMapping) -> LogLine:
 
 
 def _write_cursor(row: RowMapping, digest: str) -> str:
-    told = [digest, to_micros(row["began_at"]), row["run_id"], row["seq"]]
-    text = json.dumps(told, separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return encode([digest, to_micros(row["began_at"]), row["run_id"], row["seq"]])
 
 
 def _read_cursor(text: object, digest: str) -> tuple[Any, str, int]:
-    told = _decoded(text)
+    told = decode(text)
     began_at, run_id, seq = told[1:]
-    moment = _moment_of(began_at)
+    moment = moment_of(began_at)
     if moment is None or not isinstance(run_id, str) or not storable(run_id) or not is_int(seq):
-        raise _not_ours()
+        raise not_ours()
     if told[0] != digest:
         raise InvalidQuery(
             "this cursor continues the logs of another execution, attempt or level: "
             "keep them from page to page, or leave 'after' out to begin anew"
         )
     return (moment, run_id, seq)
-
-
-def _decoded(text: object) -> list[Any]:
-    if not isinstance(text, str) or len(text) > _MAX_CURSOR:
-        raise _not_ours()
-    try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        told = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error, RecursionError):
-        raise _not_ours() from None
-    if not isinstance(told, list) or len(told) != 4:
-        raise _not_ours()
-    return told
-
-
-def _moment_of(micros: object) -> datetime | None:
-    try:
-        return to_datetime(micros) if is_int(micros) else None
-    except OverflowError:  # a time that no calendar has
-        return None
-
-
-def _not_ours() -> InvalidQuery:
-    return InvalidQuery(
-        "'after' is no cursor: pass Page.next as it is, or leave it out to begin anew"
-    )

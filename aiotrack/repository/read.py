@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
@@ -17,6 +17,7 @@ from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound, InvalidQuery
 from aiotrack.model import Attempt, Cause, Count, Execution, Page, Stats, TaskStatus
 from aiotrack.report import UNTIMED
+from aiotrack.repository.connections import at_once
 from aiotrack.repository.cursor import Order, Position, is_int, read_cursor, write_cursor
 from aiotrack.repository.filters import Filters, Narrowing
 from aiotrack.repository.limited import limited
@@ -101,7 +102,7 @@ class Reader:
             found = await connection.execute(select(*_RUNS).where(_attempts.c.task_id == key))
             return row, found.mappings().all()
 
-        row, runs = await self._read(work)
+        row, runs = await self._repository.ask(work)
         if row is None:
             raise ExecutionNotFound(_key(task_id))
         items: Sequence[Row] = [{**row, "requeues": 0}] if row["plain"] else runs
@@ -146,7 +147,7 @@ class Reader:
             async with limited(connection) as fetch:
                 return await query.rows(fetch, start, limit + 1)
 
-        items = [to_execution(row) for row in await self._read(work)]
+        items = [to_execution(row) for row in await self._repository.ask(work)]
         if len(items) <= limit:
             return Page(items)
         return Page(items[:limit], write_cursor(_position(items[limit - 1], sort), sort, digest))
@@ -165,14 +166,14 @@ class Reader:
 
         async def work(connection: AsyncConnection) -> builtins.list[RowMapping]:
             rows: builtins.list[RowMapping] = []
-            await _at_once(connection)
+            await at_once(connection)
             for start in range(0, len(ids), MAX_LIMIT):
                 some = _table.c.task_id.in_(ids[start : start + MAX_LIMIT])
                 found = await connection.execute(_SHOWN.where(some, *conditions))
                 rows += found.mappings().all()
             return rows
 
-        found = [to_execution(row) for row in await self._read(work)]
+        found = [to_execution(row) for row in await self._repository.ask(work)]
         return sorted(found, key=lambda execution: (execution.created_at, execution.id))
 
     async def count(self, *, limit: int = COUNTED, **filters: Unpack[Narrowing]) -> Count:
@@ -198,7 +199,7 @@ class Reader:
                 counted: int = (await fetch(query))[0]["rows"]
                 return counted
 
-        counted = await self._read(work)
+        counted = await self._repository.ask(work)
         return Count(min(counted, limit), is_exact=counted <= limit)
 
     async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
@@ -219,7 +220,7 @@ class Reader:
             async with limited(connection, is_snapshot=True) as fetch:
                 return await count(connection, fetch, narrowed, self._repository.keys)
 
-        return await self._read(work)
+        return await self._repository.ask(work)
 
     def _conditions(self, filters: Narrowing) -> builtins.list[ColumnElement[bool]]:
         repository = self._repository
@@ -227,22 +228,10 @@ class Reader:
 
     async def _one(self, condition: ColumnElement[bool], key: str | int) -> Execution:
         query = _SHOWN.where(condition)
-        row = await self._read(lambda connection: _first(connection, query))
+        row = await self._repository.ask(lambda connection: _first(connection, query))
         if row is None:
             raise ExecutionNotFound(key)
         return to_execution(row)
-
-    async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        repository = self._repository
-
-        async def run() -> T:
-            async with repository.connection() as connection:
-                return await work(connection)
-
-        if not repository.is_ready:
-            await repository.connect()
-        answer: T = await repository.apart(run())
-        return answer
 
 
 def _key(task_id: str | int) -> str:
@@ -250,14 +239,8 @@ def _key(task_id: str | int) -> str:
     return task_id if isinstance(task_id, str) else encode_task_id(task_id)
 
 
-async def _at_once(connection: AsyncConnection) -> None:
-    """Read without BEGIN and ROLLBACK: they are half the time of a read by key."""
-    if connection.dialect.name == "postgresql":
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-
-
 async def _first(connection: AsyncConnection, query: Select[Any]) -> RowMapping | None:
-    await _at_once(connection)
+    await at_once(connection)
     row: RowMapping | None = (await connection.execute(query)).mappings().first()
     return row
 

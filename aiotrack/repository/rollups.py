@@ -58,8 +58,6 @@ from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow, UtcDat
 from aiotrack.repository.transaction import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aiotrack.repository.store import Repository
 
 T = TypeVar("T")
@@ -115,7 +113,7 @@ class Rollups:
             _executions.c.created_at, [(covered.hours_until, hour_of(covered.now - SETTLING))]
         )
         query = select(_executions.c.id).where(new, _executions.c.module != OWN_MODULE).limit(1)
-        return bool(await self._with_connection(lambda connection: _plain(connection)(query)))
+        return bool(await self._repository.ask(lambda connection: _plain(connection)(query)))
 
     async def roll_up(self) -> int:
         """Recompute what is new, and what was marked and has settled.
@@ -159,7 +157,7 @@ class Rollups:
             async with transaction(connection, self._repository.path):
                 await connection.execute(_CLEANED, rows)
 
-        await self._with_connection(work)
+        await self._repository.ask(work)
 
     # ── what is due ─────────────────────────────────────────────────────────────────────────────
     async def _state(self) -> tuple[Coverage, Marks]:
@@ -176,7 +174,7 @@ class Rollups:
             }
             return covered, marks
 
-        return await self._with_connection(work)
+        return await self._repository.ask(work)
 
     async def _new_days(self, covered: Coverage) -> AsyncIterator[tuple[int, range]]:
         """Give the days that have executions and hours that are over and not rolled up."""
@@ -201,7 +199,7 @@ class Rollups:
                 *is_hour, live.within(start, [(begin, end)])
             ),
         )
-        rows = await self._with_connection(lambda connection: _plain(connection)(queries))
+        rows = await self._repository.ask(lambda connection: _plain(connection)(queries))
         return min((to_micros(row["at"]) for row in rows if row["at"] is not None), default=None)
 
     # ── one day ─────────────────────────────────────────────────────────────────────────────────
@@ -242,7 +240,7 @@ class Rollups:
                     stored = await _hours_of(connection, day) if is_kept else []
                     await _insert(connection, "day", day, await _added(stored or found.values()))
 
-        await self._with_connection(work)
+        await self._repository.ask(work)
         return len(hours) + has_day
 
     async def _read(self, hours: set[int]) -> Found:
@@ -262,7 +260,7 @@ class Rollups:
         some = select(literal(1)).select_from(_executions)
         some = some.where(live.within(_executions.c.created_at, [(begin, stop)])).limit(PIECE + 1)
         query = select(func.count().label("count")).select_from(some.subquery())
-        rows = await self._with_connection(lambda connection: _plain(connection)(query))
+        rows = await self._repository.ask(lambda connection: _plain(connection)(query))
         return int(rows[0]["count"]) > PIECE
 
     async def _add(self, found: Found, piece: Range) -> None:
@@ -279,7 +277,7 @@ class Rollups:
             fetch = _plain(connection)
             return [(add_counts, await fetch(counts)), (add_histogram, await fetch(histograms))]
 
-        for add, found_rows in await self._with_connection(work):
+        for add, found_rows in await self._repository.ask(work):
             for number, row in enumerate(found_rows):
                 hour = found.setdefault(row["slot"] * HOUR, {})
                 key = (row["module"], row["task_name"])
@@ -298,19 +296,7 @@ class Rollups:
                 old = _rollups.c.start < to_datetime(end)
                 await connection.execute(delete(RollupRow).where(_rollups.c.span == "hour", old))
 
-        await self._with_connection(work)
-
-    async def _with_connection(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        repository = self._repository
-
-        async def run() -> T:
-            async with repository.connection() as connection:
-                return await work(connection)
-
-        if not repository.is_ready:
-            await repository.connect()
-        answer: T = await repository.apart(run())
-        return answer
+        await self._repository.ask(work)
 
 
 def _plain(connection: AsyncConnection) -> Fetch:

@@ -69,6 +69,7 @@ async def test_a_tail_follows_a_worker(
     assert late < 4
 
 
+@pytest.mark.timeout(60)
 async def test_lines_of_an_outage_are_there_afterwards(
     start_project: Callable[..., Any], own_postgres: PostgresServer
 ) -> None:
