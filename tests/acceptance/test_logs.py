@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from aiotrack import StoreUnavailable
 from aiotrack.testing.servers import PostgresServer
 from tests.acceptance.conftest import until
