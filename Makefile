@@ -9,6 +9,7 @@ SHELL  := bash
 PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 3
+UNIT    ?= tests/unit tests/contract
 ARGS    ?=
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.ready
@@ -26,7 +27,7 @@ test: $(STAMP) ## run every test against real servers, with coverage; ARGS="-k l
 	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term $(ARGS)
 
 unit: $(STAMP) ## run the unit and contract tests alone, without coverage
-	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit tests/contract $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(UNIT) $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import contracts, file sizes, docs
 	@$(BIN)/ruff format --check .
