@@ -166,8 +166,13 @@ class Connections:
             StoreUnavailable: The database did not answer.
         """
         try:
+            pool = self.engine.pool
             async with self.engine.connect() as connection:
-                yield connection
+                try:
+                    yield connection
+                finally:  # of a pool that was thrown away meanwhile: nobody else would close it
+                    if self.engine.pool is not pool and not connection.invalidated:
+                        await connection.invalidate()
         except StoreError:
             raise
         except FAULTS as error:

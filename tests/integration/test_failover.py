@@ -132,8 +132,6 @@ async def connections(repository: Repository, count: int) -> AsyncIterator[list[
         yield [(await one.execute(query)).scalar_one() for one in held]
 
 
-# Connections that are in use while their pool is thrown away are closed by the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_read_only_server_costs_all_connections_to_it(
     primary: PostgresServer, standby: PostgresServer
 ) -> None:
