@@ -103,15 +103,18 @@ class Channel:
 
     async def _ask(self, connection: AbstractConnection) -> None:
         """Ask in a silence whether anybody is there, and hang up when there is no answer."""
+        asked_at = -math.inf  # not time alone: a loop that stood still heard nothing either
         while True:
             await asyncio.sleep(SILENCE)
-            silence = asyncio.get_running_loop().time() - self._heard_at
-            if silence >= 2 * SILENCE:
+            now = asyncio.get_running_loop().time()
+            if now - self._heard_at < SILENCE:
+                continue
+            if self._heard_at < asked_at:
                 await connection.disconnect(nowait=True)
                 return
-            if silence >= SILENCE:
-                with contextlib.suppress(*FAULTS):
-                    await connection.send_packed_command(pack(("PING",)), check_health=False)
+            asked_at = now
+            with contextlib.suppress(*FAULTS):
+                await connection.send_packed_command(pack(("PING",)), check_health=False)
 
     def _take(self, answer: Any) -> None:
         kind = answer[0] if isinstance(answer, list) else None

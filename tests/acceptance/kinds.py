@@ -9,7 +9,7 @@ from typing import Any
 from aiotrack import Execution, TaskStatus, tracking
 from tests.acceptance.app import BIG, Project
 
-SLACK = 0.1
+SLACK = 0.25
 """Seconds by which a duration may differ from the times beside it, on a busy machine."""
 
 

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.timeout(120)
 
 APP = "tests.acceptance.hosts"
 HOUR = 3600
-NEAR = 0.1
-"""Seconds by which a recorded time may be off."""
+NEAR = 0.5
+"""Seconds by which a recorded time may be off on a busy machine; a host's is off by thousands."""
 
 LATE = 1.0
 """Seconds that a busy worker may need between a hook and the body."""

@@ -78,7 +78,7 @@ def test_a_success_is_never_undone(reports: list[Report]) -> None:
 
 
 # ── databases ───────────────────────────────────────────────────────────────────────────────────
-BOUND = pytest.mark.timeout(90)
+BOUND = pytest.mark.timeout(120)
 """Seconds for what takes three on a free machine."""
 
 SEEDS = st.integers(0, 2**32)

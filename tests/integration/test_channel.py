@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ async def heard(
     redis_url: str, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Proxy, Next, list[str]]]:
     """A channel over a proxy; what says something on it and waits for it; what happened."""
-    monkeypatch.setattr(channels, "SILENCE", 0.2)
+    monkeypatch.setattr(channels, "SILENCE", 0.4)
     monkeypatch.setattr(channels, "AGAIN", 0.1)
     messages: asyncio.Queue[bytes] = asyncio.Queue()
     story: list[str] = []
@@ -38,7 +39,7 @@ async def heard(
 
         async def said() -> bytes:
             await sender.publish(queue_name, "hello")
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 return await messages.get()
 
         yield proxy, said, story
@@ -48,6 +49,19 @@ async def heard(
 async def test_it_hears_after_a_silence(heard: tuple[Proxy, Next, list[str]]) -> None:
     """However long nobody said anything, over the same connection."""
     _, said, story = heard
+    await asyncio.sleep(1.5)
+
+    assert b"hello" == await said()
+    assert ["open"] == story
+
+
+async def test_it_hears_after_a_loop_that_stood_still(
+    heard: tuple[Proxy, Next, list[str]],
+) -> None:
+    """It heard nothing because it did not listen: it asks before it hangs up."""
+    _, said, story = heard
+    await asyncio.sleep(0.1)
+    time.sleep(1.5)  # noqa: ASYNC251 - the fault itself
     await asyncio.sleep(1)
 
     assert b"hello" == await said()
@@ -69,7 +83,7 @@ async def test_it_hears_after_a_line_that_went_dead(heard: tuple[Proxy, Next, li
     """Nobody cut it, and nothing comes any more: it asks, and hangs up."""
     proxy, said, story = heard
     proxy.is_black_hole = True
-    await asyncio.sleep(1)
+    await asyncio.sleep(1.5)
     proxy.is_black_hole = False
     async with asyncio.timeout(10):
         while story.count("open") < 2:  # noqa: ASYNC110 - as a user would see it
