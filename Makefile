@@ -24,7 +24,7 @@ demo: $(STAMP) ## run the main job live: broker, worker, database; ARGS="--postg
 
 test: $(STAMP) ## run every test against real servers, with coverage; ARGS="-k lock"
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
 
 unit: $(STAMP) ## run the unit and contract tests alone, without coverage
 	@$(BIN)/python -m pytest -n $(WORKERS) $(UNIT) $(ARGS)

@@ -18,7 +18,7 @@ from tests.acceptance.kinds import time_faults
 
 pytestmark = pytest.mark.timeout(120)
 
-SENDS = 300
+SENDS = 150
 PAUSE = 0.01
 P99_BOUND = 0.5
 """Seconds; generous, since tests share the machine: benchmarks/sqlite_processes.py measures."""

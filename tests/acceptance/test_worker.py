@@ -129,7 +129,7 @@ RETRIED = {
 @pytest.mark.parametrize(
     ("kind", "retry", "place", "count"),
     [
-        ("stream", "simple", "first", 600),
+        ("stream", "simple", "first", 300),
         ("stream", "smart", "last", 150),
         ("list", "simple", "last", 150),
         ("stream", "scheduled", "first", 30),

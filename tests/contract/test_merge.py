@@ -43,7 +43,7 @@ def test_the_oracle_says_what_a_person_expects(name: str) -> None:
 
 # ── Python ──────────────────────────────────────────────────────────────────────────────────────
 @given(told())
-@settings(max_examples=600)
+@settings(max_examples=250)
 def test_python_says_what_the_rules_say_after_every_report(reports: list[Report]) -> None:
     """`History` holds the oracle's record after every prefix of any order with repetitions."""
     history = History.of(reports[:1])
@@ -54,7 +54,7 @@ def test_python_says_what_the_rules_say_after_every_report(reports: list[Report]
 
 
 @given(told())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_python_does_not_depend_on_the_order(reports: list[Report]) -> None:
     """The same reports in another order, some of them again, make the same record."""
     other = disorder(Random(len(reports)), reports)
@@ -63,7 +63,7 @@ def test_python_does_not_depend_on_the_order(reports: list[Report]) -> None:
 
 
 @given(told())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_success_is_never_undone(reports: list[Report]) -> None:
     """Once the success of a body is shown, only one that ended earlier takes its place."""
     history = History.of(reports[:1])
@@ -85,7 +85,7 @@ SEEDS = st.integers(0, 2**32)
 """Many histories at once are made from a seed: quick, and short to tell when they fail."""
 
 ONE_STORE = settings(
-    max_examples=40,
+    max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # the drawn seed does not shrink
 )

@@ -103,18 +103,18 @@ async def test_a_database_that_is_killed_under_load_loses_nothing(
 async def test_a_database_that_is_away_from_the_start(
     own_postgres: PostgresServer, tmp_path: Path, is_writable: bool
 ) -> None:
-    """R21: 20,000 reports wait in bounded memory and a bounded journal; the rest is counted."""
+    """R21: 8,000 reports wait in bounded memory and a bounded journal; the rest is counted."""
     folder = tmp_path / "journals"
     if not is_writable:
         folder.write_text("a file where the folder should be")
     await asyncio.to_thread(own_postgres.kill)
-    settings = {"journal_dir": str(folder), "max_backlog": 5000}
+    settings = {"journal_dir": str(folder), "max_backlog": 2000}
     tracker = Tracker(own_postgres.url, settings=settings)
     await tracker.startup(wait=False)
     recorder = tracker.recorder()
     await recorder.commit(send_report("first"), at_once=True)
     begun = time.perf_counter()
-    for first in range(0, 10_000, 100):
+    for first in range(0, 4_000, 100):
         numbers = range(first, first + 100)
         await asyncio.gather(*(recorder.commit(send_report(f"sent {n}")) for n in numbers))
         await asyncio.gather(*(recorder.commit(run_report(f"ended {n}")) for n in numbers))
@@ -125,19 +125,21 @@ async def test_a_database_that_is_away_from_the_start(
     names = Counter(one.task_id.partition(" ")[0] for one in await everything(tracker))
     counters = recorder.counters
     await tracker.shutdown()
-    print(f"{took / 20_000 * 1e6:.0f} us for each report while the database was away")
+    print(f"{took / 8_000 * 1e6:.0f} us for each report while the database was away")
 
     assert flushed
-    assert 5000 >= backlog
-    assert 20_001 == counters["reports"]
-    assert 20_001 == names.total() + counters["dropped"]
-    assert (10_000 if is_writable else 5000 - 250) <= names["ended"]
-    assert counters["dropped_ended"] == 10_000 - names["ended"]
+    assert 2000 >= backlog
+    assert 8_001 == counters["reports"]
+    assert 8_001 == names.total() + counters["dropped"]
+    assert (4_000 if is_writable else 2000 - 250) <= names["ended"]
+    assert counters["dropped_ended"] == 4_000 - names["ended"]
 
 
 # ── R28: poison ─────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("is_alone", [True, False])
+@pytest.mark.parametrize(
+    "is_alone", [False, pytest.param(True, marks=[pytest.mark.chaos, pytest.mark.timeout(300)])]
+)
 async def test_no_value_costs_more_than_itself(database_url: str, is_alone: bool) -> None:
     """R28: each poison as argument and as result, alone or among others: all can be read."""
     names = list(POISON)

@@ -201,7 +201,7 @@ def explore(url: str, examples: int) -> None:
 @pytest.mark.timeout(120)
 def test_the_scripts_do_what_the_model_says(redis_url: str) -> None:
     """Some histories of thirty steps each."""
-    explore(redis_url, 40)
+    explore(redis_url, 20)
 
 
 @pytest.mark.chaos
