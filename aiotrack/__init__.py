@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         SlowConsumer,
         StoreError,
         StoreUnavailable,
+        TaskCancelled,
         TrackerNotFound,
         WaitTimeout,
     )
@@ -85,6 +86,7 @@ _HOMES = {
         "SlowConsumer",
         "StoreError",
         "StoreUnavailable",
+        "TaskCancelled",
         "TrackerNotFound",
         "WaitTimeout",
     ),
@@ -152,6 +154,7 @@ __all__ = [
     "Stats",
     "StoreError",
     "StoreUnavailable",
+    "TaskCancelled",
     "TaskLogCollector",
     "TaskStatus",
     "Tracker",

@@ -17,7 +17,7 @@ from aiotrack.progress import patch_of
 from aiotrack.report import History, Origin, Report, Stamp, Witness, guess_module
 
 if TYPE_CHECKING:
-    from aiotrack.core import Lifecycle
+    from aiotrack.lifecycle import Lifecycle
     from aiotrack.tracker import Tracker
 
 

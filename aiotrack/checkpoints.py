@@ -8,10 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from aiotrack.core import Lifecycle
 from aiotrack.current import CURRENT, Run
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import InvalidValue, NoCurrentExecution, StoreUnavailable
+from aiotrack.lifecycle import Lifecycle
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class Checkpoints(Lifecycle):
                 "a checkpoint must come back from JSON as it was: use lists for tuples, texts for "
                 "the keys of a dict"
             )
-        most = self.settings.max_value_bytes
+        most = self.options.max_value_bytes
         if len(text) > most:
             raise InvalidValue(
                 f"a checkpoint of {len(text)} bytes is over max_value_bytes ({most}): store the "
@@ -141,7 +141,7 @@ class Checkpoints(Lifecycle):
 
     async def _within_budget(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the database until it answers, also over a connection that was cut."""
-        budget = self.settings.commit_budget
+        budget = self.options.commit_budget
         trouble = StoreUnavailable(f"the database did not answer within {budget:g} s")
         try:
             async with asyncio.timeout(budget):
@@ -169,7 +169,7 @@ class Checkpoints(Lifecycle):
             raise StoreUnavailable("no event loop can reach the database: start the tracker first")
         done = asyncio.run_coroutine_threadsafe(work, loop)
         try:
-            return done.result(self.settings.commit_budget + FROM_THREAD)
+            return done.result(self.options.commit_budget + FROM_THREAD)
         except TimeoutError as error:
             done.cancel()
             raise StoreUnavailable("the event loop is blocked, or has ended") from error

@@ -1,4 +1,4 @@
-"""A tracker's life: one database, and for each event loop connections, a buffer and a writer."""
+"""What belongs to one event loop: connections, a buffer, a writer, and the features."""
 
 from __future__ import annotations
 
@@ -7,44 +7,28 @@ import contextlib
 import functools
 import hashlib
 import logging
-import os
-import socket
-import threading
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
-from uuid import uuid4
+from typing import TYPE_CHECKING, TypeVar
 
-from aiotrack.clock import Clock
-from aiotrack.encode import Encoder
 from aiotrack.ends import at_loop_end, at_process_end
-from aiotrack.errors import AioTrackError, InvalidSetting
-from aiotrack.feature import Feature
+from aiotrack.feature import Feature, hooks
 from aiotrack.journal import Journal, default_folder
 from aiotrack.keeper import Keeper
 from aiotrack.live import Live
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report
-from aiotrack.settings import DEFAULT_DATABASE, Settings, masked
 
 if TYPE_CHECKING:
-    import re
-    from types import TracebackType
-
-    from redis.asyncio import Redis
-    from sqlalchemy.ext.asyncio import AsyncEngine
     from taskiq import AsyncBroker
 
+    from aiotrack.lifecycle import Lifecycle
     from aiotrack.repository import Repository
     from aiotrack.repository.read import Reader
 
 log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Feature)
-
-START_BUDGET = 5.0
-"""Seconds that a worker's or a sender's start waits for the database, which may need a schema."""
 
 STOP, STOP_WRITING = 4.0, 2.5
 """Seconds for a stop, and those of them in which reports are still written: TaskIQ leaves five for
@@ -58,7 +42,7 @@ class Core:
         from aiotrack.repository import Repository
         from aiotrack.repository.read import Reader
 
-        settings = tracker.settings
+        settings = tracker.options
         self.live = Live(tracker.redis, settings.namespace)
         self.repository: Repository = Repository(
             tracker.database,
@@ -80,8 +64,11 @@ class Core:
             block_ack=settings.on_store_failure == "block_ack",
         )
         self.features = tuple(kind(tracker, self) for kind in tracker.features)
-        hears = [one for one in self.features if type(one).on_commit is not Feature.on_commit]
-        self._hearers = [one.on_commit for one in hears]
+        self.on_begin = hooks(self.features, "on_begin")
+        self.on_return = hooks(self.features, "on_return")
+        self.on_raise = hooks(self.features, "on_raise")
+        self._on_commit = hooks(self.features, "on_commit")
+        self._served: AsyncBroker | None = None
         self.at_loop_end = at_loop_end(functools.partial(tracker.end, self))
         self.at_process_end = at_process_end(self._save)
 
@@ -104,6 +91,16 @@ class Core:
         if for_good:
             self.at_process_end()
 
+    def serve(self, broker: AsyncBroker) -> None:
+        """Begin what a worker does. Harmless when repeated."""
+        if self._served is not broker:
+            self._served = broker
+            for feature in self.features:
+                try:
+                    feature.serve(broker)
+                except Exception:
+                    log.exception("%s does not serve this worker", type(feature).__name__)
+
     def feature(self, kind: type[F]) -> F:
         """Give this loop's feature of a kind.
 
@@ -118,7 +115,7 @@ class Core:
     def _committed(self, reports: Sequence[Report]) -> None:
         """Let everybody know what is durable now; whatever fails here, it stays so."""
         self.live.tell({report.origin.task_id for report in reports})
-        for hear in self._hearers:
+        for hear in self._on_commit:
             try:
                 hear(reports)
             except Exception:
@@ -146,255 +143,3 @@ async def _closed(feature: Feature, *, for_good: bool) -> None:
         await feature.close(for_good=for_good)
     except Exception:
         log.exception("a feature did not close")
-
-
-class Lifecycle:
-    """Start, stop and the parts of each loop; see `Tracker` for the arguments."""
-
-    features: ClassVar[tuple[type[Feature], ...]] = ()
-    """What plugs into the core of each loop."""
-
-    def __init__(
-        self,
-        database: str | AsyncEngine | None = None,
-        *,
-        redis: str | Redis | None = None,
-        settings: Settings | Mapping[str, Any] | None = None,
-    ) -> None:
-        self.settings = settings if isinstance(settings, Settings) else Settings.load(settings)
-        self.database: str | AsyncEngine = _checked(database or self.settings.database_url)
-        self.redis = _checked_redis(redis or self.settings.redis_url)
-        self.clock = Clock()
-        self.worker_id = _new_worker_id()
-        self._redacted: tuple[str | re.Pattern[str], ...] = ()
-        self.redact(())
-        self._cores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Core] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._making = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._last: tuple[asyncio.AbstractEventLoop, Core] | None = None
-        self.brokers: list[AsyncBroker] = []
-        """Those whose middleware reports here."""
-        _EVERY.add(self)
-
-    def __repr__(self) -> str:
-        url = self.database
-        told = masked(url) if isinstance(url, str) else url.url.render_as_string()
-        return f"{type(self).__name__}({told!r})"
-
-    async def __aenter__(self) -> Self:
-        await self.startup()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.shutdown()
-
-    def attach(self, broker: AsyncBroker) -> None:
-        """Meet a broker; its middleware does this. Harmless when repeated."""
-        if all(known is not broker for known in self.brokers):
-            self.brokers.append(broker)
-            for kind in self.features:
-                try:
-                    kind.attach(self, broker)
-                except Exception:
-                    log.exception("%s cannot serve this broker", kind.__name__)
-
-    async def startup(self, *, wait: bool = True) -> None:
-        """Connect, and make the schema in an empty database.
-
-        Args:
-            wait: Raise when the database cannot be used; otherwise log it and try again later.
-
-        Raises:
-            StoreUnavailable: The database cannot be reached.
-            SchemaOutdated: It holds an older schema: see `upgrade`.
-        """
-        core = self._core()
-        try:
-            async with asyncio.timeout(None if wait else START_BUDGET):
-                await core.repository.connect()
-        except TimeoutError:
-            log.error("executions are not being recorded for now: the database does not answer")
-        except AioTrackError as error:
-            if wait:
-                await self._stop(core)
-                raise
-            log.error("executions are not being recorded for now: %s", error)
-        core.recorder.start()
-
-    @property
-    def is_started(self) -> bool:
-        """Whether an event loop of this process uses it."""
-        return any(not loop.is_closed() for loop in self._cores)
-
-    async def shutdown(self) -> None:
-        """Write what is left, and close this loop's connections. Harmless when repeated."""
-        core = self._cores.get(asyncio.get_running_loop())
-        if core is None:
-            return
-        if core.recorder.is_busy:  # runs that outlive the shutdown still need it
-            await core.stop(for_good=False)
-        else:
-            await self._stop(core)
-
-    async def _stop(self, core: Core) -> None:
-        await self.end(core)
-        await anext(core.at_loop_end, None)
-
-    async def end(self, core: Core) -> None:
-        """Forget a core of the running loop, and stop it."""
-        self._cores.pop(asyncio.get_running_loop(), None)
-        self._last = None
-        await core.stop(for_good=True)
-
-    def report_from_anywhere(self, report: Report) -> None:
-        """Take a report from sync code, in the loop's thread or another one."""
-        loop = self.living_loop()
-        if loop is None:
-            log.error("%s is not recorded: start the tracker first", report.origin.task_name)
-            return
-        try:
-            is_inside = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            is_inside = False
-        if is_inside:
-            self.recorder().add(report)
-        else:
-            with contextlib.suppress(RuntimeError):  # it was closed just now
-                loop.call_soon_threadsafe(lambda: self.recorder().add(report))
-
-    def living_loop(self) -> asyncio.AbstractEventLoop | None:
-        """Give the loop that was used last, or another one if it has gone."""
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            with self._making:
-                living = [one for one in self._cores if not one.is_closed()]
-            loop = self._loop = living[0] if living else None
-        return loop
-
-    async def upgrade(self) -> str:
-        """Bring the schema to this release's version, and give that version.
-
-        Raises:
-            StoreUnavailable: The database cannot be reached.
-        """
-        return await self._core().repository.upgrade()
-
-    async def flush(self, timeout: float | None = None) -> bool:
-        """Commit all that was reported in this loop so far.
-
-        Args:
-            timeout: Seconds; None waits for as long as it takes.
-
-        Returns:
-            False when the time was over first.
-        """
-        return await self._core().recorder.flush(timeout)
-
-    def feature(self, kind: type[F]) -> F:
-        """Give the running loop's feature of a kind.
-
-        Raises:
-            LookupError: The tracker has none.
-        """
-        return self._core().feature(kind)
-
-    def recorder(self) -> Recorder:
-        """Give the recorder of the running loop."""
-        return self._core().recorder
-
-    def core(self) -> Core:
-        """Give what belongs to the running loop."""
-        return self._core()
-
-    def _core(self) -> Core:
-        return self._core_of(asyncio.get_running_loop())
-
-    def _core_of(self, loop: asyncio.AbstractEventLoop) -> Core:
-        last = self._last
-        if last is not None and last[0] is loop:
-            return last[1]
-        core = self._cores.get(loop)
-        if core is None:
-            with self._making:  # loops of other threads may begin at the same time
-                core = self._cores[loop] = Core(self)
-                gone = [self._cores.pop(one) for one in list(self._cores) if one.is_closed()]
-            self._loop = loop
-            for other in gone:
-                other.hand_over(core.recorder)
-        self._last = (loop, core)
-        return core
-
-    def after_fork(self) -> None:
-        """Let a child make its own connections, and a name of its own.
-
-        What is the parent's stays as it is: sockets and pollers are shared, and whatever closes
-        them here would close them there. Only files are let go: a lock on them is shared, too.
-        """
-        inherited = list(self._cores.values())
-        _INHERITED.extend(inherited)
-        for core in inherited:
-            core.keeper.after_fork()
-        self._cores = weakref.WeakKeyDictionary()
-        self._making = threading.Lock()
-        self._loop = self._last = None
-        self.worker_id = _new_worker_id()
-
-    def redact(self, names: Iterable[str | re.Pattern[str]]) -> None:
-        """Never store values under *names* (or patterns), besides the usual secrets."""
-        self._redacted = (*self._redacted, *names)
-        self.encoder = Encoder(max_value_bytes=self.settings.max_value_bytes, redact=self._redacted)
-
-
-_EVERY: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
-
-
-def started() -> list[Lifecycle]:
-    """Give the trackers that this process uses."""
-    return [tracker for tracker in _EVERY if tracker.is_started]
-
-
-_INHERITED: list[Core] = []
-"""What a parent of this process had: never used, never closed."""
-
-
-def _new_worker_id() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-
-
-def _after_fork() -> None:
-    for tracker in _EVERY:
-        tracker.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _checked(database: str | AsyncEngine | None) -> str | AsyncEngine:
-    """Refuse at once what no database can be made of."""
-    if database is None:
-        log.warning("no database is set: using %s", Path("aiotrack.db").absolute())
-        return DEFAULT_DATABASE
-    if isinstance(database, str) and "://" not in database:
-        raise InvalidSetting(
-            "database",
-            f"{masked(database)!r} is not a URL: "
-            "write postgresql+asyncpg://user:password@host/name "
-            "or sqlite+aiosqlite:///file.db",
-        )
-    return database
-
-
-def _checked_redis(redis: str | Redis | None) -> str | Redis | None:
-    """Refuse at once what is no address of Redis; its package is loaded on use."""
-    if isinstance(redis, str) and not redis.startswith(("redis://", "rediss://", "unix://")):
-        fault = f"{masked(redis)!r} is not a URL: write redis://user:password@host:6379/0"
-        raise InvalidSetting("redis", fault)
-    return redis

@@ -17,10 +17,19 @@ if TYPE_CHECKING:
     import asyncio
     from types import FrameType
 
+    from aiotrack.core import Core
     from aiotrack.logs.scroll import Scroll
     from aiotrack.progress import Progress
     from aiotrack.report import Micros, Origin, Report
     from aiotrack.tracker import Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Somebody's wish to end an execution."""
+
+    reason: str | None = None
+    by: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -35,12 +44,29 @@ class Run:
     requeues: int
     worker: str
     started_at: Micros
+    name: str = ""
+    """The task's, as its broker knows it."""
+    core: Core | None = None
+    """What belongs to its loop."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """The message's: what is set here before the body's exception leaves it, TaskIQ's retry
+    middlewares read."""
     begun: float = field(default_factory=time.perf_counter)
     token: Token[Run | None] | None = None
     watch: tuple[asyncio.Task[Any], Callable[[asyncio.Task[Any]], None]] | None = None
     exception: BaseException | None = None
     frame: FrameType | None = None
     """TaskIQ's, in which it failed."""
+    is_entered: bool = False
+    """Whether its body was called: what it calls itself are plain functions."""
+    body: asyncio.Task[Any] | None = None
+    """What awaits its async body, as long as it does: only then may it be cancelled."""
+    cancel: Cancel | None = None
+    """Who wants it to end."""
+    is_interrupted: bool = False
+    """Whether its body was cancelled by that wish."""
+    error_class: str | None = None
+    """Of its failure, where a feature knows it better than the error alone tells."""
     resent: bool = False
     """A message with this task_id was sent while it ran: a retry, whatever the result says."""
     is_set_aside: bool = False
@@ -60,9 +86,26 @@ class Run:
         """Report that it runs."""
         return self.tracker.report_of(self, Witness.STARTED, TaskStatus.STARTED)
 
+    def interrupt(self, cancel: Cancel) -> bool:
+        """Keep it from running, or cancel its body; in its loop, from another task.
+
+        Returns:
+            Whether its body gets a `CancelledError` now.
+        """
+        self.cancel = self.cancel or cancel
+        if self.body is None or self.is_interrupted:
+            return False
+        self.is_interrupted = self.body.cancel()
+        return self.is_interrupted
+
     def elapsed(self) -> float:
         """Give the seconds since it began."""
         return time.perf_counter() - self.begun
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked to end it: what `raise_if_cancelled` looks at."""
+        return self.cancel is not None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:

@@ -11,6 +11,7 @@
     ├── InvalidValue (ValueError)            an argument outside its range, a time without an offset
     ├── InvalidSetting (ValueError)          a setting or URL that cannot be used
     ├── MissingExtra (ImportError)           an optional package is not installed
+    ├── TaskCancelled                        the result of an execution that somebody cancelled
     ├── WaitTimeout (TimeoutError)           an execution did not end in time
     ├── SlowConsumer                         who follows many executions does not read
     ├── LockError
@@ -82,6 +83,19 @@ class NoCurrentExecution(AioTrackError, LookupError):
             f"{wanted} outside a running execution: call it from a task of a tracked broker, "
             "or inside 'async with tracker.track(...)'"
         )
+
+
+class TaskCancelled(AioTrackError):
+    """What stands in the result of an execution that was cancelled: it has no other one."""
+
+    code = "task-cancelled"
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(task_id)  # result backends make it again from these arguments
+
+    def __str__(self) -> str:
+        return f"the execution {self.task_id} was cancelled"
 
 
 class InvalidQuery(AioTrackError, ValueError):

@@ -5,13 +5,15 @@ The core never names one; `aiotrack.tracker` lists the standard ones, a line eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
 
-    from aiotrack.core import Core, Lifecycle
+    from aiotrack.core import Core
+    from aiotrack.current import Run
+    from aiotrack.lifecycle import Lifecycle
     from aiotrack.report import Report
 
 
@@ -31,6 +33,21 @@ class Feature:
     def attach(cls, tracker: Lifecycle, broker: AsyncBroker) -> None:
         """Meet a broker as soon as the middleware does, long before any loop runs."""
 
+    def serve(self, broker: AsyncBroker) -> None:
+        """Begin what a worker does, in its loop, before its first run: never wait."""
+
+    def on_begin(self, run: Run) -> None:
+        """Meet a run before its body. With ``run.cancel`` set, the body does not run."""
+
+    def on_return(self, run: Run, value: Any) -> None:
+        """Look at what a body gave, in the body's thread; what is raised here makes it fail."""
+
+    def on_raise(self, run: Run, error: BaseException) -> None:
+        """Look at what a body raised, in the body's thread, before retry middlewares do.
+
+        ``run.error_class`` and ``run.labels`` may be set.
+        """
+
     def on_commit(self, reports: Sequence[Report]) -> None:
         """Hear of reports that are durable now, in the loop, between two groups: never wait."""
 
@@ -40,3 +57,12 @@ class Feature:
         Args:
             for_good: Otherwise runs are in flight, and may need it again.
         """
+
+
+def hooks(features: Iterable[Feature], name: str) -> tuple[Callable[..., Any], ...]:
+    """Give a hook of all features that have one: those that do nothing cost nothing."""
+    return tuple(
+        getattr(one, name)
+        for one in features
+        if getattr(type(one), name) is not getattr(Feature, name)
+    )

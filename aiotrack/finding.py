@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from aiotrack.core import Lifecycle, started
 from aiotrack.current import CURRENT
 from aiotrack.errors import TrackerNotFound
+from aiotrack.lifecycle import Lifecycle, started
 
 
 def the_tracker(given: Lifecycle | None = None) -> Lifecycle:

@@ -55,10 +55,9 @@ def fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:
     queue = word(labels.get("queue")) or word(labels.get("queue_name"))
     if queue is not None:
         origin.queue = encoder.text(queue)
-    if "priority" in labels:
-        origin.priority = number(labels["priority"], default=None)
-    if CONFIG in labels:
-        origin.config_id = number(labels[CONFIG], default=None, most=MOST_ID)
+    origin.priority = number(labels.get("priority"), default=None)
+    origin.config_id = number(labels.get(CONFIG), default=None, most=MOST_ID)
+    origin.time_limit = seconds(labels.get("timeout"))
     if METADATA in labels:
         origin.metadata = encoder.encode_kwargs(read_metadata(labels)).text
 
@@ -117,6 +116,17 @@ def moment(value: Any, now: int) -> int:
     """Read the label that tells when a message was made; 0 when it cannot be true."""
     found: int = number(value, most=LAST_MOMENT)
     return found if 0 < found <= now + DAY else 0
+
+
+def seconds(value: Any) -> float | None:
+    """Read a label as a time span; None when it is none."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        found = float(str(value))
+    except ValueError:
+        return None
+    return found if 0 <= found < LAST_MOMENT / 1e6 else None  # nan is in no range
 
 
 def number(value: Any, default: Any = 0, *, most: int = MOST) -> Any:

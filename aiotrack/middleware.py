@@ -6,15 +6,18 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from taskiq import NoResultError, TaskiqMiddleware
 
 from aiotrack import acks, collector
+from aiotrack.body import Revoked, wrap
 from aiotrack.by_hand import describe, leave
 from aiotrack.current import CURRENT, INHERITED, Inherited, Run
 from aiotrack.encode import Encoder, encode_task_id, format_traceback
+from aiotrack.errors import TaskCancelled
+from aiotrack.guard import complain, guarded
 from aiotrack.labels import (
     CREATED_AT,
     METADATA,
@@ -48,37 +51,6 @@ log = logging.getLogger(__name__)
 
 MAX_NAMES = 10_000
 """Task names that are remembered; a client may send any."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def guarded(
-    hook: Callable[P, Coroutine[Any, Any, T]],
-) -> Callable[P, Coroutine[Any, Any, T | None]]:
-    """Log whatever a hook raises, once for each kind of fault, and let the task go on."""
-
-    @functools.wraps(hook)
-    async def safe(*args: P.args, **kwargs: P.kwargs) -> T | None:
-        try:
-            return await hook(*args, **kwargs)
-        except Exception as error:
-            _complain(hook.__name__, error)
-            return None
-
-    return safe
-
-
-_ENCODER = Encoder()
-_complained: set[tuple[str, type[BaseException]]] = set()
-
-
-def _complain(where: str, error: BaseException) -> None:
-    kind = (where, type(error))
-    if kind not in _complained:
-        _complained.add(kind)
-        told = format_traceback(error, _ENCODER)  # without a stranger's secrets
-        log.error("aiotrack's %s failed; the task goes on\n%s", where, told)
 
 
 class TrackerMiddleware(TaskiqMiddleware):
@@ -129,6 +101,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         await self.tracker.startup(wait=False)
         if self.broker.is_worker_process:
             acks.warn(self.broker)
+            self.tracker.core().serve(self.broker)
             collector.settle()
 
     @guarded
@@ -146,7 +119,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             if is_tracked(message.labels):
                 self._stamp(message, run)
         except Exception as error:
-            _complain("pre_send", error)
+            complain("pre_send", error)
         return message
 
     async def post_send(self, message: TaskiqMessage) -> None:
@@ -159,12 +132,12 @@ class TrackerMiddleware(TaskiqMiddleware):
             report = Report(origin, Witness.SENT, TaskStatus.PENDING)
             inherited = INHERITED.get()
             durability = inherited.durability if inherited is not None else None
-            if (durability or self.tracker.settings.durability) == "async":
+            if (durability or self.tracker.options.durability) == "async":
                 self.tracker.recorder().add(report)
             else:
                 await self.tracker.recorder().commit(report, at_once=CURRENT.get() is None)
         except Exception as error:
-            _complain("post_send", error)
+            complain("post_send", error)
 
     async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Report STARTED without waiting, and make the run known to its own code."""
@@ -172,7 +145,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             if is_tracked(message.labels):
                 self._begin(message)
         except Exception as error:
-            _complain("pre_execute", error)
+            complain("pre_execute", error)
         return message
 
     def on_error(
@@ -188,7 +161,7 @@ class TrackerMiddleware(TaskiqMiddleware):
                 run.exception = exception
                 run.frame = collector.frame_of_run(1)
         except Exception as error:
-            _complain("on_error", error)
+            complain("on_error", error)
 
     async def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Report the outcome, and wait for its commit: the message is acknowledged after it."""
@@ -202,7 +175,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             finally:
                 recorder.end(run)
         except Exception as error:
-            _complain("post_execute", error)
+            complain("post_execute", error)
         finally:
             if run.frame is not None and not run.is_nested:
                 collector.cut_cycle(run.frame, asyncio.current_task())
@@ -252,7 +225,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             try:
                 module = str(self._module(task_name))
             except Exception as error:
-                _complain("module function", error)
+                complain("module function", error)
         return self._encoder.name(module or guess_module(task_name))
 
     def _created_at(self, labels: Mapping[str, Any]) -> int:
@@ -306,7 +279,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             created_at = now
             if self.tracker.clock.known:
                 labels[CREATED_AT] = str(now)  # so that a retry of this message keeps it
-        recorder = self.tracker.recorder()
+        core = self.tracker.core()
         run = Run(
             tracker=self.tracker,
             origin=self._origin(message, created_at),
@@ -316,11 +289,18 @@ class TrackerMiddleware(TaskiqMiddleware):
             requeues=number(labels.get(REQUEUES)),
             worker=self.tracker.worker_id,
             started_at=max(now, created_at),
+            name=message.task_name,
+            core=core,
+            labels=labels,
         )
         labels[RUN] = run.run_id  # goes with the result: `Tracker.sync` finds the run by it
         run.token = CURRENT.set(run)
-        recorder.begin(run)
+        core.recorder.begin(run)
+        core.serve(self.broker)
         follow(self.broker)
+        wrap(self.broker, message.task_name)
+        for meet in core.on_begin:
+            meet(run)
         task = asyncio.current_task()
         if task is not None:
             run.watch = (task, functools.partial(self._after, run, message))
@@ -340,17 +320,24 @@ class TrackerMiddleware(TaskiqMiddleware):
         if retried and not isinstance(error, NoResultError):
             report = self.tracker.report_of(run, Witness.HANDED_BACK, TaskStatus.RETRY, duration)
         elif isinstance(error, NoResultError):
-            return self._without_result(run, message, duration)
+            return self._without_result(run, message, result, duration)
         else:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
         describe(report, error, self._encoder)
-        report.error_class = class_of(error, message.labels)
+        report.error_class = run.error_class or class_of(error, message.labels)
         if report.error_class == "timeout":
             report.error = f"exceeded its time limit of {message.labels['timeout']} s"
         return report
 
-    def _without_result(self, run: Run, message: TaskiqMessage, duration: float) -> Report:
-        """Tell a requeue, and a copy set aside, from a task that wants no result kept."""
+    def _without_result(
+        self, run: Run, message: TaskiqMessage, result: TaskiqResult[Any], duration: float
+    ) -> Report:
+        """Tell a cancel, a requeue and a copy set aside from a task that wants no result kept."""
+        if isinstance(result.error, Revoked):
+            report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)
+            result.error = TaskCancelled(run.origin.task_id)  # no retry can be made of it any more
+            report.error = str(result.error)
+            return report
         if run.is_set_aside:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)
             report.error = "another delivery of it is running"
@@ -373,7 +360,7 @@ class TrackerMiddleware(TaskiqMiddleware):
                 report.error = "the run ended without an outcome: a hook of TaskIQ was not called"
             else:
                 describe(report, error, self._encoder)
-                report.error_class = class_of(error, message.labels)
+                report.error_class = run.error_class or class_of(error, message.labels)
             recorder = self.tracker.recorder()
             recorder.add(report)
             recorder.end(run)
@@ -382,4 +369,4 @@ class TrackerMiddleware(TaskiqMiddleware):
                 name = run.origin.task_id
                 log.error("task %s ended outside its body, not acknowledged\n%s", name, told)
         except Exception as error:
-            _complain("end of a run", error)
+            complain("end of a run", error)

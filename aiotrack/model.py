@@ -68,7 +68,8 @@ class Execution:
 
     Times are aware and UTC, on the database's clock. ``duration`` and ``wait`` are seconds.
     ``attempt`` counts from 1; in RETRY it is the attempt that is waited for, and ``error`` is the
-    last attempt's. ``presumed`` says that the verdict is a sweep's and yields to the worker's word.
+    last attempt's. ``time_limit`` is what a run may take, in seconds. ``presumed`` says that the
+    verdict is a sweep's and yields to the worker's word.
     """
 
     id: int
@@ -103,6 +104,7 @@ class Execution:
     cancel_reason: str | None = None
     cancelled_by: str | None = None
     trace_id: str | None = None
+    time_limit: float | None = None
 
     @property
     def wait(self) -> float | None:

@@ -76,6 +76,8 @@ class Recorder:
         self._calm = min(GROUP, max_backlog)
         self._buffer: dict[Key, Report] = {}
         self._writing: dict[Key, Report] = {}
+        self.running: dict[Beginning, None] = {}
+        """The runs in flight, in the order in which they began."""
         self._young: dict[Beginning, None] = {}
         self._older: dict[Beginning, None] = {}
         self._held = Waiting(self._loop)
@@ -114,11 +116,12 @@ class Recorder:
     def begin(self, run: Beginning) -> None:
         """Take a run that begins; its start is reported if it lasts."""
         self._pace.begin()
-        self._young[run] = None
+        self.running[run] = self._young[run] = None
         self._linger()
 
     def end(self, run: Beginning) -> None:
         """Let a run go that is over."""
+        self.running.pop(run, None)
         if run in self._young:
             del self._young[run]
         else:

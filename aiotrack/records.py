@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from aiotrack import by_hand, results
 from aiotrack.clock import to_micros
-from aiotrack.core import Core, Lifecycle
+from aiotrack.core import Core
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound
+from aiotrack.lifecycle import Lifecycle
 from aiotrack.model import Attempt, Count, Execution, Page, Stats, TaskStatus
 
 if TYPE_CHECKING:
@@ -250,5 +251,5 @@ class Records(Lifecycle):
         core = self._core()
         core.recorder.tell_starts()
         if core.recorder.backlog:
-            await core.recorder.flush(self.settings.commit_budget)
+            await core.recorder.flush(self.options.commit_budget)
         return core

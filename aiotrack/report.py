@@ -74,6 +74,7 @@ class Origin:
     config_id: int | None = None
     rerun_of: str | None = None
     trace_id: str | None = None
+    time_limit: float | None = None
     args: str = "[]"
     kwargs: str = "{}"
     exact: bool = True
@@ -94,6 +95,7 @@ SINGLE_FACTS = (
     "config_id",
     "rerun_of",
     "trace_id",
+    "time_limit",
 )
 """Birth facts that are merged one by one; arguments go together, as the fact ``args``."""
 

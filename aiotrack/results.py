@@ -19,8 +19,8 @@ from aiotrack.report import History, Origin, Report, Witness
 if TYPE_CHECKING:
     from taskiq import AsyncBroker, TaskiqResult
 
-    from aiotrack.core import Lifecycle
     from aiotrack.encode import Encoder
+    from aiotrack.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
 

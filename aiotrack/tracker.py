@@ -93,6 +93,8 @@ class Tracker(Following, Checkpoints):
             finished,
             duration,
         )
+        if run.cancel is not None and witness is Witness.ENDED:
+            report.cancel_reason, report.cancelled_by = run.cancel.reason, run.cancel.by
         if run.progress is not None:
             report.patch = run.progress.take(self._stamp(run), self.encoder)
         return report

@@ -51,11 +51,12 @@ COLUMNS = {
     "config_id": "The label `aiotrack_config_id`.",
     "parent_task_id": "Task_id of the work that it belongs to.",
     "rerun_of": "The label `aiotrack_rerun_of`.",
-    "presumed": "The verdict is not the worker's own. Nothing writes such verdicts yet.",
+    "presumed": "The verdict is a sweep's, and yields to the worker's own word.",
+    "time_limit": "Seconds that a run may take, by the label `timeout`.",
     "runs": "How many runs there were.",
     "duplicates": "How many runs did what another run of the same message did, too.",
-    "cancel_reason": "Nothing fills it yet.",
-    "cancelled_by": "Nothing fills it yet.",
+    "cancel_reason": "Why somebody cancelled it.",
+    "cancelled_by": "Who did.",
     "trace_id": "Nothing fills it yet.",
     "run_id": "The run that is shown or meant; empty before the first.",
     "witness": "How much the reporter saw: 0 sent, 1 started, 2 handed back, 3 presumed, "
@@ -88,7 +89,28 @@ COLUMNS = {
     "waits": "The same for waits.",
     "marked_at": "When a change of the period was last announced.",
     "cleaned": "Rows of it were deleted: counted live, never computed again.",
-    "set_aside": "The run did not do the task's work. Nothing sets it yet.",
+    "set_aside": "The run did not do the task's work: another delivery did.",
+    "scope": "`global`, or `user`.",
+    "owner": "The user; empty for `global`.",
+    "key": "The setting.",
+    "value": "What it is set to.",
+    "set_at": "When it was set.",
+    "host": "The host's name.",
+    "pid": "The process on that host.",
+    "beat_at": "When it was last heard of.",
+    "beat_seconds": "Seconds between two beats; after three without one it is lost.",
+    "stopped_at": "When it said farewell.",
+    "closed_at": "When what it left unfinished was closed.",
+    "queues": "What it listens to.",
+    "tasks": "Names of the tasks it knows, and whether their bodies can be interrupted.",
+    "concurrency": "How many tasks it runs at once, where that is known.",
+    "versions": "Of Python and of the packages that matter.",
+    "running": "The run_ids that it works on.",
+    "memory": "Bytes of memory that it uses.",
+    "cpu": "Share of a processor that it used lately.",
+    "asked_at": "When somebody asked to cancel it.",
+    "asked_by": "Who did.",
+    "reason": "Why.",
 }
 TABLES = {
     "aiotrack_executions": """One row for each execution. The columns from `run_id` to `stamps`
@@ -102,6 +124,9 @@ see [plain rows](../decisions/003-plain-rows.md). `tracker.attempts` reads both.
     "aiotrack_rollups": """What ended, by the hour and the day of creation: see
 [how counts come about](../explanation/statistics.md). It can be deleted: the next sweep makes it
 again from the executions that are still there.""",
+    "aiotrack_settings": """Settings that were made while the product runs.""",
+    "aiotrack_workers": """One row for each start of a process that runs tasks.""",
+    "aiotrack_cancels": """Wishes to end executions, for workers to find.""",
     "aiotrack_rollups_dirty": """Periods whose rollups are not to be believed for now.""",
 }
 SETTINGS_TEXT = f"""# Settings

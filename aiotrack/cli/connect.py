@@ -63,7 +63,7 @@ async def version(url: str) -> tuple[str | None, str]:
         StoreUnavailable: There is no such database, or it does not answer.
     """
     tracker = Tracker(url)  # refuses what is no URL
-    repository = Repository(url, clock=Clock(), pgbouncer=tracker.settings.pgbouncer)
+    repository = Repository(url, clock=Clock(), pgbouncer=tracker.options.pgbouncer)
     try:
         where = shown_url(repository.engine.url)
         if repository.dialect == "sqlite":

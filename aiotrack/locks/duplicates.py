@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
-from aiotrack.core import Lifecycle
 from aiotrack.current import CURRENT, Run
 from aiotrack.errors import InvalidValue, LockNotAcquired, LockUnavailable
+from aiotrack.lifecycle import Lifecycle
 from aiotrack.locks.names import checked_ttl, lock_name
 from aiotrack.locks.verbs import find_holders
 

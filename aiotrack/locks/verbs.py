@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aiotrack.core import Lifecycle
 from aiotrack.ends import at_loop_end
 from aiotrack.errors import InvalidSetting, LockNotAcquired, TrackerNotFound
 from aiotrack.feature import Feature
 from aiotrack.finding import the_tracker
+from aiotrack.lifecycle import Lifecycle
 from aiotrack.locks.names import checked_ttl, lock_name
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Locks(Feature):
         if self._holders is None:
             if self.tracker.redis is None:
                 raise _without_redis()
-            settings = self.tracker.settings
+            settings = self.tracker.options
             self._holders = _holders(self.tracker.redis, settings.namespace, self.tracker.worker_id)
         return self._holders
 

@@ -19,7 +19,7 @@ from aiotrack.logs.scroll import Scroll
 from aiotrack.settings import level_of
 
 if TYPE_CHECKING:
-    from aiotrack.core import Lifecycle
+    from aiotrack.lifecycle import Lifecycle
     from aiotrack.logs.writer import Logs
     from aiotrack.tracker import Tracker
 

@@ -13,7 +13,7 @@ from aiotrack.logs.lines import FRAMEWORK, line_of
 from aiotrack.logs.listener import writers
 
 if TYPE_CHECKING:
-    from aiotrack.core import Lifecycle
+    from aiotrack.lifecycle import Lifecycle
     from aiotrack.logs.collector import Collecting
     from aiotrack.logs.scroll import Scroll
     from aiotrack.logs.writer import Logs

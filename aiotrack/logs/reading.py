@@ -46,7 +46,7 @@ async def page(
     except ValueError as error:
         raise InvalidQuery(f"level: {error}") from None
     key = encode_task_id(task_id)
-    await writer.flush(writer.tracker.settings.commit_budget)
+    await writer.flush(writer.tracker.options.commit_budget)
     found = await writer.store.page(key, attempt=attempt, level=lowest, limit=limit, after=after)
     if found is None:
         raise ExecutionNotFound(task_id if isinstance(task_id, str) else key)
@@ -63,7 +63,7 @@ async def follow(writer: Logs, task_id: str | int) -> AsyncGenerator[LogLine, No
     while True:
         execution = await writer.core.reader.get(task_id)  # before the lines: they come before it
         if not seen or execution.is_completed:  # not at each look: its writes would wake us
-            await writer.flush(writer.tracker.settings.commit_budget)
+            await writer.flush(writer.tracker.options.commit_budget)
         is_new = False
         async for line in _unseen(writer, key, seen):
             is_new = True

@@ -24,8 +24,9 @@ from aiotrack.report import Witness
 from aiotrack.settings import level_of
 
 if TYPE_CHECKING:
-    from aiotrack.core import Core, Lifecycle
+    from aiotrack.core import Core
     from aiotrack.current import Run
+    from aiotrack.lifecycle import Lifecycle
     from aiotrack.report import Report
     from aiotrack.repository.logs import LogStore
 
@@ -68,7 +69,7 @@ class Logs(Feature):
 
     def __init__(self, tracker: Lifecycle, core: Core) -> None:
         super().__init__(tracker, core)
-        settings = tracker.settings
+        settings = tracker.options
         self.is_on = settings.logs != "off"
         self._holds = settings.logs == "on_failure_only"
         self.level = level_of(settings.log_level)

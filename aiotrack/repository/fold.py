@@ -55,6 +55,7 @@ def plain_row(report: Report) -> Row:
         "config_id": origin.config_id,
         "rerun_of": origin.rerun_of,
         "trace_id": origin.trace_id,
+        "time_limit": origin.time_limit,
         "args": origin.args,
         "kwargs": origin.kwargs,
         "exact": origin.exact,

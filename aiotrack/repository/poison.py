@@ -27,6 +27,7 @@ def without_values(report: Report, reason: str) -> Report:
         trace_id=None,
         priority=None,
         config_id=None,
+        time_limit=None,
     )
     return replace(
         report,

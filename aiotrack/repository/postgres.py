@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
-from aiotrack.errors import ExecutionNotFound, StoreUnavailable
+from aiotrack.errors import StoreUnavailable
 from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
@@ -101,28 +101,30 @@ class PostgresWriter:
                         raise
                     await asyncio.sleep(random.uniform(0.005, 0.015))
 
-    async def modify(self, task_id: str, change: Callable[[History], Iterable[Report]]) -> None:
-        """Lock the row of *task_id* and add the reports that *change* makes from its history.
+    async def revise(
+        self, task_ids: Iterable[str], change: Callable[[History], Iterable[Report]]
+    ) -> list[str]:
+        """Lock rows and add the reports that *change* makes from each history.
 
-        Raises:
-            ExecutionNotFound: There is no such row.
+        Returns:
+            The task_ids of those there are.
         """
+        ids = sorted(task_ids)
+        known: list[str] = []
 
         async def work(connection: Any) -> None:
-            found = await connection.fetch(sql.POSTGRES_LOCK, [task_id], timeout=COMMAND_TIMEOUT)
-            if not found:
-                raise ExecutionNotFound(task_id)
-            attempts = await connection.fetch(
-                sql.POSTGRES_ATTEMPTS, [task_id], timeout=COMMAND_TIMEOUT
+            rows, attempts = await _locked(connection, ids)
+            known[:] = [row["task_id"] for row in rows]
+            await self._store(
+                connection,
+                rows,
+                attempts,
+                lambda row, items: fold(row, items, change(history_of(row, items))),
             )
-            history = history_of(found[0], attempts)
-            folded = fold(found[0], attempts, change(history))
-            if folded is not None:
-                self._marks.demand([(found[0], folded[0])])
-                await _store(connection, [folded])
 
         async with self._connection() as connection:
             await self._transact(connection, work)
+        return known
 
     async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
         """Run one statement in a transaction of its own, and give its rows."""
@@ -252,29 +254,45 @@ class PostgresWriter:
                 render_rows(holders, sql.EXECUTION_COLUMNS),
                 timeout=COMMAND_TIMEOUT,
             )
-            rows = await connection.fetch(sql.POSTGRES_LOCK, ids, timeout=COMMAND_TIMEOUT)
-            attempts: dict[str, list[Any]] = {task_id: [] for task_id in ids}
-            for item in await connection.fetch(sql.POSTGRES_ATTEMPTS, ids, timeout=COMMAND_TIMEOUT):
-                attempts[item["task_id"]].append(item)
-            folded = [
-                (row, result)
-                for row in rows
-                if (result := fold(row, attempts[row["task_id"]], slow[row["task_id"]]))
-            ]
-            self._marks.demand((before, after) for before, (after, _) in folded)
-            await _store(connection, [result for _, result in folded])
+            rows, attempts = await _locked(connection, ids)
+            await self._store(
+                connection,
+                rows,
+                attempts,
+                lambda row, items: fold(row, items, slow[row["task_id"]]),
+            )
 
         await self._transact(connection, work)
 
-
-async def _store(connection: Any, folded: Sequence[tuple[Row, list[Row]]]) -> None:
-    if folded:
-        text = render_rows([row for row, _ in folded], sql.EXECUTION_COLUMNS)
+    async def _store(
+        self,
+        connection: Any,
+        rows: Sequence[Any],
+        attempts: Mapping[str, list[Any]],
+        folding: Callable[[Any, list[Any]], tuple[Row, list[Row]] | None],
+    ) -> None:
+        """Write what *folding* makes of each locked row and its attempts."""
+        folded = [(row, it) for row in rows if (it := folding(row, attempts[row["task_id"]]))]
+        if not folded:
+            return
+        self._marks.demand((before, after) for before, (after, _) in folded)
+        text = render_rows([after for _, (after, _) in folded], sql.EXECUTION_COLUMNS)
         await connection.execute(sql.POSTGRES_UPDATE, text, timeout=COMMAND_TIMEOUT)
-    attempts = [item for _, items in folded for item in items]
-    if attempts:
-        text = render_rows(attempts, sql.ATTEMPT_COLUMNS)
-        await connection.execute(sql.POSTGRES_ATTEMPT, text, timeout=COMMAND_TIMEOUT)
+        items = [item for _, (_, items) in folded for item in items]
+        if items:
+            text = render_rows(items, sql.ATTEMPT_COLUMNS)
+            await connection.execute(sql.POSTGRES_ATTEMPT, text, timeout=COMMAND_TIMEOUT)
+
+
+async def _locked(
+    connection: Any, ids: Sequence[str]
+) -> tuple[Sequence[Any], Mapping[str, list[Any]]]:
+    """Lock the rows there are, in one order, and read them with the attempts of each."""
+    rows = await connection.fetch(sql.POSTGRES_LOCK, ids, timeout=COMMAND_TIMEOUT)
+    attempts: dict[str, list[Any]] = {task_id: [] for task_id in ids}
+    for item in await connection.fetch(sql.POSTGRES_ATTEMPTS, ids, timeout=COMMAND_TIMEOUT):
+        attempts[item["task_id"]].append(item)
+    return rows, attempts
 
 
 _OPTIONAL_ORIGIN = (
@@ -314,6 +332,8 @@ def render(report: Report) -> str:
             text += f',"{name}":{quote(value)}'
     if origin.priority is not None:
         text += f',"priority":{origin.priority}'
+    if origin.time_limit is not None:
+        text += f',"time_limit":{origin.time_limit!r}'
     if origin.config_id is not None:
         text += f',"config_id":{origin.config_id}'
     return text + "}"

@@ -19,7 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aiotrack.errors import ExecutionNotFound, StoreUnavailable
+from aiotrack.errors import StoreUnavailable
 from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
@@ -72,14 +72,16 @@ class SqliteWriter:
         marks = self._marks
         await self.run(lambda connection: _write(connection, batch, marks))
 
-    async def modify(self, task_id: str, change: Callable[[History], Iterable[Report]]) -> None:
-        """Add the reports that *change* makes from the history of *task_id*, in one transaction.
+    async def revise(
+        self, task_ids: Iterable[str], change: Callable[[History], Iterable[Report]]
+    ) -> list[str]:
+        """Add the reports that *change* makes from each history, in one transaction.
 
-        Raises:
-            ExecutionNotFound: There is no such row.
+        Returns:
+            The task_ids of the rows there are.
         """
         marks = self._marks
-        await self.run(lambda connection: _modify(connection, task_id, change, marks))
+        return await self.run(lambda connection: _revise(connection, task_ids, change, marks))
 
     async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
         """Run one statement in a transaction of its own, and give its rows."""
@@ -233,15 +235,18 @@ def _write(connection: sqlite3.Connection, batch: Batch, marks: Marks) -> None:
         _fold(connection, task_id, lambda _: reports, marks)  # noqa: B023 - called at once
 
 
-def _modify(
+def _revise(
     connection: sqlite3.Connection,
-    task_id: str,
+    task_ids: Iterable[str],
     change: Callable[[History], Iterable[Report]],
     marks: Marks,
-) -> None:
-    if connection.execute(sql.SQLITE_ROW, (task_id,)).fetchone() is None:
-        raise ExecutionNotFound(task_id)
-    _fold(connection, task_id, change, marks)
+) -> list[str]:
+    known = []
+    for task_id in sorted(task_ids):
+        if connection.execute(sql.SQLITE_ROW, (task_id,)).fetchone() is not None:
+            known.append(task_id)
+            _fold(connection, task_id, change, marks)
+    return known
 
 
 def _fold(

@@ -33,6 +33,7 @@ BIRTH_COLUMNS: Final = {
     "config_id": BIG,
     "rerun_of": TEXT,
     "trace_id": TEXT,
+    "time_limit": FLOAT,
     "args": JSON,
     "kwargs": JSON,
     "exact": BOOL,

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiotrack.errors import StoreError, StoreUnavailable
+from aiotrack.errors import ExecutionNotFound, StoreError, StoreUnavailable
 from aiotrack.report import History, Report, is_unsettled, settled
 from aiotrack.repository.batch import PoisonError
 from aiotrack.repository.connections import Connections
@@ -80,20 +80,39 @@ class Repository(Connections):
             ExecutionNotFound: There is no such execution.
             StoreUnavailable: The database did not take it.
         """
+        if task_id not in await self.revise([task_id], change):
+            raise ExecutionNotFound(task_id)
+
+    async def revise(
+        self, task_ids: Sequence[str], change: Callable[[History], Iterable[Report]]
+    ) -> list[str]:
+        """Lock executions and add the reports that *change* makes from the history of each.
+
+        Args:
+            task_ids: A few hundred at most: all are locked until all are written.
+            change: Called with each as it stands; none of its reports is lost to a race.
+
+        Returns:
+            The task_ids of those there are.
+
+        Raises:
+            StoreUnavailable: The database did not take it.
+        """
         if not self._ready:
             await self.connect()
-        made: list[Report] = []
+        made: dict[str, list[Report]] = {}  # by task: a conflict asks *change* again
 
         def remembered(history: History) -> Iterable[Report]:
-            made[:] = change(history)
-            return made
+            reports = made[history.task_id] = list(change(history))
+            return reports
 
-        async def work() -> None:
-            await self._writer.modify(task_id, remembered)
-            self._on_commit(made)
+        async def work() -> list[str]:
+            known = await self._writer.revise(task_ids, remembered)
+            self._on_commit([report for reports in made.values() for report in reports])
+            return known
 
         try:
-            await self.apart(work())
+            return await self.apart(work())
         except PoisonError as error:
             raise StoreError(f"the database refuses a value: {error}") from error
 

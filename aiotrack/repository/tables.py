@@ -28,7 +28,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from aiotrack.clock import to_datetime, to_micros
 
 VERSION_TABLE = "aiotrack_version"
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a test holds it equal to the newest file."""
 
 
@@ -149,6 +149,8 @@ class ExecutionRow(Base):
     cancel_reason: Mapped[str | None] = mapped_column(Text)
     cancelled_by: Mapped[str | None] = mapped_column(Text)
     trace_id: Mapped[str | None] = mapped_column(Text)
+    time_limit: Mapped[float | None] = mapped_column(Float(53))
+    """Seconds that a run may take, by its label ``timeout``."""
 
     run_id: Mapped[str] = mapped_column(Text)
     witness: Mapped[int] = mapped_column(SmallInteger)
@@ -273,3 +275,59 @@ class DirtyRow(Base):
     marked_at: Mapped[datetime] = mapped_column(UtcDateTime)
     cleaned: Mapped[bool]
     """Rows of it were deleted: its rollups tell what was there, and are never computed again."""
+
+
+class SettingRow(Base):
+    """A setting that was made while the product runs: for all, or for what one user sends."""
+
+    __tablename__ = "aiotrack_settings"
+
+    scope: Mapped[str] = mapped_column(String(8), primary_key=True)
+    """``global`` or ``user``."""
+    owner: Mapped[str] = mapped_column(Text, primary_key=True)
+    """The user; empty for ``global``."""
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[float] = mapped_column(Float(53))
+    set_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class WorkerRow(Base):
+    """A process that runs tasks, as it told of itself last. ``id`` names one start of a process."""
+
+    __tablename__ = "aiotrack_workers"
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    host: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int] = mapped_column(BIG)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    beat_seconds: Mapped[float] = mapped_column(Float(53))
+    """Seconds between two beats: after three of them without one it is lost."""
+    stopped_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it said farewell."""
+    closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the runs that it left were closed: nobody looks for more."""
+    queues: Mapped[list[Any]] = mapped_column(JSON)
+    tasks: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Name of each task that it knows, and whether its body can be interrupted (it is async)."""
+    concurrency: Mapped[int | None] = mapped_column(Integer)
+    versions: Mapped[dict[str, Any]] = mapped_column(JSON)
+    running: Mapped[list[Any]] = mapped_column(JSON)
+    """The run_ids that it works on."""
+    memory: Mapped[int | None] = mapped_column(BIG)
+    cpu: Mapped[float | None] = mapped_column(Float(53))
+
+    __table_args__ = (_index("beat_at"),)
+
+
+class CancelRow(Base):
+    """A wish to end an execution: every worker looks for them, whatever Redis does."""
+
+    __tablename__ = "aiotrack_cancels"
+
+    task_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    reason: Mapped[str | None] = mapped_column(Text)
+    asked_by: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (_index("asked_at"),)

@@ -16,7 +16,7 @@ from aiotrack.sweeps.sweep import Sweep
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
 
-    from aiotrack.core import Lifecycle
+    from aiotrack.lifecycle import Lifecycle
     from aiotrack.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Sweeps(Feature):
         does nothing.
         """
         for sweep in SWEEPS:
-            labels = _labels(sweep, tracker) if sweep.is_on(tracker.settings) else {}
+            labels = _labels(sweep, tracker) if sweep.is_on(tracker.options) else {}
             broker.register_task(
                 _task(tracker, sweep), task_name=sweep.task_name, track=False, **labels
             )
@@ -51,7 +51,7 @@ class Sweeps(Feature):
             options: Keywords of its verb.
             scheduled: Only the first that comes for a due time runs; by hand every one does.
         """
-        settings, core = self.tracker.settings, self.core
+        settings, core = self.tracker.options, self.core
         if scheduled and not sweep.is_on(settings):
             return None
         await core.repository.connect()  # it knows what time it is
@@ -103,7 +103,7 @@ def _task(tracker: Lifecycle, sweep: Sweep) -> Any:
 def _labels(sweep: Sweep, tracker: Lifecycle) -> dict[str, Any]:
     schedule = _schedule(sweep, tracker)
     if isinstance(schedule, int):
-        told = sweep.crontab(tracker.settings)
+        told = sweep.crontab(tracker.options)
         log.error("%s: %r is no crontab; every %d s instead", sweep.task_name, told, schedule)
     when = {"cron": schedule} if isinstance(schedule, str) else {"interval": schedule}
     entry = {"schedule_id": sweep.task_name, "kwargs": {"scheduled": True}}
@@ -112,5 +112,5 @@ def _labels(sweep: Sweep, tracker: Lifecycle) -> dict[str, Any]:
 
 def _schedule(sweep: Sweep, tracker: Lifecycle) -> str | int:
     """Give the crontab, or seconds where it cannot be read."""
-    crontab = sweep.crontab(tracker.settings)
+    crontab = sweep.crontab(tracker.options)
     return crontab if is_crontab(crontab) else sweep.fallback

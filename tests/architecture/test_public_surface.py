@@ -45,6 +45,7 @@ PUBLIC = {
     "Stats",
     "StoreError",
     "StoreUnavailable",
+    "TaskCancelled",
     "TaskLogCollector",
     "TaskStatus",
     "Tracker",

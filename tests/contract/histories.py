@@ -293,6 +293,7 @@ class Truth:
             priority=random.choice([None, 0, 5]),
             config_id=random.choice([None, 2**40]),
             trace_id=random.choice([None, "abc"]),
+            time_limit=random.choice([None, 0.5, 30.0]),
             args=self.json([self.value()]) if self.chance(0.5) else "[]",
             kwargs=self.json({"b": self.value(), "aa": 1}) if self.chance(0.3) else "{}",
             exact=self.chance(0.8),

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 ALONE = (
     *("task_name", "module", "created_by", "queue", "priority", "parent_task_id"),
-    *("schedule_id", "config_id", "rerun_of", "trace_id"),
+    *("schedule_id", "config_id", "rerun_of", "trace_id", "time_limit"),
 )
 """Birth facts that are told one by one."""
 

@@ -64,6 +64,7 @@ async def test_an_execution_shows_what_was_told(repository, reader):
         "config_id": 7,
         "rerun_of": "old",
         "trace_id": "t",
+        "time_limit": 30.0,
         "args": '[1,"two"]',
         "kwargs": '{"three":3.5}',
         "metadata": '{"order_id":7}',
@@ -81,7 +82,7 @@ async def test_an_execution_shows_what_was_told(repository, reader):
     assert ("42", "fast", 3) == (found.created_by, found.queue, found.priority)
     assert ("p", "task_7", 7) == (found.parent_task_id, found.schedule_id, found.config_id)
     assert ("old", "t", "w1") == (found.rerun_of, found.trace_id, found.worker)
-    assert TaskStatus.FAILURE is found.status
+    assert (TaskStatus.FAILURE, 30.0) == (found.status, found.time_limit)
     assert ("no", "builtins.OSError") == (found.error, found.error_type)
     assert ("transient", "Traceback …") == (found.error_class, found.traceback)
     assert EPOCH + timedelta(microseconds=NOW) == found.created_at

@@ -305,7 +305,7 @@ async def test_without_a_database_the_user_decides(
         await tracker.flush(20)
         record = await tracker.get(task.task_id)
         last = await tracker.last_checkpoint(task_id=task.task_id)
-    budget = tracker.settings.commit_budget
+    budget = tracker.options.commit_budget
 
     assert TaskStatus.SUCCESS is record.status
     assert 2 * budget <= record.result < 2 * budget + 1

@@ -1,0 +1,133 @@
+"""The wrapper around a task's function: it may keep the body from running, and judges its end.
+
+TaskIQ has no hook around the body alone: exceptions in `pre_execute` lose the message, and at
+`on_error` retry middlewares may have decided already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from taskiq import NoResultError
+
+from aiotrack.current import CURRENT, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask
+
+log = logging.getLogger(__name__)
+
+_WRAPPED = "__aiotrack__"
+
+
+class Revoked(NoResultError):
+    """A run ends because somebody asked for it: retry middlewares leave it alone."""
+
+
+def wrap(broker: AsyncBroker, task_name: str) -> None:
+    """Put the wrapper around the function of a task; TaskIQ looks for it after `pre_execute`."""
+    task: AsyncTaskiqDecoratedTask[Any, Any] | None = broker.find_task(task_name)
+    if task is None or hasattr(task.original_func, _WRAPPED):
+        return
+    function = task.original_func
+    if inspect.iscoroutinefunction(function):
+        task.original_func = _around(function, task_name)
+    elif "--use-process-pool" not in sys.argv:  # there it is pickled by its name
+        task.original_func = _around_sync(function, task_name)
+
+
+def _around(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def body(*args: Any, **kwargs: Any) -> Any:
+        run = _enter(task_name)
+        if run is None:
+            return await function(*args, **kwargs)
+        run.body = asyncio.current_task()
+        try:
+            value = await function(*args, **kwargs)
+        except BaseException as error:
+            if _is_ours(run, error):
+                raise Revoked from None
+            _raised(run, error)
+            raise
+        finally:
+            _uncancel(run)
+            run.body = None
+        _returned(run, value)
+        return value
+
+    setattr(body, _WRAPPED, function)
+    return body
+
+
+def _around_sync(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def body(*args: Any, **kwargs: Any) -> Any:
+        run = _enter(task_name)
+        if run is None:
+            return function(*args, **kwargs)
+        try:
+            value = function(*args, **kwargs)
+        except BaseException as error:
+            _raised(run, error)
+            raise
+        _returned(run, value)
+        return value
+
+    setattr(body, _WRAPPED, function)
+    return body
+
+
+def _enter(task_name: str) -> Run | None:
+    """Give the run whose body is called; None when somebody calls the function by himself.
+
+    Raises:
+        Revoked: It is not wanted any more.
+    """
+    run = CURRENT.get()
+    if run is None or run.is_entered or run.is_over or run.name != task_name:
+        return None
+    run.is_entered = True
+    if run.cancel is not None:
+        raise Revoked
+    return run
+
+
+def _is_ours(run: Run, error: BaseException) -> bool:
+    """Tell a cancellation that was asked for from a time-out or a shutdown."""
+    return run.is_interrupted and isinstance(error, asyncio.CancelledError)
+
+
+def _uncancel(run: Run) -> None:
+    """Take our cancellation back: on 3.13 one that is left over breaks the next task group."""
+    if run.is_interrupted and run.body is not None:
+        run.body.uncancel()
+
+
+def _raised(run: Run, error: BaseException) -> None:
+    if run.core is not None and not isinstance(error, NoResultError):
+        for hook in run.core.on_raise:
+            try:
+                hook(run, error)
+            except Exception:
+                log.exception("a feature failed on an error of %s", run.name)
+
+
+def _returned(run: Run, value: Any) -> None:
+    if run.core is not None and run.core.on_return:
+        try:
+            for hook in run.core.on_return:
+                hook(run, value)
+        except BaseException as error:
+            _raised(run, error)
+            raise
+
+
+__all__ = ["Revoked", "wrap"]
