@@ -18,7 +18,13 @@ from aiotrack.clock import Clock
 from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError
 from aiotrack.report import Report
 from aiotrack.repository import migrations, schema
-from aiotrack.repository.dialects import make_engine, parse_url, sqlite_path
+from aiotrack.repository.dialects import (
+    is_reading,
+    make_engine,
+    make_reading_engine,
+    parse_url,
+    sqlite_path,
+)
 from aiotrack.repository.faults import FAULTS, explain
 from aiotrack.repository.hosts import hosts_of
 from aiotrack.repository.key_indexes import KeyIndexes, create_all
@@ -91,6 +97,7 @@ class Connections:
             self.engine = database
         else:
             self.engine = make_engine(url, pooled=True)  # until it is known better
+        self._reads = self.engine
         self._writer = self._make_writer()
         self._indexes = KeyIndexes(sorted(self.keys), self._path, self._patient_engine)
         self._ready = False
@@ -104,7 +111,10 @@ class Connections:
         from aiotrack.repository.postgres import PostgresWriter
 
         return PostgresWriter(
-            self.engine, is_ours=self._owned, is_durable=self._is_direct, marks=self._marks
+            self.engine,
+            on_read_only=self._leave_server,
+            is_durable=self._is_direct,
+            marks=self._marks,
         )
 
     @property
@@ -159,34 +169,40 @@ class Connections:
             return await connection.run_sync(schema.version)
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection]:
-        """Give a connection for reading; its transaction ends with the block.
+    async def connection(self, *, only_reads: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Give a connection; its transaction ends with the block.
+
+        Args:
+            only_reads: Each statement stands alone, and nothing is written.
 
         Raises:
             StoreUnavailable: The database did not answer.
         """
+        engine = self._reads if only_reads else self.engine
         try:
-            pool = self.engine.pool
-            async with self.engine.connect() as connection:
+            pool = engine.pool
+            async with engine.connect() as connection:
                 try:
                     yield connection
                 finally:  # of a pool that was thrown away meanwhile: nobody else would close it
-                    if self.engine.pool is not pool and not connection.invalidated:
+                    if engine.pool is not pool and not connection.invalidated:
                         await connection.invalidate()
         except StoreError:
             raise
         except FAULTS as error:
             raise explain(error, self.engine) from error
 
-    async def ask(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Let *work* have a connection, in a task of its own.
+    async def ask(
+        self, work: Callable[[AsyncConnection], Awaitable[T]], *, only_reads: bool = False
+    ) -> T:
+        """Let *work* have a connection, in a task of its own; see `connection`.
 
         Raises:
             StoreUnavailable: The database did not answer.
         """
 
         async def run() -> T:
-            async with self.connection() as connection:
+            async with self.connection(only_reads=only_reads) as connection:
                 return await work(connection)
 
         if not self._ready:
@@ -223,7 +239,16 @@ class Connections:
         """Close every connection; what is needed again opens again."""
         await self._writer.release()
         if self._owned or self._temporary is not None:
-            await self.engine.dispose()
+            await self._dispose()
+
+    async def _dispose(self) -> None:
+        for engine in {self.engine, self._reads}:
+            await engine.dispose()
+
+    async def _leave_server(self) -> None:
+        """Let go of a server that only reads: another one writes now."""
+        if self._owned:
+            await self._dispose()
 
     async def _check(self) -> None:
         try:
@@ -250,6 +275,7 @@ class Connections:
         if self._may_be_direct and not pooled:
             await self.release()
             self.engine = make_engine(self.engine.url, pooled=False)
+            self._reads = make_reading_engine(self.engine.url)
             self._is_direct = True
             self._writer = self._make_writer()
         elif self._may_be_direct:
@@ -325,5 +351,5 @@ class Connections:
 
 async def at_once(connection: AsyncConnection) -> None:
     """Read without BEGIN and ROLLBACK: they are half the time of a read by key."""
-    if connection.dialect.name == "postgresql":
+    if connection.dialect.name == "postgresql" and not is_reading(connection):
         await connection.execution_options(isolation_level="AUTOCOMMIT")

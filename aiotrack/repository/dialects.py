@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from aiotrack.errors import InvalidSetting
 from aiotrack.repository.hosts import HOST_TIMEOUT, Hosts, hosts_of, spread_hosts
@@ -79,6 +79,42 @@ def sqlite_path(url: URL) -> tuple[Path, bool]:
     return path, False
 
 
+_IS_READING = "aiotrack_is_reading"
+"""The execution option of connections whose sessions only read."""
+
+READING = {
+    "statement_timeout": "1900",  # milliseconds; below the driver's own, which looks like an outage
+    "jit": "off",
+    "plan_cache_mode": "force_custom_plan",
+}
+"""What sessions that only read are set to. Compiling takes longer than reading a page, and one plan
+for all values would walk through everything for a rare one."""
+
+
+def make_reading_engine(url: URL) -> AsyncEngine:
+    """Make an engine of Postgres whose sessions only read, each statement on its own.
+
+    What every read would else say first and last, `READING` says once: three round trips are one.
+    Not through a pooler: there nothing outlives a transaction.
+    """
+    options = _options(url, COMMAND_TIMEOUT, pooled=False)
+    options["server_settings"] = options["server_settings"] | READING
+    return create_async_engine(
+        url,
+        connect_args=options,
+        execution_options={"isolation_level": "AUTOCOMMIT", _IS_READING: True},
+        json_deserializer=read_json,
+        pool_size=1,
+        max_overflow=4,
+        pool_timeout=HOST_TIMEOUT,
+    )
+
+
+def is_reading(connection: AsyncConnection) -> bool:
+    """Tell whether its engine was made by `make_reading_engine`."""
+    return _IS_READING in connection.engine.get_execution_options()
+
+
 def make_engine(
     url: URL, *, pooled: bool, command_timeout: float | None = COMMAND_TIMEOUT
 ) -> AsyncEngine:
@@ -107,14 +143,14 @@ def make_engine(
         raise InvalidSetting("database", str(error)) from error
 
 
-_decode = json.JSONDecoder().decode
+_decode = json.JSONDecoder().raw_decode  # what `loads` does, without a look for spaces
 
 
 def read_json(text: str) -> Any:
     """Read stored JSON; most arguments and metadata are empty, and a page has two hundred."""
     if text == "{}":
         return {}
-    return [] if text == "[]" else _decode(text)
+    return [] if text == "[]" else _decode(text)[0]
 
 
 def _options(url: URL, command_timeout: float | None, *, pooled: bool) -> dict[str, Any]:

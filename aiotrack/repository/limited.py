@@ -17,6 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.errors import QueryTimeout
+from aiotrack.repository.connections import at_once
+from aiotrack.repository.dialects import is_reading
 
 LIMIT: Final = 2.0
 """Seconds for a query that no index serves."""
@@ -78,27 +80,29 @@ async def _limited_postgres(
     connection: AsyncConnection, *, is_snapshot: bool
 ) -> AsyncIterator[Fetch]:
     # Said to the driver, all in one round trip: SQLAlchemy would take one for each.
-    await connection.execution_options(isolation_level="AUTOCOMMIT")
+    await at_once(connection)
+    is_set = is_reading(connection) and not is_snapshot  # its session has all but what is left
     beginning = _COUNTING if is_snapshot else _SELECTING
     end = time.monotonic() + LIMIT - _MARGIN
-    told = 0.0
+    told, has_begun = LIMIT - _MARGIN if is_set else 0.0, False
 
     async def fetch(
         statement: Executable, parameters: Parameters | None = None, /
     ) -> Sequence[RowMapping]:
-        nonlocal told, beginning
+        nonlocal told, beginning, has_begun
         left = max(0.001, end - time.monotonic())
         if not left <= told <= left + _MARGIN / 2:
             limit = f"SET LOCAL statement_timeout = {int(left * 1000)}"
             await _tell(connection, f"{beginning}{limit}")
-            told, beginning = left, ""
+            told, beginning, has_begun = left, "", True
         return (await connection.execute(statement, parameters)).mappings().all()
 
     try:
         yield fetch
-        await _tell(connection, "ROLLBACK")
+        if has_begun:
+            await _tell(connection, "ROLLBACK")
     except DBAPIError as error:
-        if not connection.invalidated:
+        if has_begun and not connection.invalidated:
             await _tell(connection, "ROLLBACK")
         if getattr(error.orig, "sqlstate", None) == _CANCELED:
             raise QueryTimeout(LIMIT) from error

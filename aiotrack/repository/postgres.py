@@ -66,16 +66,21 @@ class PostgresWriter:
 
     Args:
         engine: Gives the connection.
-        is_ours: The engine may be disposed.
+        on_read_only: Called when the server does not write any more.
         is_durable: Its sessions wait for the disk at each commit; else every write says so itself.
         marks: Says which hours must be marked before a write.
     """
 
     def __init__(
-        self, engine: AsyncEngine, *, is_ours: bool, is_durable: bool, marks: Marks
+        self,
+        engine: AsyncEngine,
+        *,
+        on_read_only: Callable[[], Awaitable[None]],
+        is_durable: bool,
+        marks: Marks,
     ) -> None:
         self._engine = engine
-        self._is_ours = is_ours
+        self._on_read_only = on_read_only
         self._is_durable = is_durable
         self._marks = marks
         self._send = sql.POSTGRES_SEND if is_durable else sql.POSTGRES_SEND_DURABLY
@@ -197,8 +202,8 @@ class PostgresWriter:
         if state[:2] in _POISON_CLASSES:
             raise PoisonError(str(error)) from error
         self._drop()
-        if state == _READ_ONLY and self._is_ours:  # the others lead to the same server
-            await self._engine.dispose()
+        if state == _READ_ONLY:  # the other connections lead to the same server
+            await self._on_read_only()
         raise StoreUnavailable(f"the database refused a write: {error!r}") from error
 
     def _drop(self) -> None:

@@ -102,7 +102,7 @@ class Reader:
             found = await connection.execute(select(*_RUNS).where(_attempts.c.task_id == key))
             return row, found.mappings().all()
 
-        row, runs = await self._repository.ask(work)
+        row, runs = await self._repository.ask(work, only_reads=True)
         if row is None:
             raise ExecutionNotFound(_key(task_id))
         items: Sequence[Row] = [{**row, "requeues": 0}] if row["plain"] else runs
@@ -147,7 +147,7 @@ class Reader:
             async with limited(connection) as fetch:
                 return await query.rows(fetch, start, limit + 1)
 
-        items = [to_execution(row) for row in await self._repository.ask(work)]
+        items = [to_execution(row) for row in await self._repository.ask(work, only_reads=True)]
         if len(items) <= limit:
             return Page(items)
         return Page(items[:limit], write_cursor(_position(items[limit - 1], sort), sort, digest))
@@ -173,7 +173,7 @@ class Reader:
                 rows += found.mappings().all()
             return rows
 
-        found = [to_execution(row) for row in await self._repository.ask(work)]
+        found = [to_execution(row) for row in await self._repository.ask(work, only_reads=True)]
         return sorted(found, key=lambda execution: (execution.created_at, execution.id))
 
     async def count(self, *, limit: int = COUNTED, **filters: Unpack[Narrowing]) -> Count:
@@ -199,7 +199,7 @@ class Reader:
                 counted: int = (await fetch(query))[0]["rows"]
                 return counted
 
-        counted = await self._repository.ask(work)
+        counted = await self._repository.ask(work, only_reads=True)
         return Count(min(counted, limit), is_exact=counted <= limit)
 
     async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
@@ -220,7 +220,7 @@ class Reader:
             async with limited(connection, is_snapshot=True) as fetch:
                 return await count(connection, fetch, narrowed, self._repository.keys)
 
-        return await self._repository.ask(work)
+        return await self._repository.ask(work, only_reads=True)
 
     def _conditions(self, filters: Narrowing) -> builtins.list[ColumnElement[bool]]:
         repository = self._repository
@@ -228,7 +228,9 @@ class Reader:
 
     async def _one(self, condition: ColumnElement[bool], key: str | int) -> Execution:
         query = _SHOWN.where(condition)
-        row = await self._repository.ask(lambda connection: _first(connection, query))
+        row = await self._repository.ask(
+            lambda connection: _first(connection, query), only_reads=True
+        )
         if row is None:
             raise ExecutionNotFound(key)
         return to_execution(row)

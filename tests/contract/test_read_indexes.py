@@ -202,7 +202,7 @@ async def plans(repository: Repository, **query) -> list[str]:
         if "set_config" not in statement and not statement.startswith("EXPLAIN"):
             seen.append((statement, values))
 
-    engine = repository.engine.sync_engine
+    engine = repository._reads.sync_engine
     event.listen(engine, "before_cursor_execute", see)
     await Reader(repository).list(**query)
     event.remove(engine, "before_cursor_execute", see)

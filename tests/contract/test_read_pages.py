@@ -184,7 +184,7 @@ async def test_page_10_000_costs_what_page_1_costs(repository, reader, order):
     await multiply(repository, 20_000)
     statements = []
     event.listen(
-        repository.engine.sync_engine,
+        repository._reads.sync_engine,
         "before_cursor_execute",
         lambda _1, _2, statement, values, *_: statements.append((statement, values)),
     )

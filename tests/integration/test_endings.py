@@ -282,8 +282,10 @@ async def cancel_at_random(tracker: Tracker, count: int) -> tuple[int, set[str]]
     chance = random.Random(27)
     reported: set[str] = set()
     reached: list[BaseException | None] = []
-    pool = tracker._core().repository.engine.pool
-    event.listen(pool, "invalidate", lambda *told: reached.append(told[2]))
+    repository = tracker._core().repository
+    pools = {engine.pool for engine in (repository.engine, repository._reads)}
+    for pool in pools:
+        event.listen(pool, "invalidate", lambda *told: reached.append(told[2]))
     async with bench(tracker, inplace=True) as b:
 
         @b.task("shop.work")
@@ -324,8 +326,8 @@ async def cancel_at_random(tracker: Tracker, count: int) -> tuple[int, set[str]]
 
         await until("nothing is under way", is_calm, 10)
         held = 0 if core.repository.dialect == "sqlite" else 1  # the writer's
-        in_use = core.repository.engine.pool.checkedout()
-        assert core.repository.engine.pool is pool
+        in_use = sum(pool.checkedout() for pool in pools)
+        assert {repository.engine.pool, repository._reads.pool} == pools
         assert (held, False) == (in_use, core.recorder.is_busy)
         assert [] == reached
         assert 0 == core.recorder.counters["failures"], "a cancellation reached a write"
