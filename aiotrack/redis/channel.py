@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aiotrack.redis.client import FAULTS, TIMEOUT
-from aiotrack.redis.wire import connected, pack
+from aiotrack.redis.line import Line
+from aiotrack.redis.wire import as_fault, connected, pack
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -77,31 +78,40 @@ class Channel:
 
     async def _listen(self) -> None:
         while True:
-            connection = None
             try:
-                connection = await connected(self._client)
-                await self._hear(connection)
+                await self._hear(await connected(self._client))
             except FAULTS as error:
                 self._on_fault(error)
             finally:
                 self._opened.clear()
-                if connection is not None:
-                    with contextlib.suppress(*FAULTS):
-                        await connection.disconnect(nowait=True)
             await asyncio.sleep(AGAIN)
 
     async def _hear(self, connection: AbstractConnection) -> None:
-        await connection.send_packed_command(pack(("SUBSCRIBE", self._name)), check_health=False)
-        self._heard_at = asyncio.get_running_loop().time()
-        asking = asyncio.ensure_future(self._ask(connection))
+        """Listen until the line ends; then raise what ended it."""
+        loop = asyncio.get_running_loop()
+        end: asyncio.Future[None] = loop.create_future()
+
+        def hang_up(error: BaseException) -> None:
+            if not end.done():
+                end.set_exception(error if isinstance(error, FAULTS) else as_fault(error))
+
+        def take(answer: Any) -> None:
+            if isinstance(answer, Exception):
+                hang_up(answer)
+            else:
+                self._take(answer)
+
+        line = Line(connection, take, hang_up)
+        self._heard_at = loop.time()
+        line.write(pack(("SUBSCRIBE", self._name)))
+        asking = asyncio.ensure_future(self._ask(line))
         try:
-            while True:  # a read that is cancelled would close the connection
-                self._take(await connection.read_response(timeout=math.inf))
-                self._heard_at = asyncio.get_running_loop().time()
+            await end
         finally:
             asking.cancel()
+            line.close(at_once=True)
 
-    async def _ask(self, connection: AbstractConnection) -> None:
+    async def _ask(self, line: Line) -> None:
         """Ask in a silence whether anybody is there, and hang up when there is no answer."""
         asked_at = -math.inf  # not time alone: a loop that stood still heard nothing either
         while True:
@@ -110,13 +120,13 @@ class Channel:
             if now - self._heard_at < SILENCE:
                 continue
             if self._heard_at < asked_at:
-                await connection.disconnect(nowait=True)
+                line.close(at_once=True)
                 return
             asked_at = now
-            with contextlib.suppress(*FAULTS):
-                await connection.send_packed_command(pack(("PING",)), check_health=False)
+            line.write(pack(("PING",)))
 
     def _take(self, answer: Any) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
         kind = answer[0] if isinstance(answer, list) else None
         if kind == b"message":
             self._on_message(answer[2])

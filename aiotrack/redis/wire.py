@@ -1,8 +1,8 @@
 """One connection for all commands of an event loop, however many wait for an answer.
 
 A pool opens a connection for each command in flight, and a command that is cancelled between its
-sending and its answer leaves the connection unusable. Here commands are written as they come, one
-reader hands out the answers in their order, and who goes away just does not take his.
+sending and its answer leaves the connection unusable. Here commands are written as they come,
+answers are handed out in their order, and who goes away just does not take his.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import contextvars
 import hashlib
-import math
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ResponseError
 
 from aiotrack.redis.client import FAULTS, TIMEOUT
+from aiotrack.redis.line import Line
 
 Answer = asyncio.Future[Any]
 
@@ -51,38 +51,30 @@ class Link:
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
-        self._connection = connection
+        self._line = Line(connection, self._take, self.drop)
         self._pending: deque[tuple[Answer, float]] = deque()
-        self._wanted = asyncio.Event()
         self._watch: asyncio.TimerHandle | None = None
-        self._has_begun = False
+        self._loop = asyncio.get_running_loop()
+        self.ended = self._line.ended
+        """Done when the socket is closed."""
         self.is_open = True
         self.is_last = False
         """Whether it ends as soon as nothing is asked any more."""
-        loop = asyncio.get_running_loop()
-        self.reader = loop.create_task(self._read(), context=contextvars.Context())
 
-    async def ask(self, data: bytes) -> Any:
-        """Send a command, and give its answer."""
-        connection = self._connection
-        if not self.is_open or not connection.is_connected:
+    def ask(self, data: bytes) -> Answer:
+        """Send a command, and give what will be its answer.
+
+        Raises:
+            ConnectionResetError: The connection broke.
+        """
+        if not self.is_open:
             raise ConnectionResetError("the connection broke")
-        loop = asyncio.get_running_loop()
-        answer: Answer = loop.create_future()
-        self._pending.append((answer, loop.time()))
-        self._wanted.set()
+        answer: Answer = self._loop.create_future()
+        self._pending.append((answer, self._loop.time()))
         if self._watch is None:
-            self._watch = loop.call_later(TIMEOUT, self._look)
-        try:
-            # Nothing is awaited before the bytes are written: answers come in this order.
-            await connection.send_packed_command(data, check_health=False)
-        except FAULTS as error:
-            self.drop(error)
-            raise
-        except BaseException:  # cancelled while the server took nothing: half of it may be sent
-            self.drop(ConnectionResetError("a command was cut off"))
-            raise
-        return await answer
+            self._watch = self._loop.call_later(TIMEOUT, self._look)
+        self._line.write(data)
+        return answer
 
     def drop(self, error: BaseException) -> None:
         """Let the connection go, and tell all who wait for it."""
@@ -91,13 +83,12 @@ class Link:
         self.is_open = False
         if self._watch is not None:
             self._watch.cancel()
+        self._line.close(at_once=bool(self._pending))
         for answer, _ in self._pending:
             if not answer.done():
-                answer.set_exception(_as_fault(error))
+                answer.set_exception(as_fault(error))
                 answer.exception()  # heard: its owner may have gone
         self._pending.clear()
-        if self._has_begun and self.reader is not asyncio.current_task():
-            self.reader.cancel()  # it hangs up; what was cancelled before its begin would not
 
     def end_when_idle(self) -> None:
         """Let go as soon as all is answered, or at once."""
@@ -105,46 +96,28 @@ class Link:
         if not self._pending:
             self.drop(ConnectionResetError("closed"))
 
+    def _take(self, value: Any) -> None:
+        """Hand an answer to who asked first; a refusal is an exception."""
+        answer, _ = self._pending.popleft()
+        if answer.done():
+            pass  # nobody waits for it any more
+        elif isinstance(value, Exception):
+            answer.set_exception(value)
+        else:
+            answer.set_result(value)
+        if self.is_last:
+            self.end_when_idle()
+
     def _look(self) -> None:
         """Give the connection up when the oldest question was not answered in time."""
         self._watch = None
         if not self._pending:
             return
-        loop = asyncio.get_running_loop()
-        left = self._pending[0][1] + TIMEOUT - loop.time()
+        left = self._pending[0][1] + TIMEOUT - self._loop.time()
         if left <= 0:
             self.drop(TimeoutError(f"Redis did not answer in {TIMEOUT:g} s"))
         else:
-            self._watch = loop.call_later(left, self._look)
-
-    async def _read(self) -> None:
-        """Hand out answers in the order of the questions."""
-        self._has_begun = True
-        try:
-            while self.is_open:
-                if not self._pending:
-                    self._wanted.clear()
-                    await self._wanted.wait()
-                    continue
-                value: Any
-                try:
-                    value = await self._connection.read_response(timeout=math.inf)
-                except ResponseError as refusal:
-                    value = refusal
-                answer, _ = self._pending.popleft()
-                if not answer.done():  # else nobody waits for it any more
-                    if isinstance(value, ResponseError):
-                        answer.set_exception(value)
-                    else:
-                        answer.set_result(value)
-                if self.is_last:
-                    self.end_when_idle()
-        except FAULTS as error:
-            self.drop(error)
-        finally:
-            self.drop(ConnectionResetError("closed"))
-            with contextlib.suppress(*FAULTS):
-                await self._connection.disconnect(nowait=True)
+            self._watch = self._loop.call_later(left, self._look)
 
 
 class Wire:
@@ -205,7 +178,7 @@ class Wire:
             await asyncio.wait({self._opening})  # a second at most
         if self._link is not None:
             self._link.drop(ConnectionResetError("closed"))
-            await asyncio.wait({self._link.reader}, timeout=TIMEOUT)
+            await asyncio.wait({self._link.ended}, timeout=TIMEOUT)
 
     async def _ask(self, command: tuple[Any, ...]) -> Any:
         link = self._link
@@ -228,7 +201,7 @@ class Wire:
         return link
 
 
-def _as_fault(error: BaseException) -> BaseException:
+def as_fault(error: BaseException) -> BaseException:
     """Give an error of its own to everybody who waited."""
     return type(error)(str(error)) if isinstance(error, TimeoutError) else OSError(str(error))
 

@@ -17,7 +17,7 @@ from redis.asyncio import BlockingConnectionPool, Redis, Sentinel
 from aiotrack import LockNotAcquired, LockUnavailable, Tracker, is_task_locked
 from aiotrack.locks.verbs import Locks
 from aiotrack.redis.client import FAULTS, make_client
-from aiotrack.redis.wire import Link, Wire, connected
+from aiotrack.redis.wire import Wire
 from aiotrack.testing.binaries import valkey_binary
 from aiotrack.testing.servers import ValkeyServer
 from tests.integration.proxy import Proxy, proxied
@@ -66,8 +66,8 @@ async def test_answers_belong_to_their_questions(line: tuple[Wire, Proxy]) -> No
     assert await ask(wire, 0)
 
 
-async def test_a_send_that_is_cancelled_half_way(own_valkey: ValkeyServer) -> None:
-    """The server takes nothing for a while; what is asked next goes over another line."""
+async def test_who_goes_while_the_server_takes_nothing(own_valkey: ValkeyServer) -> None:
+    """His neighbours get their answers, over the same line."""
     wire = Wire(make_client(own_valkey.url))
     assert await ask(wire, 0)
     await asyncio.to_thread(own_valkey.pause)
@@ -91,9 +91,9 @@ async def test_after_its_end_it_opens_for_one_answer(redis_url: str) -> None:
     assert await ask(wire, 1)
     link = wire._link
     assert link is not None
-    await asyncio.wait({link.reader}, timeout=1)
+    await asyncio.wait({link.ended}, timeout=1)
 
-    assert link.reader.done()
+    assert link.ended.done()
     assert not link.is_open
 
 
@@ -260,13 +260,3 @@ async def test_a_client_by_sentinels(
         await process.wait()
         for one in sentinel.sentinels:
             await one.aclose()
-
-
-async def test_a_connection_that_ends_before_it_began(redis_url: str) -> None:
-    """It is hung up all the same."""
-    connection = await connected(make_client(redis_url))
-    link = Link(connection)
-    link.drop(ConnectionResetError("closed"))
-    await asyncio.wait({link.reader}, timeout=1)
-
-    assert not connection.is_connected
