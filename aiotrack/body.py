@@ -104,13 +104,19 @@ def _enter(task_name: str) -> Run | None:
 
 def is_ours(run: Run, error: BaseException) -> bool:
     """Tell a cancellation that was asked for from a time-out, a shutdown or another task's."""
-    if isinstance(error, asyncio.CancelledError):
-        return run.is_interrupted
-    if isinstance(error, TaskCancelled):
-        return run.cancel is not None and error.task_id == run.origin.task_id
-    if isinstance(error, BaseExceptionGroup):  # of the children of a task group
-        return error.split(lambda one: is_ours(run, one))[1] is None
-    return False
+    if run.cancel is None:
+        return False
+    left = [error]
+    while left:  # a task group's children look, too; not by recursion: groups may be deep
+        one = left.pop()
+        if isinstance(one, BaseExceptionGroup):
+            left.extend(one.exceptions)
+        elif isinstance(one, TaskCancelled):
+            if one.task_id != run.origin.task_id:
+                return False
+        elif not (run.is_interrupted and isinstance(one, asyncio.CancelledError)):
+            return False
+    return True
 
 
 def uncancel(run: Run) -> None:
