@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aiotrack.cancellation import CancelOutcome, raise_if_cancelled
     from aiotrack.current import current_execution, tracking
     from aiotrack.errors import (
         AioTrackError,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "aiotrack.cancellation": ("CancelOutcome", "raise_if_cancelled"),
     "aiotrack.current": ("current_execution", "tracking"),
     "aiotrack.errors": (
         "AioTrackError",
@@ -125,6 +127,7 @@ __all__ = [
     "AttemptRow",
     "Base",
     "Bucket",
+    "CancelOutcome",
     "Cause",
     "Count",
     "Counts",
@@ -167,6 +170,7 @@ __all__ = [
     "fenced_update",
     "is_task_locked",
     "prevent_duplicate_task",
+    "raise_if_cancelled",
     "release_task_lock",
     "task_lock",
     "tracking",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from taskiq import NoResultError
 
 from aiotrack.current import CURRENT, Run
+from aiotrack.errors import TaskCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,13 +54,12 @@ def _around(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:
         try:
             value = await function(*args, **kwargs)
         except BaseException as error:
-            if _is_ours(run, error):
+            if is_ours(run, error):
                 raise Revoked from None
             _raised(run, error)
             raise
         finally:
-            _uncancel(run)
-            run.body = None
+            uncancel(run)
         _returned(run, value)
         return value
 
@@ -76,6 +76,8 @@ def _around_sync(function: Callable[..., Any], task_name: str) -> Callable[..., 
         try:
             value = function(*args, **kwargs)
         except BaseException as error:
+            if is_ours(run, error):
+                raise Revoked from None
             _raised(run, error)
             raise
         _returned(run, value)
@@ -94,21 +96,37 @@ def _enter(task_name: str) -> Run | None:
     run = CURRENT.get()
     if run is None or run.is_entered or run.is_over or run.name != task_name:
         return None
-    run.is_entered = True
     if run.cancel is not None:
         raise Revoked
+    run.is_entered = True
     return run
 
 
-def _is_ours(run: Run, error: BaseException) -> bool:
-    """Tell a cancellation that was asked for from a time-out or a shutdown."""
-    return run.is_interrupted and isinstance(error, asyncio.CancelledError)
+def is_ours(run: Run, error: BaseException) -> bool:
+    """Tell a cancellation that was asked for from a time-out, a shutdown or another task's."""
+    if run.cancel is None:
+        return False
+    left = [error]
+    while left:  # a task group's children look, too; not by recursion: groups may be deep
+        one = left.pop()
+        if isinstance(one, BaseExceptionGroup):
+            left.extend(one.exceptions)
+        elif isinstance(one, TaskCancelled):
+            if one.task_id != run.origin.task_id:
+                return False
+        elif not (run.is_interrupted and isinstance(one, asyncio.CancelledError)):
+            return False
+    return True
 
 
-def _uncancel(run: Run) -> None:
-    """Take our cancellation back: on 3.13 one that is left over breaks the next task group."""
-    if run.is_interrupted and run.body is not None:
-        run.body.uncancel()
+def uncancel(run: Run) -> None:
+    """Leave the body, and take our cancellation back.
+
+    On 3.13 one that is left over breaks the next task group.
+    """
+    body, run.body = run.body, None
+    if run.is_interrupted and body is not None:
+        body.uncancel()
 
 
 def _raised(run: Run, error: BaseException) -> None:
@@ -130,4 +148,4 @@ def _returned(run: Run, value: Any) -> None:
             raise
 
 
-__all__ = ["Revoked", "wrap"]
+__all__ = ["Revoked", "is_ours", "uncancel", "wrap"]

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from aiotrack.body import is_ours
 from aiotrack.current import CURRENT, INHERITED, Run
 from aiotrack.encode import Encoder, encode_task_id, error_text, error_type, format_traceback
-from aiotrack.errors import InvalidValue
+from aiotrack.errors import InvalidValue, TaskCancelled
 from aiotrack.model import TaskStatus
 from aiotrack.progress import patch_of
 from aiotrack.report import History, Origin, Report, Stamp, Witness, guess_module
@@ -90,6 +91,10 @@ def end(tracker: Tracker, run: Run, error: BaseException | None) -> Report:
         if run.result is not None:
             report.result = tracker.encoder.encode(run.result).text
         return report
+    if is_ours(run, error):
+        report = tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)
+        report.error = str(TaskCancelled(run.origin.task_id))
+        return report
     report = tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
     describe(report, error, tracker.encoder)
     if isinstance(error, asyncio.CancelledError):
@@ -138,6 +143,7 @@ def track_sync(
     )
     tracker.report_from_anywhere(tracker.report_of(run, Witness.STARTED, TaskStatus.STARTED))
     run.token = CURRENT.set(run)
+    tracker.in_threads.add(run)
     error: BaseException | None = None
     try:
         yield run
@@ -145,6 +151,7 @@ def track_sync(
         error = raised
         raise
     finally:
+        tracker.in_threads.discard(run)
         report = end(tracker, run, error)
         leave(run)
         tracker.report_from_anywhere(report)

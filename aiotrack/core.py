@@ -34,6 +34,9 @@ STOP, STOP_WRITING = 4.0, 2.5
 """Seconds for a stop, and those of them in which reports are still written: TaskIQ leaves five for
 all of its broker's."""
 
+READY = 2.0
+"""Seconds that a worker waits for a feature before its first message."""
+
 
 class Core:
     """What belongs to one event loop: connections, buffer, writer."""
@@ -100,6 +103,18 @@ class Core:
                     feature.serve(broker)
                 except Exception:
                     log.exception("%s does not serve this worker", type(feature).__name__)
+
+    async def prepare(self, broker: AsyncBroker) -> None:
+        """Serve a worker's broker, and wait until the features are ready for messages."""
+        self.serve(broker)
+        for ready in hooks(self.features, "ready"):
+            try:
+                async with asyncio.timeout(READY):
+                    await ready()
+            except TimeoutError:
+                log.warning("a worker begins before all of its features are ready")
+            except Exception:
+                log.exception("a feature is not ready for messages")
 
     def feature(self, kind: type[F]) -> F:
         """Give this loop's feature of a kind.

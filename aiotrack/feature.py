@@ -36,6 +36,12 @@ class Feature:
     def serve(self, broker: AsyncBroker) -> None:
         """Begin what a worker does, in its loop, before its first run: never wait."""
 
+    async def ready(self) -> None:
+        """Get ready in a worker, after `serve` and before its first message: for a second or two.
+
+        What takes longer is done meanwhile.
+        """
+
     def on_begin(self, run: Run) -> None:
         """Meet a run before its body. With ``run.cancel`` set, the body does not run."""
 

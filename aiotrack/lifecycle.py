@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from taskiq import AsyncBroker
 
+    from aiotrack.current import Run
+
 log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Feature)
@@ -67,6 +69,8 @@ class Lifecycle:
         self._last: tuple[asyncio.AbstractEventLoop, Core] | None = None
         self.brokers: list[AsyncBroker] = []
         """Those whose middleware reports here."""
+        self.in_threads: set[Run] = set()
+        """Calls of tracked sync functions, which belong to no event loop."""
         _EVERY.add(self)
 
     def __repr__(self) -> str:

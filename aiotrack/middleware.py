@@ -39,6 +39,7 @@ from aiotrack.model import TaskStatus
 from aiotrack.progress_tracker import follow
 from aiotrack.report import Origin, Report, Witness, guess_module
 from aiotrack.results import class_of
+from aiotrack.verdicts import never_ran
 
 if TYPE_CHECKING:
     import re
@@ -101,7 +102,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         await self.tracker.startup(wait=False)
         if self.broker.is_worker_process:
             acks.warn(self.broker)
-            self.tracker.core().serve(self.broker)
+            await self.tracker.core().prepare(self.broker)
             collector.settle()
 
     @guarded
@@ -334,9 +335,12 @@ class TrackerMiddleware(TaskiqMiddleware):
     ) -> Report:
         """Tell a cancel, a requeue and a copy set aside from a task that wants no result kept."""
         if isinstance(result.error, Revoked):
+            was_told = run.is_told
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)
             result.error = TaskCancelled(run.origin.task_id)  # no retry can be made of it any more
             report.error = str(result.error)
+            if not run.is_entered and not was_told:  # it never ran
+                report = never_ran(report)
             return report
         if run.is_set_aside:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)

@@ -12,6 +12,8 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
+from aiotrack.body import uncancel
+from aiotrack.cancellation import Cancellation, Cancelling
 from aiotrack.checkpoints import Checkpoints
 from aiotrack.current import CURRENT, Run
 from aiotrack.following import Following
@@ -33,7 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Following, Checkpoints):
+class Tracker(Following, Checkpoints, Cancelling):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
@@ -49,7 +51,7 @@ class Tracker(Following, Checkpoints):
         InvalidSetting: A value cannot be used; the message names it.
     """
 
-    features: ClassVar = (Locks, Logs, Sweeps)
+    features: ClassVar = (Locks, Logs, Sweeps, Cancellation)
 
     @property
     def locks(self) -> Listing:
@@ -245,6 +247,8 @@ class Tracker(Following, Checkpoints):
         recorder = self.recorder()
         recorder.begin(run)
         run.token = CURRENT.set(run)
+        run.body = asyncio.current_task()
+        self.core().feature(Cancellation).on_begin(run)
         error: BaseException | None = None
         try:
             yield run
@@ -252,6 +256,7 @@ class Tracker(Following, Checkpoints):
             error = raised
             raise
         finally:
+            uncancel(run)
             report = by_hand.end(self, run, error)
             by_hand.leave(run)
             await asyncio.shield(asyncio.ensure_future(_committed(recorder, run, report)))
@@ -288,6 +293,7 @@ class Tracker(Following, Checkpoints):
 
             @wraps(function)
             def around_sync(*args: P.args, **kwargs: P.kwargs) -> T:
+                self._hear_cancels()
                 with by_hand.track_sync(self, title, module, named(args), kwargs) as run:
                     run.result = value = function(*args, **kwargs)
                     return value

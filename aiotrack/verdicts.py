@@ -1,9 +1,10 @@
-"""What a sweep presumes of work that nobody finished: it yields to the worker's own word."""
+"""What is told of work that no run ends: a presumption yields to the worker's own word."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from aiotrack.errors import TaskCancelled
 from aiotrack.model import TaskStatus
 from aiotrack.report import History, Report, Witness
 
@@ -36,3 +37,36 @@ def presume(history: History, *, now: int, error: str, error_class: str) -> Repo
     report.finished_at = now
     report.error, report.error_class = error, error_class
     return report
+
+
+def revoke(history: History, *, now: int, reason: str | None, by: str | None) -> Report | None:
+    """Give the report that drops work which waits; None where it runs, or is over.
+
+    To be made under the row's lock, as `presume`.
+    """
+    shown = history.shown()
+    is_presumed = shown.witness is Witness.PRESUMED
+    if (shown.status.is_final and not is_presumed) or shown.status is TaskStatus.STARTED:
+        return None
+    if is_presumed and shown.is_run:
+        return None
+    report = Report(shown.origin, Witness.ENDED, TaskStatus.REVOKED, attempt=shown.shown_attempt)
+    report.origin.echoes = True
+    report.finished_at, report.cancel_reason, report.cancelled_by = now, reason, by
+    return never_ran(report)
+
+
+def never_ran(report: Report) -> Report:
+    """Give a cancel as an item without a run: whoever tells it first, it is the same item."""
+    return Report(
+        report.origin,
+        Witness.ENDED,
+        TaskStatus.REVOKED,
+        f"!cancel:{report.attempt}",
+        attempt=report.attempt,
+        finished_at=report.finished_at,
+        error=str(TaskCancelled(report.origin.task_id)),
+        cancel_reason=report.cancel_reason,
+        cancelled_by=report.cancelled_by,
+        patch=report.patch,
+    )

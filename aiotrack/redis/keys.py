@@ -8,6 +8,8 @@ also in a cluster.
 name                            type     what                                lives
 ==============================  =======  ==================================  =====================
 ``<namespace>:live``            channel  task_ids of executions that changed
+``<namespace>:cancels``         channel  task_ids that somebody asked to
+                                         end, with reason and asker: JSON
 ``<namespace>:woken:<loop>``    channel  ``<owner> <fence>``: a lock that an
                                          event loop's waiter was given
 ``{<namespace>:locks}:<lock>``  hash     owner, fence, info, since           as long as the lease
@@ -25,6 +27,11 @@ from __future__ import annotations
 def live_channel(namespace: str) -> str:
     """Name the channel of changed executions."""
     return f"{namespace}:live"
+
+
+def cancels_channel(namespace: str) -> str:
+    """Name the channel of wishes to end executions."""
+    return f"{namespace}:cancels"
 
 
 def woken_channel(namespace: str, loop: str) -> str:
