@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         AioTrackError,
         ExecutionNotFound,
         InvalidQuery,
+        InvalidResult,
         InvalidSetting,
         InvalidStatus,
         InvalidValue,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         LockUnavailable,
         MissingExtra,
         NoCurrentExecution,
+        NotRepeatable,
         QueryTimeout,
         SchemaOutdated,
         SchemaTooNew,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
         TaskCancelled,
         TrackerNotFound,
+        UnknownTask,
         WaitTimeout,
     )
     from aiotrack.locks.duplicates import prevent_duplicate_task
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow, LogRow
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
+    from aiotrack.validation.retries import get_task_retry_labels
 
 __version__ = "0.1.0"
 
@@ -70,6 +74,7 @@ _HOMES = {
         "AioTrackError",
         "ExecutionNotFound",
         "InvalidQuery",
+        "InvalidResult",
         "InvalidSetting",
         "InvalidStatus",
         "InvalidValue",
@@ -80,6 +85,7 @@ _HOMES = {
         "LockUnavailable",
         "MissingExtra",
         "NoCurrentExecution",
+        "NotRepeatable",
         "QueryTimeout",
         "SchemaOutdated",
         "SchemaTooNew",
@@ -88,6 +94,7 @@ _HOMES = {
         "StoreUnavailable",
         "TaskCancelled",
         "TrackerNotFound",
+        "UnknownTask",
         "WaitTimeout",
     ),
     "aiotrack.locks.duplicates": ("prevent_duplicate_task",),
@@ -116,6 +123,7 @@ _HOMES = {
     "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow", "LogRow"),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
+    "aiotrack.validation.retries": ("get_task_retry_labels",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -132,6 +140,7 @@ __all__ = [
     "ExecutionNotFound",
     "ExecutionRow",
     "InvalidQuery",
+    "InvalidResult",
     "InvalidSetting",
     "InvalidStatus",
     "InvalidValue",
@@ -145,6 +154,7 @@ __all__ = [
     "LogRow",
     "MissingExtra",
     "NoCurrentExecution",
+    "NotRepeatable",
     "Page",
     "QueryTimeout",
     "SchemaOutdated",
@@ -160,11 +170,13 @@ __all__ = [
     "Tracker",
     "TrackerMiddleware",
     "TrackerNotFound",
+    "UnknownTask",
     "WaitTimeout",
     "__version__",
     "acquire_task_lock",
     "current_execution",
     "fenced_update",
+    "get_task_retry_labels",
     "is_task_locked",
     "prevent_duplicate_task",
     "release_task_lock",

@@ -1,0 +1,1 @@
+"""Reruns: the same task again, with the arguments that it had."""
