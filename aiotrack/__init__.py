@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Execution,
         LogLine,
         Page,
+        Rerun,
         Stats,
         TaskStatus,
     )
@@ -116,6 +117,7 @@ _HOMES = {
         "Execution",
         "LogLine",
         "Page",
+        "Rerun",
         "Stats",
         "TaskStatus",
     ),
@@ -157,6 +159,7 @@ __all__ = [
     "NotRepeatable",
     "Page",
     "QueryTimeout",
+    "Rerun",
     "SchemaOutdated",
     "SchemaTooNew",
     "Settings",

@@ -1,6 +1,6 @@
 """Any value → bounded, safe JSON; redaction before anything leaves the process."""
 
-from aiotrack.encode.decode import decode, inexact
+from aiotrack.encode.decode import inexact, revive
 from aiotrack.encode.encoder import Encoded, Encoder
 from aiotrack.encode.failure import error_text, error_type, format_traceback
 from aiotrack.encode.redact import encode_task_id
@@ -8,10 +8,10 @@ from aiotrack.encode.redact import encode_task_id
 __all__ = [
     "Encoded",
     "Encoder",
-    "decode",
     "encode_task_id",
     "error_text",
     "error_type",
     "format_traceback",
     "inexact",
+    "revive",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -21,20 +20,23 @@ _REASONS: Final = {
 }
 
 
-def decode(text: str) -> Any:
-    """Give the value of a text that the encoder called exact."""
-    return json.loads(text, object_hook=_read)
+def revive(value: Any) -> Any:
+    """Give what the encoder called exact, from what ``json.loads`` made of its text.
 
-
-def _read(found: dict[str, Any]) -> Any:
-    if len(found) == 1:
-        if INT in found:
-            return int(found[INT])
-        if FLOAT in found:
-            return float(found[FLOAT])
-    if found.keys() == {BYTES, "base64"}:
-        return base64.b64decode(found["base64"])
-    return found
+    Raises:
+        ValueError: An integer has more digits than this process reads.
+    """
+    if isinstance(value, list):
+        return [revive(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {INT}:
+        return int(value[INT])
+    if value.keys() == {FLOAT}:
+        return float(value[FLOAT])
+    if value.keys() == {BYTES, "base64"}:
+        return base64.b64decode(value["base64"])
+    return {key: revive(item) for key, item in value.items()}
 
 
 def inexact(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -28,9 +28,9 @@ class Encoded:
 
     Attributes:
         text: Strict JSON that PostgreSQL's jsonb and SQLite take as it is.
-        exact: Whether `decode` gives back an equal value, so that a task could be sent again
-            with it. False when something was redacted or cut, or has neither a word in JSON nor a
-            stand-in that says all.
+        exact: Whether `revive` gives back an equal value from it, so that a task could be sent
+            again with it. False when something was redacted or cut, or has neither a word in JSON
+            nor a stand-in that says all.
     """
 
     text: str

@@ -32,7 +32,7 @@ from aiotrack.encode.redact import mask, size, type_name
 
 INT, FLOAT, BYTES = "$int", "$float", "$bytes"
 STAND_INS: Final = frozenset({INT, FLOAT, BYTES})
-"""Keys of those stand-ins that `decode` reads back."""
+"""Keys of those stand-ins that `revive` reads back."""
 STAND_IN: Final = re.compile(r'"\$(?:int|float|bytes)"')
 SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 SAFE_INT: Final = 2**53  # beyond it a JavaScript reader sees another number

@@ -159,7 +159,7 @@ class Sheet:
         self.emit(write(stand_in))
 
     def _tell_all(self, stand_in: dict[str, object], *, is_all: bool) -> None:
-        """Write a stand-in that `decode` may read back."""
+        """Write a stand-in that `revive` may read back."""
         self.exact = self.exact and is_all
         self.emit(write(stand_in))
 

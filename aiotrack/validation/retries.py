@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Final
@@ -54,8 +53,8 @@ def get_task_retry_labels(
     factor = options.retry_backoff if backoff is None else backoff
     if type(retries) is not int or retries < 0:
         raise InvalidValue(f"max_retries must be a whole number from 0, not {retries!r}")
-    _check("delay", first, 0)
-    _check("backoff", factor, 1)
+    _check("delay", first, 0, 30 * 86_400)
+    _check("backoff", factor, 1, 1000)
     return {
         "retry_on_error": True,
         "max_retries": retries + 1,
@@ -66,10 +65,10 @@ def get_task_retry_labels(
     }
 
 
-def _check(name: str, value: Any, least: float) -> None:
+def _check(name: str, value: Any, least: int, most: int) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value < math.inf:
-        raise InvalidValue(f"{name} must be a number from {least}, not {value!r}")
+    if not is_number or not least <= value <= most:
+        raise InvalidValue(f"{name} must be a number from {least} to {most:,}, not {value!r}")
 
 
 def refuse(labels: MutableMapping[str, Any]) -> None:

@@ -40,6 +40,7 @@ PUBLIC = {
     "NotRepeatable",
     "Page",
     "QueryTimeout",
+    "Rerun",
     "SchemaOutdated",
     "SchemaTooNew",
     "Settings",
