@@ -35,11 +35,11 @@ def check_of(task_name: str, function: Callable[..., Any], rule: object) -> Chec
             return None
         return _by(task_name, rule)
     try:
-        hint = _return_hint(function)
-        if hint is inspect.Signature.empty:
+        hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+        if "return" not in hints:
             _warn(task_name, "its function has no return annotation")
             return None
-        adapter = None if hint is Any else _adapter(hint)
+        adapter = None if hints["return"] is Any else _adapter(hints["return"])
     except Exception as error:  # foreign code: an annotation may be anything
         _warn(task_name, f"its return annotation cannot be used: {error!r}")
         return None
@@ -50,23 +50,6 @@ def _warn(task_name: str, why: str) -> None:
     log.warning(
         "results of %s are not checked, although validate_result is set: %s", task_name, why
     )
-
-
-def _return_hint(function: Callable[..., Any]) -> Any:
-    """Give the return annotation alone: those of parameters may be meant for a type checker."""
-    inner: Any = inspect.unwrap(function)
-    told = getattr(inner, "__annotations__", {})
-    if "return" not in told:
-        return inspect.Signature.empty
-
-    def promised() -> None: ...
-
-    promised.__annotations__ = {"return": told["return"]}
-    cells = inspect.getclosurevars(inner).nonlocals if inspect.isfunction(inner) else {}
-    found = typing.get_type_hints(
-        promised, getattr(inner, "__globals__", {}), cells, include_extras=True
-    )
-    return found["return"]
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
