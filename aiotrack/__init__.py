@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         AioTrackError,
         ExecutionNotFound,
         InvalidQuery,
+        InvalidResult,
         InvalidSetting,
         InvalidStatus,
         InvalidValue,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         LockUnavailable,
         MissingExtra,
         NoCurrentExecution,
+        NotRepeatable,
         QueryTimeout,
         SchemaOutdated,
         SchemaTooNew,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         StoreUnavailable,
         TaskCancelled,
         TrackerNotFound,
+        UnknownTask,
         WaitTimeout,
     )
     from aiotrack.locks.duplicates import prevent_duplicate_task
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
         Execution,
         LogLine,
         Page,
+        Rerun,
         Stats,
         TaskStatus,
     )
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
     from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow, LogRow
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
+    from aiotrack.validation.retries import get_task_retry_labels
 
 __version__ = "0.1.0"
 
@@ -72,6 +77,7 @@ _HOMES = {
         "AioTrackError",
         "ExecutionNotFound",
         "InvalidQuery",
+        "InvalidResult",
         "InvalidSetting",
         "InvalidStatus",
         "InvalidValue",
@@ -82,6 +88,7 @@ _HOMES = {
         "LockUnavailable",
         "MissingExtra",
         "NoCurrentExecution",
+        "NotRepeatable",
         "QueryTimeout",
         "SchemaOutdated",
         "SchemaTooNew",
@@ -90,6 +97,7 @@ _HOMES = {
         "StoreUnavailable",
         "TaskCancelled",
         "TrackerNotFound",
+        "UnknownTask",
         "WaitTimeout",
     ),
     "aiotrack.locks.duplicates": ("prevent_duplicate_task",),
@@ -111,6 +119,7 @@ _HOMES = {
         "Execution",
         "LogLine",
         "Page",
+        "Rerun",
         "Stats",
         "TaskStatus",
     ),
@@ -118,6 +127,7 @@ _HOMES = {
     "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow", "LogRow"),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
+    "aiotrack.validation.retries": ("get_task_retry_labels",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -135,6 +145,7 @@ __all__ = [
     "ExecutionNotFound",
     "ExecutionRow",
     "InvalidQuery",
+    "InvalidResult",
     "InvalidSetting",
     "InvalidStatus",
     "InvalidValue",
@@ -148,8 +159,10 @@ __all__ = [
     "LogRow",
     "MissingExtra",
     "NoCurrentExecution",
+    "NotRepeatable",
     "Page",
     "QueryTimeout",
+    "Rerun",
     "SchemaOutdated",
     "SchemaTooNew",
     "Settings",
@@ -163,11 +176,13 @@ __all__ = [
     "Tracker",
     "TrackerMiddleware",
     "TrackerNotFound",
+    "UnknownTask",
     "WaitTimeout",
     "__version__",
     "acquire_task_lock",
     "current_execution",
     "fenced_update",
+    "get_task_retry_labels",
     "is_task_locked",
     "prevent_duplicate_task",
     "raise_if_cancelled",

@@ -11,10 +11,12 @@ import functools
 import inspect
 import logging
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from taskiq import NoResultError
 
+from aiotrack.classes import INVALID_INPUT
 from aiotrack.current import CURRENT, Run
 from aiotrack.errors import TaskCancelled
 
@@ -56,6 +58,7 @@ def _around(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:
         except BaseException as error:
             if is_ours(run, error):
                 raise Revoked from None
+            _judge_arguments(run, function, args, kwargs, error)
             _raised(run, error)
             raise
         finally:
@@ -78,6 +81,7 @@ def _around_sync(function: Callable[..., Any], task_name: str) -> Callable[..., 
         except BaseException as error:
             if is_ours(run, error):
                 raise Revoked from None
+            _judge_arguments(run, function, args, kwargs, error)
             _raised(run, error)
             raise
         _returned(run, value)
@@ -85,6 +89,27 @@ def _around_sync(function: Callable[..., Any], task_name: str) -> Callable[..., 
 
     setattr(body, _WRAPPED, function)
     return body
+
+
+def _judge_arguments(
+    run: Run,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    error: BaseException,
+) -> None:
+    """Tell arguments that the function does not take from a TypeError of its own code."""
+    if type(error) is not TypeError:
+        return
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__)):
+        return
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        run.error_class = INVALID_INPUT
+    except ValueError:  # it has no signature
+        return
 
 
 def _enter(task_name: str) -> Run | None:

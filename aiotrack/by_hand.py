@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from uuid import uuid4
 
 from aiotrack.body import is_ours
 from aiotrack.current import CURRENT, INHERITED, Run
-from aiotrack.encode import Encoder, encode_task_id, error_text, error_type, format_traceback
+from aiotrack.encode import encode_task_id, error_text, error_type, format_traceback
 from aiotrack.errors import InvalidValue, TaskCancelled
 from aiotrack.model import TaskStatus
 from aiotrack.progress import patch_of
@@ -96,15 +95,15 @@ def end(tracker: Tracker, run: Run, error: BaseException | None) -> Report:
         report.error = str(TaskCancelled(run.origin.task_id))
         return report
     report = tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
-    describe(report, error, tracker.encoder)
-    if isinstance(error, asyncio.CancelledError):
-        report.error_class = "cancelled"
+    describe(report, error, tracker)
     return report
 
 
-def describe(report: Report, error: BaseException, encoder: Encoder) -> None:
-    """Put an exception into a report, bounded and redacted."""
+def describe(report: Report, error: BaseException, tracker: Lifecycle) -> None:
+    """Put an exception into a report, bounded and redacted, with its class."""
+    encoder = tracker.encoder
     report.error_type = error_type(error)
+    report.error_class = tracker.classes.of(error)
     message = error_text(error, encoder)
     report.error = message or report.error_type
     report.traceback = format_traceback(error, encoder, message=message)
@@ -217,7 +216,7 @@ class Change:
         if self.status is None and (self.result or self.error or self.traceback):
             raise InvalidValue("a result, error or traceback needs a status: update(id, 'failed')")
 
-    def on(self, now: int, encoder: Encoder) -> Callable[[History], Iterable[Report]]:
+    def on(self, now: int, tracker: Lifecycle) -> Callable[[History], Iterable[Report]]:
         """Give the function that makes the reports, filled from the record as it is."""
 
         def change(history: History) -> Iterable[Report]:
@@ -226,17 +225,17 @@ class Change:
             stamp: Stamp = (shown.shown_attempt, shown.started_at or 0, now)
             reports = []
             if self.metadata:
-                patch = patch_of(dict(self.metadata), stamp, encoder)
+                patch = patch_of(dict(self.metadata), stamp, tracker.encoder)
                 reports.append(Report(shown.origin, Witness.SENT, TaskStatus.PENDING, patch=patch))
             settled = shown.status.is_final and shown.witness is not Witness.PRESUMED
             if self.status is not None and not settled:
-                run = self._run(history, shown, now, encoder)
+                run = self._run(history, shown, now, tracker)
                 reports += [] if run is None else [run]
             return reports
 
         return change
 
-    def _run(self, history: History, shown: Report, now: int, encoder: Encoder) -> Report | None:
+    def _run(self, history: History, shown: Report, now: int, tracker: Lifecycle) -> Report | None:
         """Give the report that makes the record show the status; None where it is late."""
         status = self.status
         if status is None or status is TaskStatus.PENDING or status is shown.status:
@@ -255,17 +254,17 @@ class Change:
         run.finished_at = now
         run.duration = None if run.started_at is None else (now - run.started_at) / 1e6
         run.result = self.result
-        self._describe(run, encoder)
+        self._describe(run, tracker)
         return run
 
-    def _describe(self, run: Report, encoder: Encoder) -> None:
+    def _describe(self, run: Report, tracker: Lifecycle) -> None:
         run.error = run.error_type = run.error_class = run.traceback = None
         if isinstance(self.error, BaseException):
-            describe(run, self.error, encoder)
+            describe(run, self.error, tracker)
         elif self.error is not None:
-            run.error = encoder.text(str(self.error))
+            run.error = tracker.encoder.text(str(self.error))
         if self.traceback is not None:
-            run.traceback = encoder.text(self.traceback, 32_768)
+            run.traceback = tracker.encoder.text(self.traceback, 32_768)
 
 
 def _free_name(history: History, attempt: int) -> str:

@@ -67,6 +67,10 @@ class Run:
     """Whether its body was cancelled by that wish."""
     error_class: str | None = None
     """Of its failure, where a feature knows it better than the error alone tells."""
+    check: Callable[[Any], None] | None = None
+    """What its return value has to pass; raises `InvalidResult`."""
+    skipped: object = None
+    """What `prevent_duplicate_task` answered instead of its body."""
     resent: bool = False
     """A message with this task_id was sent while it ran: a retry, whatever the result says."""
     is_set_aside: bool = False

@@ -12,6 +12,9 @@
     ├── InvalidSetting (ValueError)          a setting or URL that cannot be used
     ├── MissingExtra (ImportError)           an optional package is not installed
     ├── TaskCancelled                        the result of an execution that somebody cancelled
+    ├── InvalidResult (ValueError)           what a task returned is not what it promised
+    ├── NotRepeatable (ValueError)           arguments are not stored as they were: no rerun
+    ├── UnknownTask (LookupError)            no broker here knows a task of this name
     ├── WaitTimeout (TimeoutError)           an execution did not end in time
     ├── SlowConsumer                         who follows many executions does not read
     ├── LockError
@@ -96,6 +99,45 @@ class TaskCancelled(AioTrackError):
 
     def __str__(self) -> str:
         return f"the execution {self.task_id} was cancelled"
+
+
+class InvalidResult(AioTrackError, ValueError):
+    """What a task returned does not fit its return annotation, or its validator refused it."""
+
+    code = "invalid-result"
+
+
+class NotRepeatable(AioTrackError, ValueError):
+    """An execution cannot be sent again: some of its arguments are not stored as they were.
+
+    ``task_id`` is the execution, ``fields`` maps what is missing to the reason, e.g.
+    ``{"kwargs.password": "redacted"}``.
+    """
+
+    code = "not-repeatable"
+
+    def __init__(self, task_id: str, fields: Mapping[str, str]) -> None:
+        self.task_id = task_id
+        self.fields = dict(fields)
+        told = ", ".join(f"{name} ({reason})" for name, reason in fields.items())
+        super().__init__(
+            f"{task_id!r} cannot be run again with the arguments that it had: {told}; "
+            "send the task with arguments of your own"
+        )
+
+
+class UnknownTask(AioTrackError, LookupError):
+    """No broker of this tracker, in this process, knows a task of this name."""
+
+    code = "unknown-task"
+
+    def __init__(self, task_name: str, *, brokers: int) -> None:
+        self.task_name = task_name
+        if brokers:
+            hint = "import the module that defines it"
+        else:
+            hint = "no broker here has this tracker's TrackerMiddleware"
+        super().__init__(f"no broker of this tracker knows the task {task_name!r}: {hint}")
 
 
 class InvalidQuery(AioTrackError, ValueError):

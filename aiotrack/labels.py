@@ -21,6 +21,9 @@ PARENT = "aiotrack_parent"
 SCHEDULE = "aiotrack_schedule_id"
 CONFIG = "aiotrack_config_id"
 RERUN_OF = "aiotrack_rerun_of"
+RETRY_DELAY = "aiotrack_retry_delay"
+RETRY_BACKOFF = "aiotrack_retry_backoff"
+RETRY_JITTER = "aiotrack_retry_jitter"
 RUN = "aiotrack_run"
 """The delivery that runs; a retry's message still has that of the attempt before."""
 REQUEUES = "X-Taskiq-requeue"
@@ -82,6 +85,12 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
+
+
+def drop_retry_delay(labels: dict[str, Any]) -> None:
+    """Take the delay of retries from a first message: some brokers would delay that, too."""
+    if "delay" in labels and seconds(labels["delay"]) == seconds(labels[RETRY_DELAY]):
+        del labels["delay"]
 
 
 def word(value: Any) -> str | None:

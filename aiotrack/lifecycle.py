@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from uuid import uuid4
 
+from aiotrack.classes import ErrorClasses, Key, Rule
 from aiotrack.clock import Clock
 from aiotrack.core import Core
 from aiotrack.encode import Encoder
@@ -59,6 +60,7 @@ class Lifecycle:
         self.redis = _checked_redis(redis or self.options.redis_url)
         self.clock = Clock()
         self.worker_id = _new_worker_id()
+        self.classes = ErrorClasses()
         self._redacted: tuple[str | re.Pattern[str], ...] = ()
         self.redact(())
         self._cores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Core] = (
@@ -240,6 +242,22 @@ class Lifecycle:
         self._making = threading.Lock()
         self._loop = self._last = None
         self.worker_id = _new_worker_id()
+
+    def classify(self, rules: Mapping[Key, Rule]) -> None:
+        """Say what errors mean: rules in front of those that aiotrack comes with.
+
+        A permanent error is not retried. Subclasses count; the nearest type wins.
+
+        Args:
+            rules: An exception type, or its dotted name (``"httpx.ReadTimeout"``: nothing is
+                imported), to ``transient``, ``permanent``, ``timeout``, ``cancelled``, ``lost``,
+                ``invalid_result`` or ``invalid_input``; to None, for "nobody knows"; or to a
+                function that gives one of these for an exception.
+
+        Raises:
+            InvalidValue: A key is no exception type or dotted name, or nobody knows the class.
+        """
+        self.classes.add(rules)
 
     def redact(self, names: Iterable[str | re.Pattern[str]]) -> None:
         """Never store values under *names* (or patterns), besides the usual secrets."""

@@ -14,6 +14,7 @@ from taskiq import NoResultError, TaskiqMiddleware
 from aiotrack import acks, collector
 from aiotrack.body import Revoked, wrap
 from aiotrack.by_hand import describe, leave
+from aiotrack.classes import TIMEOUT
 from aiotrack.current import CURRENT, INHERITED, Inherited, Run
 from aiotrack.encode import Encoder, encode_task_id, format_traceback
 from aiotrack.errors import TaskCancelled
@@ -24,8 +25,10 @@ from aiotrack.labels import (
     PARENT,
     REQUEUES,
     RETRIES,
+    RETRY_DELAY,
     RUN,
     SCHEDULE,
+    drop_retry_delay,
     fill,
     is_false,
     is_tracked,
@@ -38,7 +41,7 @@ from aiotrack.labels import (
 from aiotrack.model import TaskStatus
 from aiotrack.progress_tracker import follow
 from aiotrack.report import Origin, Report, Witness, guess_module
-from aiotrack.results import class_of
+from aiotrack.results import is_over_limit
 from aiotrack.verdicts import never_ran
 
 if TYPE_CHECKING:
@@ -193,6 +196,8 @@ class TrackerMiddleware(TaskiqMiddleware):
 
     def _stamp(self, message: TaskiqMessage, run: Run | None) -> None:
         labels = message.labels
+        if RETRY_DELAY in labels and RETRIES not in labels:
+            drop_retry_delay(labels)
         if CREATED_AT not in labels and self.tracker.clock.known:
             labels[CREATED_AT] = str(self.tracker.clock.now())  # else our PENDING tells it
         inherited = INHERITED.get()
@@ -324,11 +329,19 @@ class TrackerMiddleware(TaskiqMiddleware):
             return self._without_result(run, message, result, duration)
         else:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
-        describe(report, error, self._encoder)
-        report.error_class = run.error_class or class_of(error, message.labels)
-        if report.error_class == "timeout":
-            report.error = f"exceeded its time limit of {message.labels['timeout']} s"
+        self._describe(report, run, error, message)
         return report
+
+    def _describe(
+        self, report: Report, run: Run, error: BaseException, message: TaskiqMessage
+    ) -> None:
+        """Put an exception into a report; what a feature knows of its class comes first."""
+        describe(report, error, self.tracker)
+        if is_over_limit(error, message.labels):
+            report.error_class = TIMEOUT
+            report.error = f"exceeded its time limit of {message.labels['timeout']} s"
+        elif run.error_class is not None:
+            report.error_class = run.error_class
 
     def _without_result(
         self, run: Run, message: TaskiqMessage, result: TaskiqResult[Any], duration: float
@@ -363,8 +376,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             if error is None:
                 report.error = "the run ended without an outcome: a hook of TaskIQ was not called"
             else:
-                describe(report, error, self._encoder)
-                report.error_class = run.error_class or class_of(error, message.labels)
+                self._describe(report, run, error, message)
             recorder = self.tracker.recorder()
             recorder.add(report)
             recorder.end(run)

@@ -175,6 +175,18 @@ class LogLine:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """What became of an execution that was to be rerun.
+
+    ``task_id`` is the old one's; ``execution`` the new one, or ``error`` says why there is none.
+    """
+
+    task_id: str
+    execution: Execution | None = None
+    error: Exception | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """Some rows in order, and the cursor of what follows (None at the end)."""

@@ -131,9 +131,7 @@ class Records(Lifecycle):
         change.check()
         core = await self._flushed()
         await core.repository.connect()
-        await core.repository.modify(
-            encode_task_id(task_id), change.on(self.clock.now(), self.encoder)
-        )
+        await core.repository.modify(encode_task_id(task_id), change.on(self.clock.now(), self))
         return await core.reader.get(task_id)
 
     async def sync(self, task_id: str | int) -> Execution:
@@ -157,7 +155,7 @@ class Records(Lifecycle):
         if outcome is None:
             return known
         core = await self._flushed()
-        change = outcome.on(self.clock.now(), self.encoder)
+        change = outcome.on(self.clock.now(), self)
         await core.repository.modify(encode_task_id(task_id), change)
         return await core.reader.get(task_id)
 

@@ -12,6 +12,7 @@ from taskiq import NoResultError
 from taskiq.result_backends.dummy import DummyResultBackend
 
 from aiotrack.by_hand import describe
+from aiotrack.classes import TIMEOUT
 from aiotrack.labels import REQUEUES, RETRIES, RUN, is_false, number, word
 from aiotrack.model import TaskStatus
 from aiotrack.report import History, Origin, Report, Witness
@@ -19,7 +20,6 @@ from aiotrack.report import History, Origin, Report, Witness
 if TYPE_CHECKING:
     from taskiq import AsyncBroker, TaskiqResult
 
-    from aiotrack.encode import Encoder
     from aiotrack.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
@@ -33,19 +33,13 @@ ROUNDED = 0.01
 _complained: set[tuple[type[Any], type[BaseException]]] = set()
 
 
-def class_of(error: BaseException, labels: Mapping[str, Any]) -> str | None:
-    """Give the error's class as far as the run alone can tell."""
-    if isinstance(error, asyncio.CancelledError):
-        return "cancelled"
-    is_limited = isinstance(error, TimeoutError) and labels.get("timeout") is not None
-    return "timeout" if is_limited and _is_from_the_label(error) else None
-
-
-def _is_from_the_label(error: BaseException) -> bool:
+def is_over_limit(error: BaseException, labels: Mapping[str, Any]) -> bool:
     """Tell the timeout of TaskIQ's label from a TimeoutError that passed through the body.
 
     By the frame below TaskIQ's own, not by the time: uvloop's timers fire some milliseconds early.
     """
+    if not isinstance(error, TimeoutError) or labels.get("timeout") is None:
+        return False
     trace = error.__traceback__
     below = None if trace is None else trace.tb_next
     if below is None:
@@ -104,12 +98,12 @@ class Outcome:
     result: TaskiqResult[Any]
     keeps_value: bool
 
-    def on(self, now: int, encoder: Encoder) -> Callable[[History], Iterable[Report]]:
+    def on(self, now: int, tracker: Lifecycle) -> Callable[[History], Iterable[Report]]:
         """Give the function that makes the reports, filled from the record as it is."""
 
         def change(history: History) -> Iterable[Report]:
             run = self._run(history)
-            return [] if run is None else [self._end(run, now, encoder)]
+            return [] if run is None else [self._end(run, now, tracker)]
 
         return change
 
@@ -146,7 +140,7 @@ class Outcome:
         run.requeues = number(self.result.labels.get(REQUEUES))
         return run
 
-    def _end(self, run: Report, now: int, encoder: Encoder) -> Report:
+    def _end(self, run: Report, now: int, tracker: Lifecycle) -> Report:
         """Give the report of its end: its own worker's word, should it come, still wins."""
         result = self.result
         duration = float(result.execution_time)
@@ -162,18 +156,17 @@ class Outcome:
         end.result = end.error = end.error_type = end.error_class = end.traceback = None
         if not result.is_err:
             if self.keeps_value and result.return_value is not None:
-                end.result = encoder.encode(result.return_value).text
+                end.result = tracker.encoder.encode(result.return_value).text
         elif isinstance(result.error, BaseException):
-            self._describe(end, result.error, encoder)
+            self._describe(end, result.error, tracker)
         else:
             end.error = "the result backend tells no error"
         return end
 
-    def _describe(self, end: Report, error: BaseException, encoder: Encoder) -> None:
-        describe(end, error, encoder)
+    def _describe(self, end: Report, error: BaseException, tracker: Lifecycle) -> None:
+        describe(end, error, tracker)
         if error.__traceback__ is None:
             end.traceback = None  # it stayed with the worker
-        end.error_class = class_of(error, self.result.labels)
         limit = word(self.result.labels.get("timeout"))
         if limit is not None and isinstance(error, TimeoutError):
             try:
@@ -181,5 +174,5 @@ class Outcome:
             except ValueError:
                 return
             if is_over:
-                end.error_class = "timeout"
+                end.error_class = TIMEOUT
                 end.error = f"exceeded its time limit of {limit} s"

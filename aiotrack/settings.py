@@ -50,6 +50,10 @@ class Settings:
             that fail or are tried again), ``off``.
         log_level: The lowest level that is kept, a name or a number.
         log_max_bytes: Logs kept of one attempt: the first half and the last half of so many bytes.
+        retry_max_retries: Of `get_task_retry_labels`: retries after the first attempt.
+        retry_delay_seconds: Of the same: seconds before the first retry.
+        retry_backoff: Of the same: how many times longer each further delay is.
+        retry_jitter: Of the same: each delay is longer by a random part of a quarter.
     """
 
     database_url: str | None = None
@@ -68,6 +72,10 @@ class Settings:
     logs: str = "on"
     log_level: str | int = "INFO"
     log_max_bytes: int = 65_536
+    retry_max_retries: int = 3
+    retry_delay_seconds: float = 5.0
+    retry_backoff: float = 2.0
+    retry_jitter: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "indexed_metadata", _keys(self.indexed_metadata))
@@ -133,6 +141,10 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "logs": str.lower,
     "log_max_bytes": int,
     "roll_up_enabled": _boolean,
+    "retry_max_retries": int,
+    "retry_delay_seconds": float,
+    "retry_backoff": float,
+    "retry_jitter": _boolean,
 }
 
 
@@ -164,6 +176,9 @@ def _check(settings: Settings) -> None:
         "max_value_bytes": (256, 16 * 1024 * 1024),
         "max_backlog": (100, 10_000_000),
         "log_max_bytes": (1024, 16 * 1024 * 1024),
+        "retry_max_retries": (0, 1_000_000),
+        "retry_delay_seconds": (0.0, 30 * 86_400.0),
+        "retry_backoff": (1.0, 1_000.0),
     }
     for key, (low, high) in ranges.items():
         value = getattr(settings, key)

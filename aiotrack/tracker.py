@@ -24,7 +24,9 @@ from aiotrack.model import LogLine, Page, TaskStatus
 from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
+from aiotrack.reruns import Reruns
 from aiotrack.sweeps import Sweeps
+from aiotrack.validation import Validation
 
 if TYPE_CHECKING:
     from aiotrack.locks.lock import TaskLock
@@ -35,7 +37,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Following, Checkpoints, Cancelling):
+class Tracker(Following, Checkpoints, Cancelling, Reruns):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
@@ -51,7 +53,7 @@ class Tracker(Following, Checkpoints, Cancelling):
         InvalidSetting: A value cannot be used; the message names it.
     """
 
-    features: ClassVar = (Locks, Logs, Sweeps, Cancellation)
+    features: ClassVar = (Locks, Logs, Sweeps, Cancellation, Validation)
 
     @property
     def locks(self) -> Listing:

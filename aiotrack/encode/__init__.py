@@ -1,5 +1,6 @@
 """Any value → bounded, safe JSON; redaction before anything leaves the process."""
 
+from aiotrack.encode.decode import inexact, revive
 from aiotrack.encode.encoder import Encoded, Encoder
 from aiotrack.encode.failure import error_text, error_type, format_traceback
 from aiotrack.encode.redact import encode_task_id
@@ -11,4 +12,6 @@ __all__ = [
     "error_text",
     "error_type",
     "format_traceback",
+    "inexact",
+    "revive",
 ]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from aiotrack.encode import leaves
 from aiotrack.encode.leaves import SAFE_FLOAT, SAFE_INT
 from aiotrack.encode.redact import KEY_LENGTH, Redactor, hints
 from aiotrack.encode.sheet import Limits, write
@@ -27,8 +28,9 @@ class Encoded:
 
     Attributes:
         text: Strict JSON that PostgreSQL's jsonb and SQLite take as it is.
-        exact: Whether reading *text* gives an equal value, so that a task could be sent again
-            with it. False when something was redacted, cut or has no word in JSON.
+        exact: Whether `revive` gives back an equal value from it, so that a task could be sent
+            again with it. False when something was redacted or cut, or has neither a word in JSON
+            nor a stand-in that says all.
     """
 
     text: str
@@ -185,6 +187,8 @@ class Encoder:
         except BaseException:  # keys may be of foreign types; a lone surrogate
             return None
         if length > self._limits.value_bytes or "\\u0000" in text or hints(text):
+            return None
+        if '"$' in text and leaves.STAND_IN.search(text):  # it must not be read as one of ours
             return None
         return None if self._redactor.tells(text) else text
 

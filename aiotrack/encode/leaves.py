@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import math
 import operator
+import re
 import types
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,10 @@ from uuid import UUID
 
 from aiotrack.encode.redact import mask, size, type_name
 
+INT, FLOAT, BYTES = "$int", "$float", "$bytes"
+STAND_INS: Final = frozenset({INT, FLOAT, BYTES})
+"""Keys of those stand-ins that `revive` reads back."""
+STAND_IN: Final = re.compile(r'"\$(?:int|float|bytes)"')
 SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 SAFE_INT: Final = 2**53  # beyond it a JavaScript reader sees another number
 SAFE_FLOAT: Final = 1e16  # from here repr() has an exponent, and jsonb makes an integer of it
@@ -171,13 +176,13 @@ def big_int(value: int) -> dict[str, object]:
     if bits <= _INT_BITS:
         digits = _digits(value)
         if 0 < len(digits) <= _INT_DIGITS + (value < 0):
-            return {"$int": digits}
+            return {INT: digits}
     # str() of it takes quadratic time, or raises: its first digits come from its highest bits.
     top = abs(value >> (bits - 64)) if value > 0 else -(value >> (bits - 64))
     power = math.log10(top) + (bits - 64) * math.log10(2)
     sign = "-" if value < 0 else ""
     about = f"{sign}{10 ** (power % 1):.5f}e+{int(power)}"
-    return {"$int": about, "$truncated": True, "digits": int(power) + 1}
+    return {INT: about, "$truncated": True, "digits": int(power) + 1}
 
 
 def _digits(value: int) -> str:
@@ -209,7 +214,7 @@ def blob(value: Any, hashed: int) -> dict[str, object]:
         length = slots.__len__(value)
         keep = length if length <= hashed else _BYTES_WHOLE
         data = bytes(slots.__getitem__(value, slice(0, keep)))
-    told: dict[str, object] = {"$bytes": length}
+    told: dict[str, object] = {BYTES: length}
     shown = data[:_BYTES_WHOLE].decode("latin-1")
     if mask(shown) != shown:
         return told | {"$redacted": True}

@@ -158,6 +158,11 @@ class Sheet:
         self.exact = False
         self.emit(write(stand_in))
 
+    def _tell_all(self, stand_in: dict[str, object], *, is_all: bool) -> None:
+        """Write a stand-in that `revive` may read back."""
+        self.exact = self.exact and is_all
+        self.emit(write(stand_in))
+
     def mark(self, text: str) -> None:
         """Write a stand-in that is JSON text already."""
         self.exact = False
@@ -209,7 +214,8 @@ class Sheet:
             self.emit(int.__repr__(number))
         else:
             self.steps -= 2 + (min(int.bit_length(number), 16_384) >> 6)
-            self.tell(leaves.big_int(number))
+            told = leaves.big_int(number)
+            self._tell_all(told, is_all=number is value and "$truncated" not in told)
 
     def real(self, value: float, _depth: int) -> None:
         """Write a float, or its name when it is no number."""
@@ -222,7 +228,7 @@ class Sheet:
             # PostgreSQL writes 1e+23 as an integer, which is another number; with ".0" it is kept.
             self.emit(f"{number:.1f}")
         else:
-            self.tell({"$float": leaves.float_name(number)})
+            self._tell_all({leaves.FLOAT: leaves.float_name(number)}, is_all=number is value)
 
     def constant(self, value: object, _depth: int) -> None:
         """Write None or a bool."""
@@ -246,9 +252,9 @@ class Sheet:
         """Write bytes."""
         self.steps -= 12
         told = leaves.blob(value, self.hash)
-        length = told["$bytes"]
+        length = told[leaves.BYTES]
         if type(length) is int:
             self.steps -= min(length, 1024) >> 4
             if "sha256" in told:
                 self.hash -= length
-        self.tell(told)
+        self._tell_all(told, is_all=type(value) is bytes and "base64" in told)

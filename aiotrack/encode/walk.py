@@ -206,6 +206,7 @@ class Walk(Sheet):
                     rest = length - index
                     break
                 name = key if type(key) is str else self._key(key)
+                self.exact = self.exact and name not in leaves.STAND_INS
                 text, secret = self._names.get(name) or self._learn(name)
                 self.emit(mark + (text if text and name not in used else self._name(name, used)))
                 used[name] = used.get(name, 1)

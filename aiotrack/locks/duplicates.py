@@ -152,14 +152,18 @@ class _Guard:
             LockUnavailable: Redis is away, and that is to be raised.
             NoResultError: This is a second delivery of work that another worker does.
         """
+        run = CURRENT.get()
         try:
             self._holders = find_holders(None)
-            return await self._enter(self._holders, CURRENT.get())
+            skipped = await self._enter(self._holders, run)
         except LockUnavailable:
             if self._on_unavailable == "raise":
                 raise
             log.warning("lock %s is unavailable: its task is %s", self._name, self._on_unavailable)
-            return None if self._on_unavailable == "run" else _skipped(UNAVAILABLE)
+            skipped = None if self._on_unavailable == "run" else _skipped(UNAVAILABLE)
+        if run is not None and skipped is not None:
+            run.skipped = skipped  # no result of the body: nothing to validate
+        return skipped
 
     async def leave(self) -> None:
         """Free the lock, if it is still ours."""

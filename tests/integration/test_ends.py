@@ -180,11 +180,13 @@ ENDS: dict[str, tuple[TaskOf, tuple[Any, ...], str, str | None, str | None]] = {
     "reject": (_rejects, (), REJECTED, None, None),
     "timeout label": (_too_slow, (), "TimeoutError", None, "timeout"),
     "timeout label, thread": (_too_slow_in_a_thread, (), "TimeoutError", None, "timeout"),
-    "a timeout of its own": (_own_timeout, (), "TimeoutError", None, None),
-    "somebody's timeout": (_raises_timeout_late, (), "TimeoutError", "the bank is away", None),
-    "timeout without a label": (_no_limit, (), "TimeoutError", None, None),
+    "a timeout of its own": (_own_timeout, (), "TimeoutError", None, "transient"),
+    "somebody's timeout": (
+        *(_raises_timeout_late, (), "TimeoutError", "the bank is away", "transient"),
+    ),
+    "timeout without a label": (_no_limit, (), "TimeoutError", None, "transient"),
     "dependency": (_needs(broken), (), "LookupError", "no connection", None),
-    "wrong arity": (_wrong_arity, (1,), "TypeError", None, None),
+    "wrong arity": (_wrong_arity, (1,), "TypeError", None, "invalid_input"),
     "group": (_groups, (), "ExceptionGroup", "both (2 sub-exceptions)", None),
 }  # fmt: skip
 

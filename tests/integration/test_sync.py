@@ -303,7 +303,7 @@ async def test_results_that_are_not_to_be_recorded_are_not(small: Tracker, by: s
 
 
 @pytest.mark.parametrize(
-    ("seconds", "limit", "expected"), [(0.25, "0.25", "timeout"), (0.25, "9", None)]
+    ("seconds", "limit", "expected"), [(0.25, "0.25", "timeout"), (0.25, "9", "transient")]
 )
 async def test_a_time_limit_is_told_from_a_timeout_error(
     small: Tracker, seconds: float, limit: str, expected: str | None
@@ -408,7 +408,7 @@ async def test_an_error_that_nobody_tells_is_a_failure_all_the_same(small: Track
     a, b = await small.sync("a"), await small.sync("b")
 
     assert (TaskStatus.FAILURE, "the result backend tells no error") == (a.status, a.error)
-    assert (TaskStatus.FAILURE, "slow", None) == (b.status, b.error, b.error_class)
+    assert (TaskStatus.FAILURE, "slow", "transient") == (b.status, b.error, b.error_class)
 
 
 async def test_a_label_of_the_attempt_before_names_no_run(tracker: Tracker) -> None:

@@ -33,6 +33,7 @@ from aiotrack.encode import (
     error_text,
     error_type,
     format_traceback,
+    revive,
 )
 from tests.unit.poison import POISON, Evil, Model, Point, Row
 
@@ -212,16 +213,8 @@ class Excluding(pydantic.BaseModel):
         (types.SimpleNamespace(a=1), {"a": 1}),
         (Root([1, 2]), [1, 2]),
         (Excluding(more=3), {"shown": 1, "more": 3}),
-        (float("nan"), {"$float": "NaN"}),
-        (float("inf"), {"$float": "Infinity"}),
-        (float("-inf"), {"$float": "-Infinity"}),
-        (2**53 + 1, {"$int": "9007199254740993"}),
-        (-(2**64), {"$int": "-18446744073709551616"}),
-        (10**4300 - 1, {"$int": "9" * 4300}),
-        (-(10**4300) + 1, {"$int": "-" + "9" * 4300}),
         (10**5000, {"$int": "1.00000e+5000", "$truncated": True, "digits": 5001}),
         (-(10**5000), {"$int": "-1.00000e+5000", "$truncated": True, "digits": 5001}),
-        (b"abc", {"$bytes": 3, "base64": "YWJj"}),
         (bytearray(b"abc"), {"$bytes": 3, "base64": "YWJj"}),
         (memoryview(b"abc"), {"$bytes": 3, "base64": "YWJj"}),
         ("a\0b", "a\u2400b"),
@@ -234,6 +227,45 @@ def test_what_json_has_no_word_for_has_a_stand_in(value: object, expected: objec
     """The form is readable, and marked inexact: a task could not be sent with it again."""
     assert expected == inexactly(value)
     assert [expected] == inexactly([value])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), {"$float": "NaN"}),
+        (float("inf"), {"$float": "Infinity"}),
+        (float("-inf"), {"$float": "-Infinity"}),
+        (2**53 + 1, {"$int": "9007199254740993"}),
+        (-(2**64), {"$int": "-18446744073709551616"}),
+        (10**4300 - 1, {"$int": "9" * 4300}),
+        (-(10**4300) + 1, {"$int": "-" + "9" * 4300}),
+        (b"abc", {"$bytes": 3, "base64": "YWJj"}),
+        (b"", {"$bytes": 0, "base64": ""}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_stand_in_that_says_all_is_read_back(value: object, expected: object):
+    """Large integers, odd floats and short bytes: a task may be sent with them again."""
+    encoded = ENCODER.encode_args([value, {"in": [value]}])
+    back = revive(json.loads(encoded.text))
+
+    assert encoded.exact
+    assert [expected, {"in": [expected]}] == json.loads(encoded.text)
+    assert repr([value, {"in": [value]}]) == repr(back)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"$int": "5"}, {"$float": "NaN"}, {"$bytes": 0, "base64": ""}, {"a": [{"$int": 5, "b": 2}]}],
+)
+def test_data_that_looks_like_a_stand_in_is_not_taken_for_one(value: object):
+    """It is stored as it is, and marked inexact: reading it would make something else of it."""
+    encoded = ENCODER.encode_args([value])
+    named = ENCODER.encode_kwargs({"value": value})
+
+    assert [value] == json.loads(encoded.text)
+    assert (False, False) == (encoded.exact, named.exact)
+    assert ENCODER.encode_args(["$int", "$5.00", {"price": "$float"}]).exact
 
 
 @pytest.mark.parametrize("size", [1025, 1 << 20, (1 << 20) + 1])

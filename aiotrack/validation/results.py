@@ -1,0 +1,96 @@
+"""What a task returned against what it promised: its return annotation, or a validator."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from aiotrack.errors import InvalidResult
+
+log = logging.getLogger(__name__)
+
+Check = Callable[[Any], None]
+
+SHOWN: Final = 5
+"""Faults that a message tells."""
+
+
+def check_of(task_name: str, function: Callable[..., Any], rule: object) -> Check | None:
+    """Give what checks a task's return values; None, with a warning, where nothing can.
+
+    Args:
+        task_name: For messages.
+        function: The task's.
+        rule: The label ``validate_result``: a validator, or anything else for the annotation.
+    """
+    if callable(rule):
+        if inspect.iscoroutinefunction(rule):
+            _warn(task_name, "its validator is async: give a plain function")
+            return None
+        return _by(task_name, rule)
+    try:
+        hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+        if "return" not in hints:
+            _warn(task_name, "its function has no return annotation")
+            return None
+        adapter = None if hints["return"] is Any else _adapter(hints["return"])
+    except Exception as error:  # foreign code: an annotation may be anything
+        _warn(task_name, f"its return annotation cannot be used: {error!r}")
+        return None
+    return None if adapter is None else _against(task_name, adapter)
+
+
+def _warn(task_name: str, why: str) -> None:
+    log.warning(
+        "results of %s are not checked, although validate_result is set: %s", task_name, why
+    )
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(hint)
+    except PydanticSchemaGenerationError:  # a class that pydantic does not know: by isinstance
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def _against(task_name: str, adapter: TypeAdapter[Any]) -> Check:
+    def check(value: Any) -> None:
+        try:
+            adapter.validate_python(value)
+        except ValidationError as error:
+            told = _told(error)
+        else:
+            return
+        # Outside the handler: what pydantic says has the value in it, which may be a secret.
+        raise InvalidResult(f"{task_name} returned what does not fit its annotation: {told}")
+
+    return check
+
+
+def _told(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [
+        f"{'.'.join(map(str, fault['loc'])) or 'the value'}: {fault['msg']}"
+        for fault in faults[:SHOWN]
+    ]
+    more = len(faults) - SHOWN
+    return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
+
+
+def _by(task_name: str, validator: Callable[[Any], object]) -> Check:
+    def check(value: Any) -> None:
+        try:
+            is_fine = validator(value)
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            raise InvalidResult(f"the result of {task_name} was refused: {told}") from error
+        if is_fine is False:
+            raise InvalidResult(f"the result of {task_name} was refused by its validator")
+
+    return check
