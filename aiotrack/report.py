@@ -142,6 +142,7 @@ class Report:
 class Beginning(Protocol):
     """A run whose start may have to be reported."""
 
+    run_id: str
     is_told: bool
     """Whether any report of it was made."""
 

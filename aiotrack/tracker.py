@@ -22,6 +22,7 @@ from aiotrack.model import LogLine, Page, TaskStatus
 from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
+from aiotrack.sweeping import Sweeping
 from aiotrack.sweeps import Sweeps
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Following, Checkpoints):
+class Tracker(Following, Checkpoints, Sweeping):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
