@@ -58,7 +58,7 @@ COLUMNS = {
     "cancelled_by": "Who did.",
     "trace_id": "Nothing fills it yet.",
     "run_id": "The run that is shown or meant; empty before the first.",
-    "witness": "How much the reporter saw: 0 sent, 1 started, 2 handed back, 3 presumed, "
+    "witness": "How much the reporter saw: 0 sent, 1 started, 2 presumed, 3 handed back, "
     "4 relayed by a result backend, 5 ended.",
     "exact": "Whether the stored arguments equal the real ones.",
     "plain": "This row alone tells it all: no rows among the attempts.",

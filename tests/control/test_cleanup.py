@@ -87,9 +87,15 @@ async def give_worker(tracker: Tracker, task_id: str, beat: float, *, is_gone: b
         await connection.execute(
             insert(worker),
             {
-                **dict.fromkeys(("queues", "running"), []),
-                **dict.fromkeys(("tasks", "versions"), {}),
-                **{"id": task_id, "host": "h", "pid": 1, "started_at": now, "beat_seconds": 5.0},
+                "queues": [],
+                "running": [],
+                "tasks": {},
+                "versions": {},
+                "id": task_id,
+                "host": "h",
+                "pid": 1,
+                "started_at": now,
+                "beat_seconds": 5.0,
                 "beat_at": now - timedelta(seconds=beat),
                 "stopped_at": now if is_gone else None,
             },

@@ -53,8 +53,12 @@ async def beat(
         await connection.execute(
             insert(WorkerRow.__table__),
             {
-                **dict.fromkeys(("tasks", "versions"), {}),
-                **{"id": f"of {task_ids}", "host": "h", "pid": 1, "queues": []},
+                "tasks": {},
+                "versions": {},
+                "id": f"of {task_ids}",
+                "host": "h",
+                "pid": 1,
+                "queues": [],
                 "started_at": now,
                 "beat_at": now - timedelta(seconds=ago),
                 "beat_seconds": seconds,
@@ -91,9 +95,13 @@ async def test_ten_minutes_for_what_nobody_claims(tracker: Tracker) -> None:
 
     assert 2 == await tracker.mark_timed_out()
     assert {
-        **{"runs 9": "STARTED", "runs 11": "FAILURE?"},
-        **{"retries 9": "RETRY", "retries 11": "FAILURE?", "late retry": "RETRY"},
-        **{"waits 9": "PENDING", "waits 11": "PENDING"},
+        "runs 9": "STARTED",
+        "runs 11": "FAILURE?",
+        "retries 9": "RETRY",
+        "retries 11": "FAILURE?",
+        "late retry": "RETRY",
+        "waits 9": "PENDING",
+        "waits 11": "PENDING",
     } == await states(tracker)
     assert 0 == await tracker.mark_timed_out()
 
@@ -273,8 +281,10 @@ async def test_a_result_that_is_there_needs_no_verdict(tracker: Tracker) -> None
 
     assert 1 == await tracker.mark_timed_out()
     assert {
-        **{"done": "SUCCESS", "failed": "FAILURE"},
-        **{"lost": "FAILURE?", "young": "STARTED"},
+        "done": "SUCCESS",
+        "failed": "FAILURE",
+        "lost": "FAILURE?",
+        "young": "STARTED",
     } == await states(tracker)
     assert (5, "no") == ((await tracker.get("done")).result, (await tracker.get("failed")).error)
     assert {"done", "failed", "lost"} == set(backend.asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -77,9 +78,7 @@ async def test_no_word_of_a_worker_is_lost_to_a_verdict(
 
             async def work() -> None:
                 left = iter(ends)
-                while batch := [
-                    report for report, _ in zip(left, range(random.randint(1, 20)), strict=False)
-                ]:
+                while batch := [*itertools.islice(left, random.randint(1, 20))]:
                     await repository.write(batch)
                     await asyncio.sleep(random.choice((0, 0, 0.001, 0.01)))
                 is_done.set()
@@ -99,19 +98,15 @@ async def test_no_word_of_a_worker_is_lost_to_a_verdict(
     assert 0 == again
     assert RACES == len(found)
     wrong = []
-    presumed = 0
     for number in range(RACES):
         it = found[f"race {number}"]
         status, _ = WORDS[number % len(WORDS)]
-        if status is TaskStatus.RETRY and it.presumed:
-            presumed += 1  # it waits for longer than it may: nobody else will say a word
-        elif (it.status, it.presumed) != (status, False) or (
+        if (it.status, it.presumed) != (status, False) or (
             it.result != number if status is TaskStatus.SUCCESS else it.error is None
         ):
             wrong.append((it.task_id, it.status, it.presumed))
     assert [] == wrong
     assert sum(verdicts) > RACES / 100, "they never met"
-    assert presumed == 0
 
 
 @pytest.mark.slow
