@@ -45,6 +45,7 @@ class Core:
         from aiotrack.repository import Repository
         from aiotrack.repository.read import Reader
 
+        self.tracker = tracker
         settings = tracker.options
         self.live = Live(tracker.redis, settings.namespace)
         self.repository: Repository = Repository(

@@ -35,8 +35,8 @@ class Witness(IntEnum):
 
     SENT = 0
     STARTED = 1
-    HANDED_BACK = 2
-    PRESUMED = 3
+    PRESUMED = 2
+    HANDED_BACK = 3
     RELAYED = 4
     ENDED = 5
 
@@ -142,6 +142,7 @@ class Report:
 class Beginning(Protocol):
     """A run whose start may have to be reported."""
 
+    run_id: str
     is_told: bool
     """Whether any report of it was made."""
 

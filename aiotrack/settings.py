@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Final
 
 from aiotrack.errors import InvalidSetting
 
@@ -19,6 +19,12 @@ MAX_KEY = 255
 """Characters of such a key."""
 
 DEFAULT_DATABASE = "sqlite+aiosqlite:///aiotrack.db"
+
+ROW_KEYS: Final = ("retention_days", "timeout_minutes")
+"""What rows in the database may set, too, for everybody or for what one user sends."""
+
+NEVER: Final = -1
+"""An age that nothing reaches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +56,25 @@ class Settings:
             that fail or are tried again), ``off``.
         log_level: The lowest level that is kept, a name or a number.
         log_max_bytes: Logs kept of one attempt: the first half and the last half of so many bytes.
+        cleanup_enabled: Whether a schedule deletes old records; ``tracker.cleanup()`` does it all
+            the same.
+        cleanup_crontab: When it does, in UTC. Read once, at the start of the scheduler.
+        cleanup_interval_hours: Hours between two clean-ups where the crontab cannot be read.
+        retention_days: Days that a record is kept after its end; 0: none, -1: for ever.
+        cleanup_only_completed: Records that never ended are kept, however old.
+        mark_timeout_enabled: Whether a schedule ends what runs too long; ``mark_timed_out()`` does
+            it all the same.
+        mark_timeout_crontab: When it does, in UTC. Read once, at the start of the scheduler.
+        timeout_minutes: Minutes after which a run that has no limit of its own, or the wait for a
+            retry, is presumed to have failed; 0: none, -1: never. The default is not for runs that
+            a living worker works on: for those somebody has to set it.
+        pending_timeout_minutes: Minutes after which work that nobody began is presumed to have
+            failed; None or -1: never.
         retry_max_retries: Of `get_task_retry_labels`: retries after the first attempt.
         retry_delay_seconds: Of the same: seconds before the first retry.
         retry_backoff: Of the same: how many times longer each further delay is.
         retry_jitter: Of the same: each delay is longer by a random part of a quarter.
+        heartbeat_seconds: Seconds between two signs of life of a worker; it is lost after three.
     """
 
     database_url: str | None = None
@@ -72,14 +93,47 @@ class Settings:
     logs: str = "on"
     log_level: str | int = "INFO"
     log_max_bytes: int = 65_536
+    cleanup_enabled: bool = True
+    cleanup_crontab: str = "0 2 * * *"
+    cleanup_interval_hours: float = 24
+    retention_days: float = 30
+    cleanup_only_completed: bool = True
+    mark_timeout_enabled: bool = True
+    mark_timeout_crontab: str = "*/30 * * * *"
+    timeout_minutes: float = 10
+    pending_timeout_minutes: float | None = None
     retry_max_retries: int = 3
-    retry_delay_seconds: float = 5.0
+    retry_delay_seconds: float = 5
     retry_backoff: float = 2.0
     retry_jitter: bool = True
+    heartbeat_seconds: float = 5
+    _sources: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "indexed_metadata", _keys(self.indexed_metadata))
         _check(self)
+        given = {
+            name: "keyword"
+            for name, spec in settable().items()
+            if getattr(self, name) != spec.default
+        }
+        object.__setattr__(self, "_sources", given)
+
+    def source_of(self, key: str) -> str:
+        """Say where the value of a setting comes from.
+
+        Args:
+            key: Its name.
+
+        Returns:
+            ``keyword``, ``environment`` or ``default``. Settings made by hand cannot tell a default
+            that was given from one that was not.
+
+        Raises:
+            InvalidSetting: There is no such setting.
+        """
+        known(key)
+        return self._sources.get(key, "default")
 
     @classmethod
     def load(
@@ -94,16 +148,35 @@ class Settings:
         """
         env = os.environ if environment is None else environment
         values: dict[str, Any] = {}
-        for spec in fields(cls):
-            text = env.get(PREFIX + spec.name.upper())
+        for name, spec in settable().items():
+            text = env.get(PREFIX + name.upper())
             if text is not None and text.strip():
-                values[spec.name] = _parse(spec.name, text.strip())
+                values[name] = _parse(spec, text.strip())
+        sources = dict.fromkeys(values, "environment")
         for key, value in (overrides or {}).items():
-            if key not in {spec.name for spec in fields(cls)}:
-                known = ", ".join(spec.name for spec in fields(cls))
-                raise InvalidSetting(key, f"unknown setting; known are {known}")
+            known(key)
             values[key] = value
-        return cls(**values)
+            sources[key] = "keyword"
+        made = cls(**values)
+        object.__setattr__(made, "_sources", sources)
+        return made
+
+
+def settable() -> dict[str, Field[Any]]:
+    """Give every setting by its name."""
+    return {spec.name: spec for spec in fields(Settings) if spec.init}
+
+
+def known(key: str) -> Field[Any]:
+    """Give the description of a setting.
+
+    Raises:
+        InvalidSetting: There is none of this name.
+    """
+    found = settable()
+    if key not in found:
+        raise InvalidSetting(key, f"unknown setting; known are {', '.join(found)}")
+    return found[key]
 
 
 def _boolean(text: str) -> bool:
@@ -134,25 +207,37 @@ def _keys(given: object) -> tuple[str, ...]:
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    "commit_budget": float,
-    "max_value_bytes": int,
-    "max_backlog": int,
-    "pgbouncer": _boolean,
-    "logs": str.lower,
-    "log_max_bytes": int,
-    "roll_up_enabled": _boolean,
-    "retry_max_retries": int,
-    "retry_delay_seconds": float,
-    "retry_backoff": float,
-    "retry_jitter": _boolean,
+    "bool": _boolean,
+    "float": float,
+    "float | None": float,
+    "int": int,
 }
+"""By the type of a setting; all others are texts."""
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "commit_budget": (0.0, 60.0),
+    "max_value_bytes": (256, 16 * 1024 * 1024),
+    "max_backlog": (100, 10_000_000),
+    "log_max_bytes": (1024, 16 * 1024 * 1024),
+    "cleanup_interval_hours": (0.25, 8760),
+    "retention_days": (0, 36_500),
+    "timeout_minutes": (0, 5_256_000),
+    "pending_timeout_minutes": (0, 5_256_000),
+    "retry_max_retries": (0, 1000),
+    "retry_delay_seconds": (0, 2_592_000),
+    "retry_backoff": (1, 100),
+    "heartbeat_seconds": (0.1, 3600),
+}
+_AGES = {"retention_days", "timeout_minutes", "pending_timeout_minutes"}
 
 
-def _parse(name: str, text: str) -> Any:
+def _parse(spec: Field[Any], text: str) -> Any:
+    text = text.lower() if spec.name == "logs" else text
     try:
-        return _PARSERS.get(name, str)(text)
+        return _PARSERS.get(str(spec.type), str)(text)
     except ValueError as error:
-        raise InvalidSetting(PREFIX + name.upper(), f"{text!r} does not fit: {error}") from None
+        variable = PREFIX + spec.name.upper()
+        raise InvalidSetting(variable, f"{text!r} does not fit: {error}") from None
 
 
 def _check(settings: Settings) -> None:
@@ -171,21 +256,35 @@ def _check(settings: Settings) -> None:
         raise InvalidSetting("on_store_failure", fault)
     if not settings.namespace or any(letter in settings.namespace for letter in "{} \n"):
         raise InvalidSetting("namespace", "must be a word without spaces or braces")
-    ranges = {
-        "commit_budget": (0.0, 60.0),
-        "max_value_bytes": (256, 16 * 1024 * 1024),
-        "max_backlog": (100, 10_000_000),
-        "log_max_bytes": (1024, 16 * 1024 * 1024),
-        "retry_max_retries": (0, 1_000_000),
-        "retry_delay_seconds": (0.0, 30 * 86_400.0),
-        "retry_backoff": (1.0, 1_000.0),
-    }
-    for key, (low, high) in ranges.items():
-        value = getattr(settings, key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InvalidSetting(key, f"{value!r} is not a number")
-        if not low <= value <= high:
-            raise InvalidSetting(key, f"{value} is outside {low} to {high}")
+    _check_kinds(settings)
+
+
+def _check_kinds(settings: Settings) -> None:
+    """Refuse values that are not what their setting is, or outside its range."""
+    for name, spec in settable().items():
+        value = getattr(settings, name)
+        if spec.type == "bool" and not isinstance(value, bool):
+            raise InvalidSetting(name, f"{value!r} is not true or false")
+        if spec.type == "int" and not isinstance(value, int):
+            raise InvalidSetting(name, f"{value!r} is not a whole number")
+        if name.endswith("_crontab") and not isinstance(value, str):
+            raise InvalidSetting(name, f"{value!r} is no text")
+        if name in _RANGES and not (value is None and spec.default is None):
+            check_number(name, value)
+
+
+def check_number(key: str, value: object) -> None:
+    """Refuse a number outside the range of its setting.
+
+    Raises:
+        InvalidSetting: The message names the setting and its range.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidSetting(key, f"{value!r} is not a number")
+    low, high = _RANGES[key]
+    if not (low <= value <= high or (key in _AGES and value == NEVER)):
+        never = ", or -1 (never)" if key in _AGES else ""
+        raise InvalidSetting(key, f"{value} is outside {low} to {high}{never}")
 
 
 def level_of(word: object) -> int:

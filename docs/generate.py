@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
 from inspect import cleandoc
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from aiotrack import errors
 from aiotrack.errors import AioTrackError, InvalidSetting
 from aiotrack.repository.tables import VERSION_TABLE, Base
-from aiotrack.settings import PREFIX, Settings
+from aiotrack.settings import PREFIX, ROW_KEYS, Settings, settable
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -59,7 +58,7 @@ COLUMNS = {
     "cancelled_by": "Who did.",
     "trace_id": "Nothing fills it yet.",
     "run_id": "The run that is shown or meant; empty before the first.",
-    "witness": "How much the reporter saw: 0 sent, 1 started, 2 handed back, 3 presumed, "
+    "witness": "How much the reporter saw: 0 sent, 1 started, 2 presumed, 3 handed back, "
     "4 relayed by a result backend, 5 ended.",
     "exact": "Whether the stored arguments equal the real ones.",
     "plain": "This row alone tells it all: no rows among the attempts.",
@@ -136,7 +135,11 @@ SETTINGS_TEXT = f"""# Settings
 Keyword > environment > default: `Tracker(url, settings={{"commit_budget": 0.5}})`,
 `Tracker(settings=Settings(...))`, or a variable of the environment. Anything else is an
 `InvalidSetting` that names the setting. A database or Redis given to `Tracker` itself comes before
-`database_url` and `redis_url`. A `Settings(...)` made by hand reads no environment."""
+`database_url` and `redis_url`. A `Settings(...)` made by hand reads no environment.
+
+Where "rows" are among the layers, a row in the database comes before all of these, and a user's row
+before the one for all: [keep the database small](../how-to/keep-the-database-small.md).
+`await tracker.settings.explain(key)` and `aiotrack config` tell which layer won."""
 TABLES_TEXT = f"""# Tables
 
 {NOTE}
@@ -158,14 +161,16 @@ def settings() -> Iterator[str]:
     yield from (SETTINGS_TEXT, "")
     meanings = attributes(Settings)
     lines = []
-    for field in fields(Settings):
+    for name, field in settable().items():
         default = "" if field.default is None else f"`{field.default}`"
-        variable = f"`{PREFIX}{field.name.upper()}`"
-        meaning = " ".join(meanings[field.name].replace("``", "`").split())
+        layers = "keyword, environment" + (", rows" if name in ROW_KEYS else "")
+        meaning = " ".join(meanings[name].replace("``", "`").split())
+        variable = f"`{PREFIX}{name.upper()}`"
         lines.append(
-            (f"`{field.name}`", variable, default, span(field.name, field.default), meaning)
+            (f"`{name}`", f"`{field.type}`", variable, default, span(name), layers, meaning)
         )
-    yield from table(("setting", "environment", "default", "range", "meaning"), lines)
+    head = ("setting", "type", "environment", "default", "range", "layers", "meaning")
+    yield from table(head, lines)
 
 
 def attributes(documented: type) -> dict[str, str]:
@@ -182,12 +187,12 @@ def attributes(documented: type) -> dict[str, str]:
     return found
 
 
-def span(name: str, default: object) -> str:
+def span(name: str) -> str:
     """Ask the settings themselves for the range of a number."""
-    if isinstance(default, bool) or not isinstance(default, int | float):
+    if settable()[name].type not in {"int", "float", "float | None"}:
         return ""
     try:
-        Settings(**{name: -1})
+        Settings(**{name: -2})
     except InvalidSetting as error:
         return error.fault.partition("outside ")[2]
     return ""

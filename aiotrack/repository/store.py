@@ -15,7 +15,10 @@ from aiotrack.repository.poison import without_values
 from aiotrack.repository.sqlite import SqliteWriter
 
 if TYPE_CHECKING:
+    from aiotrack.repository.retention import Retention
     from aiotrack.repository.rollups import Rollups
+    from aiotrack.repository.setting_rows import SettingRows
+    from aiotrack.repository.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
 
@@ -160,3 +163,24 @@ class Repository(Connections):
         from aiotrack.repository.rollups import Rollups
 
         return Rollups(self)
+
+    @property
+    def settings(self) -> SettingRows:
+        """Settings that were made while the product runs."""
+        from aiotrack.repository.setting_rows import SettingRows
+
+        return SettingRows(self)
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """What finds executions that did not end."""
+        from aiotrack.repository.unfinished import Unfinished
+
+        return Unfinished(self)
+
+    @property
+    def retention(self) -> Retention:
+        """What finds old executions, and deletes them."""
+        from aiotrack.repository.retention import Retention
+
+        return Retention(self)

@@ -5,7 +5,9 @@ A new sweep is a `Sweep` in a module of its own, a line in ``feature.SWEEPS``, a
 
 from __future__ import annotations
 
-from aiotrack.sweeps.feature import Sweeps
+from aiotrack.sweeps.cleanup import CLEANUP
+from aiotrack.sweeps.feature import SWEEPS, Sweeps, schedules
+from aiotrack.sweeps.mark_timed_out import MARK_TIMED_OUT
 from aiotrack.sweeps.sweep import Sweep
 
-__all__ = ["Sweep", "Sweeps"]
+__all__ = ["CLEANUP", "MARK_TIMED_OUT", "SWEEPS", "Sweep", "Sweeps", "schedules"]

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any, cast
 from aiotrack import by_hand
 from aiotrack.clock import to_datetime
 from aiotrack.feature import Feature
+from aiotrack.sweeps.cleanup import CLEANUP
 from aiotrack.sweeps.due import is_crontab, last_due
+from aiotrack.sweeps.mark_timed_out import MARK_TIMED_OUT
 from aiotrack.sweeps.roll_up import ROLL_UP
-from aiotrack.sweeps.sweep import Sweep
+from aiotrack.sweeps.sweep import LONGEST, OWN_MODULE, Sweep
 
 if TYPE_CHECKING:
-    from taskiq import AsyncBroker
+    from taskiq import AsyncBroker, ScheduledTask
 
     from aiotrack.lifecycle import Lifecycle
     from aiotrack.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-SWEEPS: tuple[Sweep, ...] = (ROLL_UP,)
-
-MODULE = "aiotrack"
-"""The module of the sweeps' own records, which `stats` leaves out unless asked."""
+SWEEPS: tuple[Sweep, ...] = (ROLL_UP, CLEANUP, MARK_TIMED_OUT)
 
 
 class Sweeps(Feature):
@@ -64,12 +63,13 @@ class Sweeps(Feature):
             tracker,
             sweep.task_name,
             f"{sweep.task_name}:{to_datetime(at):%Y-%m-%dT%H:%M:%S{'' if scheduled else '.%f'}Z}",
-            module=MODULE,
+            module=OWN_MODULE,
             args=(),
             kwargs=options,
             created_by=None,
             metadata={},
         )
+        run.origin.time_limit = LONGEST  # then another sweep presumes that it was killed
         if not await core.repository.claim(run.started()):
             return None  # another worker has it
         error: BaseException | None = None
@@ -101,16 +101,38 @@ def _task(tracker: Lifecycle, sweep: Sweep) -> Any:
 
 
 def _labels(sweep: Sweep, tracker: Lifecycle) -> dict[str, Any]:
-    schedule = _schedule(sweep, tracker)
-    if isinstance(schedule, int):
-        told = sweep.crontab(tracker.options)
-        log.error("%s: %r is no crontab; every %d s instead", sweep.task_name, told, schedule)
-    when = {"cron": schedule} if isinstance(schedule, str) else {"interval": schedule}
     entry = {"schedule_id": sweep.task_name, "kwargs": {"scheduled": True}}
-    return {"schedule": [when | entry]}
+    return {"schedule": [_when(sweep, tracker) | entry]}
+
+
+def schedules(tracker: Lifecycle) -> list[ScheduledTask]:
+    """Give an entry for each sweep that is switched on, as schedule sources take them."""
+    from taskiq import ScheduledTask
+
+    return [
+        ScheduledTask(
+            task_name=sweep.task_name,
+            schedule_id=sweep.task_name,
+            labels={"track": False},
+            args=[],
+            kwargs={"scheduled": True},
+            **_when(sweep, tracker),
+        )
+        for sweep in SWEEPS
+        if sweep.is_on(tracker.options)
+    ]
+
+
+def _when(sweep: Sweep, tracker: Lifecycle) -> dict[str, Any]:
+    schedule = _schedule(sweep, tracker)
+    if isinstance(schedule, str):
+        return {"cron": schedule}
+    told = sweep.crontab(tracker.options)
+    log.error("%s: %r is no crontab; every %d s instead", sweep.task_name, told, schedule)
+    return {"interval": schedule}
 
 
 def _schedule(sweep: Sweep, tracker: Lifecycle) -> str | int:
     """Give the crontab, or seconds where it cannot be read."""
     crontab = sweep.crontab(tracker.options)
-    return crontab if is_crontab(crontab) else sweep.fallback
+    return crontab if is_crontab(crontab) else sweep.fallback(tracker.options)

@@ -22,7 +22,7 @@ ROLL_UP = Sweep(
     name="roll_up",
     is_on=lambda settings: settings.roll_up_enabled,
     crontab=lambda settings: settings.roll_up_crontab,
-    fallback=300,
+    fallback=lambda _: 300,
     run=_run,
     is_due=_is_due,
 )

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from aiotrack.core import Core
     from aiotrack.settings import Settings
+
+OWN_MODULE: Final = "aiotrack"
+"""The module of the sweeps' own records, which `stats` leaves out unless asked."""
+
+LONGEST: Final = 3600.0
+"""Seconds after which a sweep that has not ended is presumed to have been killed: a guess, ten
+million rows take less."""
 
 
 async def always(_: Core) -> bool:
@@ -24,7 +31,7 @@ class Sweep:
         name: The task is ``aiotrack:<name>``, and so is the id of its schedule.
         is_on: Whether settings want it to be scheduled.
         crontab: When, in UTC, by the settings.
-        fallback: Seconds between two runs when the crontab cannot be read.
+        fallback: Seconds between two runs when the crontab cannot be read, by the settings.
         run: The work; it takes the keywords of the verb, and what it gives is kept as the result.
         is_due: Whether there is anything to do; where there is not, nothing is recorded.
     """
@@ -32,7 +39,7 @@ class Sweep:
     name: str
     is_on: Callable[[Settings], bool]
     crontab: Callable[[Settings], str]
-    fallback: int
+    fallback: Callable[[Settings], int]
     run: Callable[..., Awaitable[Any]]
     is_due: Callable[[Core], Awaitable[bool]] = always
 

@@ -98,6 +98,7 @@ CATALOGUE = {
     "requeue of a killed worker's": [sent(M), ended(A, "PENDING", 3), AGAIN],
     "sweep": [sent(M), A, presumed(A, 5), replace(presumed(A, 6), error="gone")],
     "sweep was wrong": [sent(M), A, presumed(A, 5), ended(A, "SUCCESS", 9)],
+    "sweep was wrong: it is tried again": [sent(M), A, presumed(A, 5), ended(A, "RETRY", 9)],
     "cancel of queued work": [
         sent(M),
         item(M, "!cancel", 3, cancel_reason="no"),

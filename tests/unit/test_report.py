@@ -127,11 +127,11 @@ def test_the_better_witness_replaces_a_run_whole() -> None:
 
 
 def test_witnesses_grow_from_the_start_to_the_end() -> None:
-    """STARTED < HANDED_BACK < PRESUMED < RELAYED < ENDED."""
+    """STARTED < PRESUMED < HANDED_BACK < RELAYED < ENDED."""
     told = [
         report(),
-        report(Witness.HANDED_BACK, "RETRY"),
         report(Witness.PRESUMED, "FAILURE"),
+        report(Witness.HANDED_BACK, "RETRY"),
         report(Witness.RELAYED, "FAILURE"),
         ended("FAILURE"),
     ]

@@ -1,0 +1,94 @@
+"""``aiotrack config``: what is set, by whom; ``set`` and ``unset`` make rows in the database."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from aiotrack import Tracker
+from aiotrack.cli.connect import Database, read
+from aiotrack.cli.output import Json, console, print_json
+from aiotrack.row_settings import Explanation, SettingEntry
+from aiotrack.settings import settable
+from aiotrack.terminal import moment, one_line
+
+User = Annotated[
+    str | None, typer.Option(metavar="WHO", help="For what this user creates; default: for all.")
+]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="retention_days or timeout_minutes.")]
+
+app = typer.Typer(help="See what is set, and by whom; set it.", invoke_without_command=True)
+
+
+@app.callback()
+def show(
+    context: typer.Context, database: Database = None, user: User = None, as_json: Json = False
+) -> None:
+    """See every setting here: its value and which layer says so; set, unset change rows."""
+    if context.invoked_subcommand is not None:
+        return
+
+    async def work(tracker: Tracker) -> tuple[list[Explanation], list[SettingEntry]]:
+        found = [await tracker.settings.explain(key, user) for key in settable()]
+        return found, await tracker.settings.rows()
+
+    found, rows = read(database, work)
+    if as_json:
+        print_json({"settings": [_told(one) for one in found], "rows": list(map(asdict, rows))})
+    else:
+        _print(found, rows)
+
+
+@app.command(name="set", context_settings={"ignore_unknown_options": True})  # -1 is a value
+def set_(
+    key: Key,
+    value: Annotated[
+        float, typer.Argument(metavar="NUMBER", help="Days or minutes; 0 is at once, -1 never.")
+    ],
+    database: Database = None,
+    user: User = None,
+) -> None:
+    """Set a key for all, or for one user; running processes follow at their next sweep."""
+
+    async def work(tracker: Tracker) -> Explanation:
+        await tracker.settings.set(key, value, user=user)
+        return await tracker.settings.explain(key, user)
+
+    typer.echo(str(read(database, work)))
+
+
+@app.command()
+def unset(key: Key, database: Database = None, user: User = None) -> None:
+    """Take a row back; exit code 1 if there is none."""
+
+    async def work(tracker: Tracker) -> tuple[bool, Explanation]:
+        was_there = await tracker.settings.unset(key, user=user)
+        return was_there, await tracker.settings.explain(key, user)
+
+    was_there, told = read(database, work)
+    typer.echo(f"{'' if was_there else 'there was no such row; '}{told}")
+    if not was_there:
+        raise typer.Exit(1)
+
+
+def _told(one: Explanation) -> dict[str, Any]:
+    return asdict(one) | {"layers": dict(one.layers)}
+
+
+def _print(found: list[Explanation], rows: list[SettingEntry]) -> None:
+    settings = Table("setting", "value", "layer", box=None, pad_edge=False)
+    for one in found:
+        value = "" if one.value is None else one_line(str(one.value))
+        settings.add_row(one.key, Text(value), one.source or one.layer)
+    console().print(settings)
+    if rows:
+        stored = Table("row", "value", "user", "set at", box=None, pad_edge=False)
+        for row in rows:
+            user = Text(one_line(row.user)) if row.user is not None else "(all)"
+            stored.add_row(row.key, str(row.value), user, moment(row.set_at))
+        console().print()
+        console().print(stored)

@@ -1,0 +1,213 @@
+"""Old executions: found in bounded pieces, deleted in bounded batches with all that is theirs.
+
+What was read is decided again by the DELETE itself: an execution that began or ended anew meanwhile
+stays. One that comes back later, by a report that is older than all of this, is a record again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Float, Text, bindparam, text
+
+from aiotrack.clock import to_datetime, to_micros
+from aiotrack.repository.setting_rows import USER
+from aiotrack.repository.tables import UtcDateTime
+from aiotrack.repository.transaction import transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import TextClause
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from aiotrack.repository.store import Repository
+
+CHILDREN: Final = ("attempts", "logs", "checkpoints", "cancels")
+"""Tables whose rows go with their execution."""
+
+ALWAYS: Final = 1e9
+"""Days that no setting reaches."""
+
+_WORDS: Final = {
+    "postgresql": {
+        "ages": ":now - s.value * interval '1 day'",
+        "ids": "SELECT value::bigint FROM json_array_elements_text(CAST(:ids AS json))",
+        "texts": "SELECT value FROM json_array_elements_text(CAST(:texts AS json))",
+    },
+    "sqlite": {
+        "ages": ":now - s.value * 86400000000",
+        "ids": "SELECT value FROM json_each(:ids)",
+        "texts": "SELECT value FROM json_each(:texts)",
+    },
+}
+
+_OLDEST: Final = """
+SELECT p.id, p.created_at, p.moment, s.value AS days
+FROM (
+    SELECT id, created_at, created_by, {moment} AS moment FROM aiotrack_executions
+    WHERE status IN ({statuses}) AND {moment} <= :until
+        AND {moment} >= :since AND ({moment} > :since OR id > :after)
+        AND (worker IS NULL OR worker NOT IN ({texts}))
+    ORDER BY {moment}, id LIMIT :size
+) p
+LEFT JOIN aiotrack_settings s
+    ON s.scope = '{user}' AND s.key = 'retention_days' AND s.owner = p.created_by
+ORDER BY p.moment, p.id
+"""
+"""A piece is as large as its limit, whatever it holds, and says what the creator of each wants."""
+
+_SOONER: Final = """
+SELECT e.id, e.created_at, e.{moment} AS moment, s.value AS days
+FROM aiotrack_settings s JOIN aiotrack_executions e ON e.created_by = s.owner
+WHERE s.scope = '{user}' AND s.key = 'retention_days' AND s.value >= 0 AND s.value < :general
+    AND e.created_at <= {ages} AND e.{moment} <= {ages} AND e.status IN ({statuses})
+    AND (e.worker IS NULL OR e.worker NOT IN ({texts}))
+LIMIT :size
+"""
+"""Records of those who want them to go before all others; by the index of ``created_by``."""
+
+_DELETE: Final = """
+DELETE FROM aiotrack_executions
+WHERE id IN ({ids}) AND status IN ({statuses}) AND {moment} <= :latest
+RETURNING task_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Executions whose age counts from the same column.
+
+    Args:
+        statuses: Their words.
+        moment: The column.
+    """
+
+    statuses: tuple[str, ...]
+    moment: str
+
+
+COMPLETED: Final = Kind(("SUCCESS", "FAILURE", "REVOKED"), "finished_at")
+NEVER_FINISHED: Final = tuple(
+    Kind((word,), "created_at") for word in ("RETRY", "STARTED", "PENDING")
+)
+"""One by one: their index begins with the status."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Old:
+    """An execution by number; times in microseconds, ``days`` is what its creator wants."""
+
+    id: int
+    created_at: int
+    moment: int
+    days: float | None
+
+
+class Retention:
+    """Old executions of one database. All verbs raise `StoreUnavailable`."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def oldest(
+        self, kind: Kind, *, after: Old | None, until: int, spared: Collection[str], size: int
+    ) -> list[Old]:
+        """Give the oldest of a kind, in order.
+
+        Args:
+            kind: Which.
+            after: The last one of the piece before.
+            until: The latest time that counts.
+            spared: Workers whose executions stay.
+            size: How many at most.
+        """
+        values = {
+            "since": to_datetime(0 if after is None else after.moment),
+            "after": 0 if after is None else after.id,
+            "until": to_datetime(until),
+            "size": size,
+            "texts": json.dumps(sorted(spared)),
+        }
+        return await self._read(self._statement(_OLDEST, kind), values)
+
+    async def sooner(
+        self, kind: Kind, *, now: int, general: float, spared: Collection[str], size: int
+    ) -> list[Old]:
+        """Give some that are older than their creators want, where these want fewer days.
+
+        Args:
+            kind: Which.
+            now: The database's time, in microseconds.
+            general: The days that all others want.
+            spared: Workers whose executions stay.
+            size: How many at most.
+        """
+        values = {
+            "now": to_datetime(now),
+            "general": general,
+            "size": size,
+            "texts": json.dumps(sorted(spared)),
+        }
+        return await self._read(self._statement(_SOONER, kind), values)
+
+    async def delete(self, kind: Kind, found: Sequence[Old]) -> tuple[int, float]:
+        """Delete executions, unless they changed meanwhile, with what is theirs. One transaction.
+
+        Returns:
+            How many went, and the seconds in which others may have waited.
+        """
+        ids = {
+            "ids": json.dumps([one.id for one in found]),
+            "latest": to_datetime(max(one.moment for one in found)),
+        }
+        statement = self._statement(_DELETE, kind)
+        words = _WORDS[self._repository.dialect]
+
+        async def work(connection: AsyncConnection) -> tuple[int, float]:
+            begun = 0.0
+            async with transaction(connection, self._repository.path):
+                begun = time.monotonic()
+                gone = list((await connection.execute(statement, ids)).scalars())
+                texts = {"texts": json.dumps(gone)}
+                for name in CHILDREN if gone else ():
+                    condition = f"WHERE task_id IN ({words['texts']})"
+                    query = text(f"DELETE FROM aiotrack_{name} {condition}")
+                    await connection.execute(query, texts)
+            return len(gone), time.monotonic() - begun
+
+        return await self._repository.ask(work)
+
+    def _statement(self, words: str, kind: Kind) -> TextClause:
+        """Put a statement together; its times are bound as the database keeps them."""
+        told = words.format(
+            **_WORDS[self._repository.dialect],
+            user=USER,
+            moment=kind.moment,
+            statuses=", ".join(f"'{word}'" for word in kind.statuses),
+        )
+        kinds: dict[str, Any] = {
+            **dict.fromkeys(("now", "since", "until", "latest"), UtcDateTime),
+            **dict.fromkeys(("ids", "texts"), Text),
+            "general": Float,
+        }
+        used = [bindparam(name, type_=kind) for name, kind in kinds.items() if f":{name}" in told]
+        return text(told).bindparams(*used)
+
+    async def _read(self, statement: TextClause, values: dict[str, Any]) -> list[Old]:
+        typed = statement.columns(created_at=UtcDateTime, moment=UtcDateTime)
+
+        async def work(connection: AsyncConnection) -> list[Old]:
+            return [
+                Old(
+                    id=row["id"],
+                    created_at=to_micros(row["created_at"]),
+                    moment=to_micros(row["moment"]),
+                    days=row["days"],
+                )
+                for row in (await connection.execute(typed, values)).mappings()
+            ]
+
+        return await self._repository.ask(work)

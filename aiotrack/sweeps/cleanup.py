@@ -1,0 +1,164 @@
+"""The sweep that deletes old records: see docs/how-to/keep-the-database-small.md."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Final
+
+from aiotrack.errors import StoreUnavailable
+from aiotrack.row_settings import RowSettings
+from aiotrack.settings import NEVER, check_number
+from aiotrack.sweeps.sweep import Sweep
+
+if TYPE_CHECKING:
+    from aiotrack.core import Core
+    from aiotrack.repository.retention import Kind, Old
+
+log = logging.getLogger(__name__)
+
+DAY: Final = 86_400_000_000
+"""Microseconds."""
+
+GOAL: Final = 0.012
+"""Seconds that a batch aims at: one that meets a busy disk may then take twice as long."""
+
+FIRST, LEAST, MOST = 100, 10, 2000
+"""Executions of a batch: the first, when each has many lines of logs, when none has any."""
+
+SHORTEST_PAUSE: Final = 0.01
+"""Seconds between two batches; otherwise as long as the batch took: writers wait for one at most,
+and the disk is theirs for half of the time."""
+
+TRIES: Final = 3
+"""Batches in a row that the database may refuse, each half as large as the one before."""
+
+
+async def _run(
+    core: Core, *, retention_days: float | None = None, only_completed: bool | None = None
+) -> int:
+    """Delete what is old enough, and give how many executions that were.
+
+    Args:
+        core: Of the running loop.
+        retention_days: For all records, whoever created them; None: what the settings say.
+        only_completed: Spare what never ended; None: what the settings say.
+    """
+    from aiotrack.repository.retention import COMPLETED, NEVER_FINISHED
+
+    if retention_days is not None:
+        check_number("retention_days", retention_days)
+    if only_completed is None:
+        only_completed = core.tracker.options.cleanup_only_completed
+    days = retention_days
+    if days is None:
+        days = await RowSettings(core.tracker).get("retention_days")
+    cleaner = _Cleaner(core, days, is_for_all=retention_days is not None)
+    done = await cleaner.clean(COMPLETED, ())
+    if not only_completed:
+        living = await core.repository.unfinished.living(core.tracker.clock.now())
+        for kind in NEVER_FINISHED:
+            done += await cleaner.clean(kind, living.workers)
+    return done
+
+
+class _Cleaner:
+    """One clean-up.
+
+    Args:
+        core: Of the running loop.
+        days: What is kept of those who say nothing else; -1 is for ever.
+        is_for_all: Nobody has a say.
+    """
+
+    def __init__(self, core: Core, days: float, *, is_for_all: bool) -> None:
+        self._repository = core.repository
+        self._retention = core.repository.retention
+        self._now = core.tracker.clock.now()
+        self._days = days
+        self._is_for_all = is_for_all
+        self._size = FIRST
+        self._told: set[int] = set()
+
+    async def clean(self, kind: Kind, spared: Collection[str]) -> int:
+        """Delete what is old of a kind, but nothing of the workers that are *spared*."""
+        done = 0
+        if self._days != NEVER:
+            done += await self._clean_oldest(kind, spared)
+        if not self._is_for_all:
+            done += await self._clean_sooner(kind, spared)
+        return done
+
+    async def _clean_oldest(self, kind: Kind, spared: Collection[str]) -> int:
+        """Walk from the oldest to what is young enough for most."""
+        done, last = 0, None
+        until = self._now - int(self._days * DAY)
+        while found := await self._retention.oldest(
+            kind, after=last, until=until, spared=spared, size=self._size
+        ):
+            last = found[-1]
+            done += await self._delete(kind, [one for one in found if self._is_old(one)])
+        return done
+
+    def _is_old(self, one: Old) -> bool:
+        """Ask the creator of a record that is too old for most."""
+        if self._is_for_all or one.days is None:
+            return True
+        return one.days != NEVER and one.moment <= self._now - int(one.days * DAY)
+
+    async def _clean_sooner(self, kind: Kind, spared: Collection[str]) -> int:
+        """Take what creators want to go before all others."""
+        from aiotrack.repository.retention import ALWAYS
+
+        general = ALWAYS if self._days == NEVER else self._days
+        done = 0
+        while found := await self._retention.sooner(
+            kind, now=self._now, general=general, spared=spared, size=self._size
+        ):
+            gone = await self._delete(kind, found)
+            if not gone:
+                break  # all of them changed just now: the next clean-up sees them again
+            done += gone
+        return done
+
+    async def _delete(self, kind: Kind, found: Sequence[Old]) -> int:
+        """Delete in batches of a size that follows what the last one took."""
+        if not found:
+            return 0
+        await self._tell(found)
+        done, faults, waiting = 0, 0, list(found)
+        while waiting:
+            batch, rest = waiting[: self._size], waiting[self._size :]
+            try:
+                gone, took = await self._retention.delete(kind, batch)
+            except StoreUnavailable:
+                faults += 1
+                if faults == TRIES:
+                    raise
+                self._size = max(LEAST, self._size // 2)
+                continue
+            done, waiting, faults = done + gone, rest, 0
+            fair = len(batch) * GOAL / max(took, GOAL / 2)
+            if fair < self._size or len(batch) == self._size:
+                self._size = int(min(MOST, max(LEAST, fair)))
+            await asyncio.sleep(max(took, SHORTEST_PAUSE))
+        return done
+
+    async def _tell(self, found: Sequence[Old]) -> None:
+        """Let sums of these days be counted now and kept, before their rows go."""
+        days = {one.created_at - one.created_at % DAY for one in found} - self._told
+        if days and not self._told:
+            await self._repository.rollups.roll_up()
+        for day in sorted(days):
+            await self._repository.rollups.clean(day, day + DAY)
+        self._told |= days
+
+
+CLEANUP = Sweep(
+    name="cleanup",
+    is_on=lambda settings: settings.cleanup_enabled,
+    crontab=lambda settings: settings.cleanup_crontab,
+    fallback=lambda settings: int(settings.cleanup_interval_hours * 3600),
+    run=_run,
+)
