@@ -56,6 +56,8 @@ if TYPE_CHECKING:
         Page,
         Stats,
         TaskStatus,
+        Worker,
+        WorkerStatus,
     )
     from aiotrack.repository.fenced import fenced_update
     from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow, LogRow
@@ -111,6 +113,8 @@ _HOMES = {
         "Page",
         "Stats",
         "TaskStatus",
+        "Worker",
+        "WorkerStatus",
     ),
     "aiotrack.repository.fenced": ("fenced_update",),
     "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow", "LogRow"),
@@ -161,6 +165,8 @@ __all__ = [
     "TrackerMiddleware",
     "TrackerNotFound",
     "WaitTimeout",
+    "Worker",
+    "WorkerStatus",
     "__version__",
     "acquire_task_lock",
     "current_execution",

@@ -43,6 +43,9 @@ class Core:
         from aiotrack.repository.read import Reader
 
         settings = tracker.options
+        self.clock = tracker.clock
+        self.brokers: Sequence[AsyncBroker] = tracker.brokers
+        """Those of this process whose middleware reports here."""
         self.live = Live(tracker.redis, settings.namespace)
         self.repository: Repository = Repository(
             tracker.database,

@@ -43,6 +43,12 @@ class Settings:
         roll_up_enabled: Whether a schedule adds up what ended, for ``stats``; ``tracker.roll_up()``
             does it all the same.
         roll_up_crontab: When it does, in UTC. Read once, at the start of the scheduler.
+        heartbeat_seconds: Seconds between two beats of a worker; after three without one it is
+            lost.
+        rescue_lost_enabled: Whether workers and a schedule close what lost workers left;
+            ``tracker.rescue_lost()`` does it all the same.
+        rescue_lost_crontab: When the schedule does, in UTC, besides the workers. Read once, at the
+            start of the scheduler.
         indexed_metadata: Metadata keys that lists are often searched by, such as ``order_id``, with
             commas between them; each gets an index.
         pgbouncer: A pooler in transaction mode stands before the database; else it is found out.
@@ -63,6 +69,9 @@ class Settings:
     on_store_failure: str = "drop"
     roll_up_enabled: bool = True
     roll_up_crontab: str = "*/5 * * * *"
+    heartbeat_seconds: float = 5.0
+    rescue_lost_enabled: bool = True
+    rescue_lost_crontab: str = "* * * * *"
     indexed_metadata: Sequence[str] = ()
     pgbouncer: bool = False
     logs: str = "on"
@@ -133,6 +142,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "logs": str.lower,
     "log_max_bytes": int,
     "roll_up_enabled": _boolean,
+    "heartbeat_seconds": float,
+    "rescue_lost_enabled": _boolean,
 }
 
 
@@ -164,6 +175,7 @@ def _check(settings: Settings) -> None:
         "max_value_bytes": (256, 16 * 1024 * 1024),
         "max_backlog": (100, 10_000_000),
         "log_max_bytes": (1024, 16 * 1024 * 1024),
+        "heartbeat_seconds": (0.1, 300.0),
     }
     for key, (low, high) in ranges.items():
         value = getattr(settings, key)

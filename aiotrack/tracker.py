@@ -23,6 +23,7 @@ from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
 from aiotrack.sweeps import Sweeps
+from aiotrack.workers import Workers
 
 if TYPE_CHECKING:
     from aiotrack.locks.lock import TaskLock
@@ -49,7 +50,7 @@ class Tracker(Following, Checkpoints):
         InvalidSetting: A value cannot be used; the message names it.
     """
 
-    features: ClassVar = (Locks, Logs, Sweeps)
+    features: ClassVar = (Locks, Logs, Sweeps, Workers)
 
     @property
     def locks(self) -> Listing:

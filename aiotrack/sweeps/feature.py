@@ -10,6 +10,7 @@ from aiotrack import by_hand
 from aiotrack.clock import to_datetime
 from aiotrack.feature import Feature
 from aiotrack.sweeps.due import is_crontab, last_due
+from aiotrack.sweeps.rescue_lost import RESCUE_LOST
 from aiotrack.sweeps.roll_up import ROLL_UP
 from aiotrack.sweeps.sweep import Sweep
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SWEEPS: tuple[Sweep, ...] = (ROLL_UP,)
+SWEEPS: tuple[Sweep, ...] = (ROLL_UP, RESCUE_LOST)
 
 MODULE = "aiotrack"
 """The module of the sweeps' own records, which `stats` leaves out unless asked."""

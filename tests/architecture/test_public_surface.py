@@ -52,6 +52,8 @@ PUBLIC = {
     "TrackerMiddleware",
     "TrackerNotFound",
     "WaitTimeout",
+    "Worker",
+    "WorkerStatus",
     "__version__",
     "acquire_task_lock",
     "current_execution",

@@ -25,10 +25,10 @@ def broker_of(tracker: Tracker) -> InMemoryBroker:
 
 
 async def schedules(broker: InMemoryBroker) -> list[Any]:
-    """Give what TaskIQ's own source finds."""
+    """Give what TaskIQ's own source finds of this sweep."""
     source = LabelScheduleSource(broker)
     await source.startup()
-    return await source.get_schedules()
+    return [one for one in await source.get_schedules() if one.task_name == NAME]
 
 
 async def work_of_an_hour_ago(tracker: Tracker, task_id: str = "a") -> None:
