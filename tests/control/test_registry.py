@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from taskiq import InMemoryBroker
 
-from aiotrack import Tracker, TrackerMiddleware, WorkerStatus
-from tests.control.crew import QuietBroker, enlist, registry_of, serving
+from aiotrack import StoreUnavailable, Tracker, TrackerMiddleware, WorkerStatus
+from tests.control.crew import QuietBroker, enlist, registry_of, serving, started, write
 
 QUICK = {"heartbeat_seconds": 0.2}
 
@@ -196,3 +196,63 @@ async def test_an_unlimited_worker_and_a_load(tracker: Tracker) -> None:
     found = (await tracker.workers())[0]
 
     assert (10, 1, 0.1) == (found.concurrency, found.running, found.load)
+
+
+async def test_a_lock_tells_that_its_worker_is_lost(
+    sqlite_url: str, redis_url: str, queue_name: str
+) -> None:
+    """Where the tracker's database is in use; else nobody knows."""
+    settings = {"namespace": queue_name}
+    async with Tracker(sqlite_url, redis=redis_url, settings=settings) as tracker:
+        unused = Tracker(sqlite_url, redis=redis_url, settings=settings)
+        async with tracker.lock("import"):
+            unknown = await unused.locks.list()
+            nobody = await tracker.locks.list()
+            await enlist(tracker, tracker.worker_id, ago=100)
+            lost = await tracker.locks.list()
+            one = await tracker.locks.info("import")
+        await unused.shutdown()
+
+    assert [None, False, True] == [found[0].is_lost for found in (unknown, nobody, lost)]
+    assert one is not None
+    assert one.is_lost
+
+
+async def test_an_outage_is_told_once(own_postgres: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Beats go on when the database is back; and nobody is taken for lost."""
+    fleet = []
+    for _ in range(2):
+        own = Tracker(own_postgres.url, settings=QUICK)
+        broker = serving(own)
+        await broker.startup()
+        fleet.append((own, broker))
+    reader = fleet[0][0]
+
+    async def are_alive() -> bool:
+        found = await reader.workers()
+        return [WorkerStatus.ALIVE] * 2 == [one.status for one in found]
+
+    await until(are_alive)
+    await write(
+        reader, *(started(reader, str(one), own.worker_id) for one, (own, _) in enumerate(fleet))
+    )
+    caplog.clear()
+    await asyncio.to_thread(own_postgres.stop, graceful=False)
+    await asyncio.sleep(3)
+    await asyncio.to_thread(own_postgres.start)
+    told = caplog.text.count("this worker cannot tell that it lives")
+
+    async def is_back() -> bool:
+        try:
+            return await are_alive()
+        except StoreUnavailable:
+            return False
+
+    await until(is_back, 20)
+    await asyncio.sleep(2)
+    statuses = {(await reader.get(str(one))).status for one in range(2)}
+    for _, broker in fleet:
+        await broker.shutdown()
+
+    assert 2 == told  # each once
+    assert {"STARTED"} == statuses
