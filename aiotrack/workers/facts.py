@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
@@ -38,26 +39,37 @@ def tasks_of(brokers: Iterable[AsyncBroker], encoder: Encoder) -> dict[str, bool
     }
 
 
-def concurrency_of(brokers: Iterable[AsyncBroker]) -> int | None:
-    """Find how many tasks run at once: TaskIQ keeps ``--max-async-tasks`` only as a semaphore.
+class Room:
+    """How many tasks a worker of these brokers runs at once.
 
-    Asked before the first message is taken, while all of it is free.
+    TaskIQ keeps ``--max-async-tasks`` only as a semaphore: what is free of it is never more than it
+    was made for, and all of it before the first message, or whenever nothing runs.
     """
+
+    def __init__(self, brokers: Iterable[AsyncBroker]) -> None:
+        self._semaphores = [sem for broker in brokers for sem in _semaphores(broker)]
+        self._seen = 0
+
+    def size(self) -> int | None:
+        """Give the most that was seen to be free; None: without limit, or nobody knows."""
+        if not self._semaphores or None in self._semaphores:
+            return None
+        free = sum(getattr(sem, "_value", 0) for sem in self._semaphores)
+        self._seen = max(self._seen, free)
+        return self._seen or None
+
+
+def _semaphores(broker: AsyncBroker) -> list[asyncio.Semaphore | None]:
+    """Find the receivers of a broker, which it does not know itself."""
     from taskiq.receiver import Receiver
 
-    found = 0
-    for broker in brokers:
-        for one in gc.get_referrers(broker):  # attributes lie in the object, or in its dictionary
-            if isinstance(one, Receiver):
-                sem: Any = one.sem
-            elif type(one) is dict and one.get("broker") is broker and "sem_prefetch" in one:
-                sem = one.get("sem")
-            else:
-                continue
-            if sem is None:
-                return None
-            found += getattr(sem, "_value", 0)
-    return found or None
+    found: list[asyncio.Semaphore | None] = []
+    for one in gc.get_referrers(broker):  # attributes lie in the object, or in its dictionary
+        if isinstance(one, Receiver):
+            found.append(one.sem)
+        elif type(one) is dict and one.get("broker") is broker and "sem_prefetch" in one:
+            found.append(one.get("sem"))
+    return found
 
 
 def versions() -> dict[str, str]:

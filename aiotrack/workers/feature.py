@@ -42,9 +42,9 @@ class Workers(Feature):
         super().__init__(tracker, core)
         self._heart: Heart | None = None
         self._brokers: list[AsyncBroker] = []
-        self._concurrency: int | None = None
+        self._room = facts.Room(())
         self._cpu = facts.Cpu()
-        self._versions = facts.versions()
+        self._versions: dict[str, str] = {}
         self._sweep: asyncio.Task[None] | None = None
         self._waiting = rescue.Unknown()
 
@@ -53,8 +53,9 @@ class Workers(Feature):
         if isinstance(broker, InMemoryBroker) or any(one is broker for one in self._brokers):
             return
         self._brokers = [*self._brokers, broker]
-        self._concurrency = facts.concurrency_of(self._brokers)
+        self._room = facts.Room(self._brokers)
         if self._heart is None:
+            self._cpu, self._versions = facts.Cpu(), facts.versions()
             is_on = self.tracker.options.rescue_lost_enabled
             self._heart = Heart(
                 self._open_database, self._describe, self._beat, self._look if is_on else None
@@ -90,7 +91,7 @@ class Workers(Feature):
             beat_seconds=self.tracker.options.heartbeat_seconds,
             queues=facts.queues_of(brokers, encoder),
             tasks=facts.tasks_of(brokers, encoder),
-            concurrency=self._concurrency,
+            concurrency=self._room.size(),
             versions=self._versions,
         )
 

@@ -222,9 +222,9 @@ async def test_a_receiver_in_a_program_is_a_worker(
     await crew.tracker.wait(task_id, timeout=10)
 
     async def is_there() -> bool:
-        return bool(await crew.tracker.workers())
+        return [9] == [one.concurrency for one in await crew.tracker.workers()]
 
-    await until("it is a worker", is_there, 2)
+    await until("it is a worker", is_there, 3)
     found = await crew.tracker.workers()
     receiver.cancel()
     await asyncio.wait({receiver})
