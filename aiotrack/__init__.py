@@ -61,6 +61,8 @@ if TYPE_CHECKING:
         Rerun,
         Stats,
         TaskStatus,
+        Worker,
+        WorkerStatus,
     )
     from aiotrack.repository.fenced import fenced_update
     from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow, LogRow
@@ -122,6 +124,8 @@ _HOMES = {
         "Rerun",
         "Stats",
         "TaskStatus",
+        "Worker",
+        "WorkerStatus",
     ),
     "aiotrack.repository.fenced": ("fenced_update",),
     "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow", "LogRow"),
@@ -178,6 +182,8 @@ __all__ = [
     "TrackerNotFound",
     "UnknownTask",
     "WaitTimeout",
+    "Worker",
+    "WorkerStatus",
     "__version__",
     "acquire_task_lock",
     "current_execution",

@@ -28,7 +28,7 @@ EARLY = {
 def warn(broker: AsyncBroker) -> None:
     """Say in one WARNING what a killed worker loses, and the way out; nothing if it loses none."""
     name = type(broker).__name__
-    if any(base.__name__ in WITHOUT_ACKS for base in type(broker).__mro__):
+    if not redelivers(broker):
         log.warning(
             "%s does not acknowledge messages: a worker that is killed loses its tasks, and their "
             "records stay unfinished. Use a broker that does, for example RedisStreamBroker.",
@@ -45,6 +45,15 @@ def warn(broker: AsyncBroker) -> None:
             "Use when_saved, TaskIQ's default.",
             "; ".join(said),
         )
+
+
+def redelivers(broker: AsyncBroker) -> bool:
+    """Tell whether a broker may give a killed worker's messages to another one.
+
+    By the name of its class: TaskIQ's brokers say nothing of it, and one that is not known to take
+    messages away at once may have acknowledgements.
+    """
+    return not any(base.__name__ in WITHOUT_ACKS for base in type(broker).__mro__)
 
 
 def _worker_types(broker: AsyncBroker) -> set[str]:

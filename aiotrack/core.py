@@ -47,6 +47,9 @@ class Core:
 
         self.tracker = tracker
         settings = tracker.options
+        self.clock = tracker.clock
+        self.brokers: Sequence[AsyncBroker] = tracker.brokers
+        """Those of this process whose middleware reports here."""
         self.live = Live(tracker.redis, settings.namespace)
         self.repository: Repository = Repository(
             tracker.database,

@@ -156,6 +156,46 @@ class Attempt:
     traceback: str | None = None
 
 
+class WorkerStatus(StrEnum):
+    """How a worker process is, by its beats."""
+
+    ALIVE = "alive"
+    LOST = "lost"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A process that runs tasks, as it told of itself last; times are the database's, aware, UTC.
+
+    ``status`` is ``lost`` when nothing was heard for three beats and nobody said farewell.
+    ``tasks`` maps each task that it knows to whether its body is async. ``concurrency`` is how many
+    it runs at once (None: unlimited, or not found out) and ``running`` how many it does. ``memory``
+    is bytes in RAM, ``cpu`` the share of one core since the beat before; None where the system does
+    not tell. ``versions`` has ``python``, ``taskiq`` and ``aiotrack``.
+    """
+
+    id: str
+    host: str
+    pid: int
+    status: WorkerStatus
+    started_at: datetime
+    beat_at: datetime
+    stopped_at: datetime | None = None
+    queues: list[str] = field(default_factory=list)
+    tasks: Mapping[str, bool] = field(default_factory=dict)
+    concurrency: int | None = None
+    running: int = 0
+    memory: int | None = None
+    cpu: float | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def load(self) -> float | None:
+        """Share of its concurrency that is in use, 0.0 to 1.0; None where that is not known."""
+        return self.running / self.concurrency if self.concurrency else None
+
+
 MARKER = "aiotrack"
 """The logger of the line that stands for lines that were left out."""
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
-from aiotrack import by_hand, results
+from aiotrack import by_hand, rescue, results
 from aiotrack.clock import to_micros
 from aiotrack.core import Core
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound
 from aiotrack.lifecycle import Lifecycle
-from aiotrack.model import Attempt, Count, Execution, Page, Stats, TaskStatus
+from aiotrack.model import Attempt, Count, Execution, Page, Stats, TaskStatus, Worker
 
 if TYPE_CHECKING:
     import builtins
@@ -243,6 +243,34 @@ class Records(Lifecycle):
             StoreUnavailable: The database did not answer; what was done until then stays.
         """
         return await (await self._flushed()).repository.rollups.roll_up()
+
+    async def workers(self) -> builtins.list[Worker]:
+        """Give the worker processes: who lives, who was lost or stopped within a day.
+
+        Those that live come first, each by its start. A worker is lost when its last three beats
+        did not come and it said no farewell, by the database's clock.
+
+        Raises:
+            StoreUnavailable: The database did not answer.
+        """
+        from aiotrack.repository.workers import Registry
+
+        return await Registry(self._core().repository).list()
+
+    async def rescue_lost(self) -> int:
+        """End what lost workers left: FAILURE, presumed, with the error class ``lost``.
+
+        An execution whose task has the label ``on_lost="requeue"`` is sent again instead, where its
+        broker does not redeliver by itself and its arguments are known exactly. Workers do all that
+        themselves, by turns; their own late word comes before a presumed verdict.
+
+        Returns:
+            How many executions were changed.
+
+        Raises:
+            StoreUnavailable: The database did not answer; what was done until then stays.
+        """
+        return (await rescue.rescue(await self._flushed())).count
 
     async def _flushed(self) -> Core:
         """Commit what this process has told, so that it reads its own writes."""

@@ -49,6 +49,12 @@ class Settings:
         roll_up_enabled: Whether a schedule adds up what ended, for ``stats``; ``tracker.roll_up()``
             does it all the same.
         roll_up_crontab: When it does, in UTC. Read once, at the start of the scheduler.
+        heartbeat_seconds: Seconds between two beats of a worker; after three without one it is
+            lost.
+        rescue_lost_enabled: Whether workers and a schedule close what lost workers left;
+            ``tracker.rescue_lost()`` does it all the same.
+        rescue_lost_crontab: When the schedule does, in UTC, besides the workers. Read once, at the
+            start of the scheduler.
         indexed_metadata: Metadata keys that lists are often searched by, such as ``order_id``, with
             commas between them; each gets an index.
         pgbouncer: A pooler in transaction mode stands before the database; else it is found out.
@@ -74,7 +80,6 @@ class Settings:
         retry_delay_seconds: Of the same: seconds before the first retry.
         retry_backoff: Of the same: how many times longer each further delay is.
         retry_jitter: Of the same: each delay is longer by a random part of a quarter.
-        heartbeat_seconds: Seconds between two signs of life of a worker; it is lost after three.
     """
 
     database_url: str | None = None
@@ -88,6 +93,9 @@ class Settings:
     on_store_failure: str = "drop"
     roll_up_enabled: bool = True
     roll_up_crontab: str = "*/5 * * * *"
+    heartbeat_seconds: float = 5.0
+    rescue_lost_enabled: bool = True
+    rescue_lost_crontab: str = "* * * * *"
     indexed_metadata: Sequence[str] = ()
     pgbouncer: bool = False
     logs: str = "on"
@@ -106,7 +114,6 @@ class Settings:
     retry_delay_seconds: float = 5
     retry_backoff: float = 2.0
     retry_jitter: bool = True
-    heartbeat_seconds: float = 5
     _sources: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ from aiotrack.reruns import Reruns
 from aiotrack.sweeping import Sweeping
 from aiotrack.sweeps import Sweeps
 from aiotrack.validation import Validation
+from aiotrack.workers import Workers
 
 if TYPE_CHECKING:
     from aiotrack.locks.lock import TaskLock
@@ -54,7 +55,7 @@ class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping):
         InvalidSetting: A value cannot be used; the message names it.
     """
 
-    features: ClassVar = (Locks, Logs, Sweeps, Cancellation, Validation)
+    features: ClassVar = (Locks, Logs, Sweeps, Cancellation, Validation, Workers)
 
     @property
     def locks(self) -> Listing:

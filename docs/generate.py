@@ -98,6 +98,8 @@ COLUMNS = {
     "pid": "The process on that host.",
     "beat_at": "When it was last heard of.",
     "beat_seconds": "Seconds between two beats; after three without one it is lost.",
+    "beating_since": "Since when no beat was late.",
+    "swept_at": "When it looked after lost workers last.",
     "stopped_at": "When it said farewell.",
     "closed_at": "When what it left unfinished was closed.",
     "queues": "What it listens to.",

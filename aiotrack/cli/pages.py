@@ -8,7 +8,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aiotrack import Attempt, Count, Counts, Execution, LockInfo, Page, Stats, TaskStatus
+from aiotrack import (
+    Attempt,
+    Count,
+    Counts,
+    Execution,
+    LockInfo,
+    Page,
+    Stats,
+    TaskStatus,
+    Worker,
+    WorkerStatus,
+)
 from aiotrack.terminal import COLOURS, block, failure, moment, one_line, outcome, seconds, value
 
 WIDE = 120
@@ -74,6 +85,7 @@ def print_execution(
             console.print(Text(f"  {name:<12}", style="dim").append(text, style="default"))
     for lock in held:
         text = f"{one_line(lock.name)}  for {seconds(lock.left)} more, fence {lock.fence}"
+        text += ", its worker is lost" if lock.is_lost else ""
         console.print(Text(f"  {'holds lock':<12}", style="dim").append(text, style="default"))
     console.print()
     console.print(_attempts(attempts))
@@ -95,11 +107,45 @@ def print_locks(console: Console, held: list[LockInfo]) -> None:
             Text(one_line(lock.name)),
             Text(one_line(lock.key or "", 40)),
             Text(one_line(lock.task_id or "")),
-            Text(one_line(lock.worker or "")),
+            Text(one_line(lock.worker or "") + (" (lost)" if lock.is_lost else "")),
             moment(lock.since),
             seconds(lock.left),
             str(lock.waiting or ""),
             str(lock.fence),
+        )
+    console.print(table)
+
+
+_STATUS_COLOURS = {
+    WorkerStatus.ALIVE: "green",
+    WorkerStatus.LOST: "bold red",
+    WorkerStatus.STOPPED: "dim",
+}
+
+
+def print_workers(console: Console, workers: list[Worker]) -> None:
+    """Print a line for each worker process."""
+    if not workers:
+        console.print("no worker is known")
+        return
+    table = _table()
+    table.add_column("worker", no_wrap=True, overflow="fold")
+    for column in ("status", "since", "last beat", "queues"):
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    for column in ("tasks", "running", "memory", "cpu"):
+        table.add_column(column, no_wrap=True, justify="right")
+    for one in workers:
+        most = "" if one.concurrency is None else f"/{one.concurrency}"
+        table.add_row(
+            Text(one_line(one.id)),
+            Text(one.status, style=_STATUS_COLOURS[one.status]),
+            moment(one.started_at),
+            moment(one.beat_at),
+            Text(one_line(", ".join(one.queues), 40)),
+            str(len(one.tasks)),
+            f"{one.running}{most}",
+            "" if one.memory is None else f"{one.memory / 2**20:.0f} MiB",
+            "" if one.cpu is None else f"{100 * one.cpu:.0f} %",
         )
     console.print(table)
 

@@ -7,12 +7,12 @@ import functools
 import json
 import os
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aiotrack.ends import at_loop_end
-from aiotrack.errors import InvalidSetting, LockNotAcquired, TrackerNotFound
+from aiotrack.errors import InvalidSetting, LockNotAcquired, StoreError, TrackerNotFound
 from aiotrack.feature import Feature
 from aiotrack.finding import the_tracker
 from aiotrack.lifecycle import Lifecycle
@@ -185,7 +185,7 @@ async def is_task_locked(
     Raises:
         LockUnavailable: Redis does not answer.
     """
-    return await Listing(tracker).info(name, key=key) is not None
+    return await _info(find_holders(tracker), lock_name(name, key)) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +203,8 @@ class LockInfo:
         left: Seconds until the lease ends, if it is not renewed.
         fence: Its number; `force_release` wants it.
         waiting: How many stand in its queue.
+        is_lost: Whether its worker is lost, so that nobody renews it; None where no database that
+            the tracker uses could tell.
     """
 
     name: str
@@ -215,6 +217,7 @@ class LockInfo:
     left: float
     fence: int
     waiting: int
+    is_lost: bool | None = None
 
 
 class Listing:
@@ -238,7 +241,8 @@ class Listing:
         names = await held_names(holders.space)
         found = await asyncio.gather(*(_info(holders, name) for name in sorted(names)))
         wanted = None if task_id is None else str(task_id)
-        return [info for info in found if info and wanted in {None, info.task_id}]
+        held = [info for info in found if info and wanted in {None, info.task_id}]
+        return await _marked(self._tracker, held)
 
     async def info(self, name: str, *, key: object = None) -> LockInfo | None:
         """Tell who holds a lock; None: nobody.
@@ -246,7 +250,8 @@ class Listing:
         Raises:
             LockUnavailable: Redis does not answer.
         """
-        return await _info(find_holders(self._tracker), lock_name(name, key))
+        found = await _info(find_holders(self._tracker), lock_name(name, key))
+        return found and (await _marked(self._tracker, [found]))[0]
 
     async def force_release(
         self, name: str, *, key: object = None, fence: int | None = None
@@ -274,6 +279,21 @@ class Listing:
                 return False
             fence = info.fence
         return await force_release(holders.space, lock, fence)
+
+
+async def _marked(tracker: Lifecycle | None, held: list[LockInfo]) -> list[LockInfo]:
+    """Say which holders are lost, if a database that is in use anyway can tell."""
+    workers = {one.worker for one in held if one.worker is not None}
+    try:
+        repository = the_tracker(tracker).core().repository
+        if not workers or not repository.is_ready:
+            return held
+        from aiotrack.repository.workers import Registry
+
+        lost = await Registry(repository).lost_among(workers)
+    except (TrackerNotFound, StoreError):
+        return held
+    return [replace(one, is_lost=one.worker in lost) for one in held]
 
 
 async def _info(holders: Holders, lock: str) -> LockInfo | None:

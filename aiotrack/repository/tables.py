@@ -303,6 +303,10 @@ class WorkerRow(Base):
     beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
     beat_seconds: Mapped[float] = mapped_column(Float(53))
     """Seconds between two beats: after three of them without one it is lost."""
+    beating_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when no beat was late: so long its database took beats of everybody."""
+    swept_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it looked after the lost ones last; the newest of all is the fleet's."""
     stopped_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When it said farewell."""
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -12,6 +12,7 @@ from aiotrack.feature import Feature
 from aiotrack.sweeps.cleanup import CLEANUP
 from aiotrack.sweeps.due import is_crontab, last_due
 from aiotrack.sweeps.mark_timed_out import MARK_TIMED_OUT
+from aiotrack.sweeps.rescue_lost import RESCUE_LOST
 from aiotrack.sweeps.roll_up import ROLL_UP
 from aiotrack.sweeps.sweep import LONGEST, OWN_MODULE, Sweep
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SWEEPS: tuple[Sweep, ...] = (ROLL_UP, CLEANUP, MARK_TIMED_OUT)
+SWEEPS: tuple[Sweep, ...] = (ROLL_UP, CLEANUP, MARK_TIMED_OUT, RESCUE_LOST)
 
 
 class Sweeps(Feature):

@@ -190,7 +190,7 @@ async def _judge(
         verdicts[history.task_id] = False  # a conflict asks again
         outcome = told.get(history.task_id)
         if outcome is not None:
-            found = list(outcome.on(now, core.tracker.encoder)(history))
+            found = list(outcome.on(now, core.tracker)(history))
             if found:
                 return found
         report = _verdict(history, known_as[history.task_id], limits, now)

@@ -57,6 +57,8 @@ PUBLIC = {
     "TrackerNotFound",
     "UnknownTask",
     "WaitTimeout",
+    "Worker",
+    "WorkerStatus",
     "__version__",
     "acquire_task_lock",
     "current_execution",

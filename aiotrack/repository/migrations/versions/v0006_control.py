@@ -36,6 +36,8 @@ def upgrade() -> None:
         sa.Column("started_at", UtcDateTime(), nullable=False),
         sa.Column("beat_at", UtcDateTime(), nullable=False),
         sa.Column("beat_seconds", sa.Float(53), nullable=False),
+        sa.Column("beating_since", UtcDateTime()),
+        sa.Column("swept_at", UtcDateTime()),
         sa.Column("stopped_at", UtcDateTime()),
         sa.Column("closed_at", UtcDateTime()),
         sa.Column("queues", JSON, nullable=False),
