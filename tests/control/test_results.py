@@ -82,7 +82,7 @@ FITS: list[tuple[Any, Any]] = [
     (Opaque, Opaque()),
     (None.__class__, None),
     (Annotated[int, pydantic.Field(gt=3)], 4),
-    (Any, object()),
+    (Any, print),
 ]
 FITS_NOT: list[tuple[Any, Any, str]] = [
     (int, "x", "the value: Input should be a valid integer"),
@@ -90,7 +90,7 @@ FITS_NOT: list[tuple[Any, Any, str]] = [
     (list[int], [1, "secret"], "1: Input should be a valid integer"),
     (dict[str, Invoice], {"a": {"paid": True}}, "a.number: Field required"),
     ("dict[str, Invoice]", {"a": 5}, "a: Input should be a valid dictionary or instance"),
-    (Opaque, object(), "the value: Input should be an instance of Opaque"),
+    (Opaque, print, "the value: Input should be an instance of Opaque"),
     (Annotated[int, pydantic.Field(gt=3)], 3, "the value: Input should be greater than 3"),
 ]
 
