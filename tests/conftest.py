@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,10 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("aiotrack-ci" if os.environ.get("CI") else "aiotrack")
 
 
+QUICK = {"fsync": "off", "full_page_writes": "off"}
+"""Of the server that all tests share: it lives as long as its data."""
+
+
 # ── the servers of a run ────────────────────────────────────────────────────────────────────────
 class Servers:
     """The addresses of a run, and the servers that we started for it."""
@@ -57,7 +62,8 @@ class Servers:
         if os.environ.get(NO_SERVERS_VARIABLE):
             return
         if self.database_url is None:
-            self.database_url = self._stack.enter_context(PostgresServer()).url
+            server = PostgresServer(settings=QUICK)  # who kills a server has one of his own
+            self.database_url = self._stack.enter_context(server).url
         if self.redis_url is None:
             self.redis_url = self._stack.enter_context(ValkeyServer()).url
 
@@ -157,10 +163,26 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite+aiosqlite:///{tmp_path / 'aiotrack.db'}"
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file that has the schema; made once for each xdist worker."""
+    file = tmp_path_factory.mktemp("template") / "aiotrack.db"
+    run_apart(upgrade(f"sqlite+aiosqlite:///{file}"))
+    return file
+
+
+@pytest.fixture
+def made_sqlite_url(sqlite_url: str, sqlite_template: Path, tmp_path: Path) -> str:
+    """A SQLite database of the test's own, with the schema and without rows."""
+    shutil.copy(sqlite_template, tmp_path / sqlite_template.name)
+    return sqlite_url
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """Each database that aiotrack speaks to, in turn."""
-    url: str = request.getfixturevalue(f"{request.param}_url")
+    name = {"sqlite": "made_sqlite_url", "postgres": "postgres_url"}[request.param]
+    url: str = request.getfixturevalue(name)
     return url
 
 

@@ -516,6 +516,7 @@ async def test_many_by_filter(shop: Shop) -> None:
             await tracker.cancel_many(limit=wrong)
 
 
+@pytest.mark.timeout(120)
 async def test_a_thousand_at_once(tracker: Tracker) -> None:
     """In batches; one pass over the filter finds all."""
     begun = datetime.now(UTC) - timedelta(hours=3)
