@@ -13,7 +13,8 @@ from taskiq import AsyncBroker
 
 from aiotrack import Execution, TaskStatus, Tracker
 from aiotrack.model import Cause
-from aiotrack.rescue import Unknown, judge_unknown, rescue
+from aiotrack.report import Witness
+from aiotrack.rescue import UNSENT, Unknown, judge_unknown, rescue
 from tests.control.crew import (
     PubSubBroker,
     QuietBroker,
@@ -218,6 +219,29 @@ async def test_two_rescuers_send_it_once(database_url: str) -> None:
 
     assert 50 == sum(counts)
     assert sorted(map(str, range(50))) == sorted(sent)
+
+
+async def test_a_rescuer_that_was_killed_is_rescued(database_url: str) -> None:
+    """What it had handed back, and may not have sent, is sent by the next one; not at once."""
+    async with Tracker(database_url) as tracker:
+        broker = attached(tracker, PubSubBroker(), on_lost="requeue")
+        await enlist(tracker, "lost", ago=100)
+        for task_id, age in (("old", 40), ("fresh", 1)):
+            start = started(tracker, task_id, "lost")
+            at = tracker.clock.now() - age * 1_000_000
+            report = ended(start, TaskStatus.PENDING, at)
+            report.witness, report.error_class = Witness.HANDED_BACK, "lost"
+            report.error, report.error_type = "it is being sent again", UNSENT
+            await write(tracker, start, report)
+        first = await rescue(tracker.core())
+        again = await rescue(tracker.core())
+        found = await tracker.get("old")
+
+    assert (1, True) == (first.count, first.is_left)
+    assert 0 == again.count
+    assert ["old"] == [broker.formatter.loads(one).task_id for one in broker.sent]
+    assert ("PENDING", "its worker lost was lost; it was sent again") == (found.status, found.error)
+    assert None is found.error_type
 
 
 @pytest.mark.parametrize(
