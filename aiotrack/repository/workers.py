@@ -328,10 +328,10 @@ class Registry:
             def ago(seconds: str) -> str:
                 return f"({now} - 1000000 * {seconds})"
         else:
-            now = "clock_timestamp()"
+            now = "statement_timestamp()"  # not clock_timestamp(): an index serves no volatile time
 
             def ago(seconds: str) -> str:
-                return f"(clock_timestamp() - make_interval(secs => {seconds}))"
+                return f"(statement_timestamp() - make_interval(secs => {seconds}))"
 
         lost = ago(f"({MISSED} * beat_seconds)")
         return {

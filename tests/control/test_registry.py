@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -256,3 +258,16 @@ async def test_an_outage_is_told_once(own_postgres: Any, caplog: pytest.LogCaptu
 
     assert 2 == told  # each once
     assert {"STARTED"} == statuses
+
+
+async def test_a_forked_child_is_a_worker_of_its_own(database_url: str, tracker: Tracker) -> None:
+    """Its parent beats on; and it leaves alone."""
+    command = (sys.executable, "-W", "ignore", "-m", "tests.control.forked", database_url)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    (child, seen), (parent, later) = map(json.loads, out.splitlines())
+    left = {one.id: one.status for one in await tracker.workers()}
+
+    assert {parent: "alive", child: "alive"} == seen
+    assert {parent: "alive", child: "stopped"} == later
+    assert {parent: "stopped", child: "stopped"} == left
