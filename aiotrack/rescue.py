@@ -42,7 +42,7 @@ ON_LOST: Final = "on_lost"
 BATCH: Final = 50
 """Executions that are locked together: 30 to 60 ms on a busy machine with two cores."""
 
-LOOK: Final = 1_000
+LOOK: Final = 500
 """Queued executions that one look reads: a long queue is read in many turns."""
 
 SEND: Final = 10.0
