@@ -124,6 +124,27 @@ async def test_a_stuck_loop_is_lost(
     assert WorkerStatus.LOST == stuck.status
 
 
+async def test_a_worker_of_two_brokers(database_url: str, tracker: Tracker) -> None:
+    """One process, one worker: it listens to both queues, and knows both's tasks, at once."""
+    own = Tracker(database_url, settings={"heartbeat_seconds": 60})
+    one, two = serving(own), serving(own, QuietBroker("other"))
+    two.register_task(lambda: None, "shop.other")
+    await one.startup()
+    await until(tracker.workers)
+    await two.startup()
+
+    async def is_told() -> bool:
+        return ["crew", "other"] == (await tracker.workers())[0].queues
+
+    await until(is_told)
+    found = await tracker.workers()
+    await one.shutdown()
+    await two.shutdown()
+
+    assert 1 == len(found)
+    assert "shop.other" in found[0].tasks
+
+
 async def test_who_does_not_beat_is_lost(tracker: Tracker) -> None:
     """After three beats of its own, however often others beat; a farewell is none."""
     await enlist(tracker, "quick", ago=4, beat=1)

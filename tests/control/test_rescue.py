@@ -391,6 +391,46 @@ async def test_a_fleet_rescues_with_its_beats(database_url: str, tracker: Tracke
     ]
 
 
+async def test_who_cannot_send_lets_others_have_their_turn(
+    database_url: str, tracker: Tracker
+) -> None:
+    """Whoever beats first has the turn again and again, but for the one after it left something."""
+    await enlist(tracker, "lost", ago=20, beat=0.2)
+    _, stranger = await alone(database_url)
+    await asyncio.sleep(0.5)
+    own = Tracker(database_url, settings={"heartbeat_seconds": 0.2})
+    broker = attached(own, PubSubBroker(), on_lost="requeue")
+    broker.is_worker_process = True
+    await broker.startup()
+    await write(tracker, started(tracker, "a", "lost"))
+    async with asyncio.timeout(20):
+        while not broker.sent:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    await tracker.flush()
+    for one in (stranger, broker):
+        await one.shutdown()
+    found = await tracker.get("a")
+
+    assert ("PENDING", "lost") == (found.status, found.error_class)
+    assert 1 == len(broker.sent)
+
+
+async def test_a_rescue_that_fails_harms_nobody(sqlite_url: str, monkeypatch, caplog) -> None:
+    """It is told once, and the worker beats on."""
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr("aiotrack.rescue.rescue", fail)
+    own, broker = await alone(sqlite_url)
+    await asyncio.sleep(1.5)
+    found = await own.workers()
+    await broker.shutdown()
+
+    assert ["alive"] == [one.status for one in found]
+    assert 1 == caplog.text.count("rescue of lost workers failed")
+
+
 async def test_switched_off_workers_leave_it(database_url: str, tracker: Tracker) -> None:
     """The verb acts all the same."""
     await enlist(tracker, "lost", ago=100, beat=0.2)
