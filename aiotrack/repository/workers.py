@@ -272,6 +272,17 @@ class Registry:
         ours = _executions.c.worker.concat("").in_(worker_ids)
         return await self._unfinished("STARTED", ours, after, limit)
 
+    async def unsent(
+        self, mark: str, *, after: Place | None = None, limit: int
+    ) -> builtins.list[Candidate]:
+        """Give queued executions that somebody began to send again; as `started_by`.
+
+        Their type of error is *mark*. What waits has no worker: its last run knows it.
+        """
+        columns = _executions.c
+        marked = (columns.error_class == "lost") & (columns.error_type == mark)
+        return await self._unfinished("PENDING", marked, after, limit)
+
     async def waiting(self, *, after: Place | None = None, limit: int) -> builtins.list[Candidate]:
         """Give queued executions that are not quite new, the oldest first; as `started_by`."""
         settled = text(f"aiotrack_executions.created_at < {self._words(0.0)['settled']}")
@@ -317,10 +328,10 @@ class Registry:
             def ago(seconds: str) -> str:
                 return f"({now} - 1000000 * {seconds})"
         else:
-            now = "clock_timestamp()"
+            now = "statement_timestamp()"  # not clock_timestamp(): an index serves no volatile time
 
             def ago(seconds: str) -> str:
-                return f"(clock_timestamp() - make_interval(secs => {seconds}))"
+                return f"(statement_timestamp() - make_interval(secs => {seconds}))"
 
         lost = ago(f"({MISSED} * beat_seconds)")
         return {

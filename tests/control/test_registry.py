@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -120,6 +122,27 @@ async def test_a_stuck_loop_is_lost(
     await broker.shutdown()
 
     assert WorkerStatus.LOST == stuck.status
+
+
+async def test_a_worker_of_two_brokers(database_url: str, tracker: Tracker) -> None:
+    """One process, one worker: it listens to both queues, and knows both's tasks, at once."""
+    own = Tracker(database_url, settings={"heartbeat_seconds": 60})
+    one, two = serving(own), serving(own, QuietBroker("other"))
+    two.register_task(lambda: None, "shop.other")
+    await one.startup()
+    await until(tracker.workers)
+    await two.startup()
+
+    async def is_told() -> bool:
+        return ["crew", "other"] == (await tracker.workers())[0].queues
+
+    await until(is_told)
+    found = await tracker.workers()
+    await one.shutdown()
+    await two.shutdown()
+
+    assert 1 == len(found)
+    assert "shop.other" in found[0].tasks
 
 
 async def test_who_does_not_beat_is_lost(tracker: Tracker) -> None:
@@ -256,3 +279,16 @@ async def test_an_outage_is_told_once(own_postgres: Any, caplog: pytest.LogCaptu
 
     assert 2 == told  # each once
     assert {"STARTED"} == statuses
+
+
+async def test_a_forked_child_is_a_worker_of_its_own(database_url: str, tracker: Tracker) -> None:
+    """Its parent beats on; and it leaves alone."""
+    command = (sys.executable, "-W", "ignore", "-m", "tests.control.forked", database_url)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    (child, seen), (parent, later) = map(json.loads, out.splitlines())
+    left = {one.id: one.status for one in await tracker.workers()}
+
+    assert {parent: "alive", child: "alive"} == seen
+    assert {parent: "alive", child: "stopped"} == later
+    assert {parent: "stopped", child: "stopped"} == left

@@ -13,7 +13,8 @@ from taskiq import AsyncBroker
 
 from aiotrack import Execution, TaskStatus, Tracker
 from aiotrack.model import Cause
-from aiotrack.rescue import Unknown, judge_unknown, rescue
+from aiotrack.report import Witness
+from aiotrack.rescue import UNSENT, Unknown, judge_unknown, rescue
 from tests.control.crew import (
     PubSubBroker,
     QuietBroker,
@@ -220,6 +221,29 @@ async def test_two_rescuers_send_it_once(database_url: str) -> None:
     assert sorted(map(str, range(50))) == sorted(sent)
 
 
+async def test_a_rescuer_that_was_killed_is_rescued(database_url: str) -> None:
+    """What it had handed back, and may not have sent, is sent by the next one; not at once."""
+    async with Tracker(database_url) as tracker:
+        broker = attached(tracker, PubSubBroker(), on_lost="requeue")
+        await enlist(tracker, "lost", ago=100)
+        for task_id, age in (("old", 40), ("fresh", 1)):
+            start = started(tracker, task_id, "lost")
+            at = tracker.clock.now() - age * 1_000_000
+            report = ended(start, TaskStatus.PENDING, at)
+            report.witness, report.error_class = Witness.HANDED_BACK, "lost"
+            report.error, report.error_type = "it is being sent again", UNSENT
+            await write(tracker, start, report)
+        first = await rescue(tracker.core())
+        again = await rescue(tracker.core())
+        found = await tracker.get("old")
+
+    assert (1, True) == (first.count, first.is_left)
+    assert 0 == again.count
+    assert ["old"] == [broker.formatter.loads(one).task_id for one in broker.sent]
+    assert ("PENDING", "its worker lost was lost; it was sent again") == (found.status, found.error)
+    assert None is found.error_type
+
+
 @pytest.mark.parametrize(
     ("broker", "labels", "origin", "why"),
     [
@@ -365,6 +389,46 @@ async def test_a_fleet_rescues_with_its_beats(database_url: str, tracker: Tracke
     assert [(NAME, TaskStatus.SUCCESS, 1)] == [
         (one.task_name, one.status, one.result) for one in records
     ]
+
+
+async def test_who_cannot_send_lets_others_have_their_turn(
+    database_url: str, tracker: Tracker
+) -> None:
+    """Whoever beats first has the turn again and again, but for the one after it left something."""
+    await enlist(tracker, "lost", ago=20, beat=0.2)
+    _, stranger = await alone(database_url)
+    await asyncio.sleep(0.5)
+    own = Tracker(database_url, settings={"heartbeat_seconds": 0.2})
+    broker = attached(own, PubSubBroker(), on_lost="requeue")
+    broker.is_worker_process = True
+    await broker.startup()
+    await write(tracker, started(tracker, "a", "lost"))
+    async with asyncio.timeout(20):
+        while not broker.sent:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    await tracker.flush()
+    for one in (stranger, broker):
+        await one.shutdown()
+    found = await tracker.get("a")
+
+    assert ("PENDING", "lost") == (found.status, found.error_class)
+    assert 1 == len(broker.sent)
+
+
+async def test_a_rescue_that_fails_harms_nobody(sqlite_url: str, monkeypatch, caplog) -> None:
+    """It is told once, and the worker beats on."""
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr("aiotrack.rescue.rescue", fail)
+    own, broker = await alone(sqlite_url)
+    await asyncio.sleep(1.5)
+    found = await own.workers()
+    await broker.shutdown()
+
+    assert ["alive"] == [one.status for one in found]
+    assert 1 == caplog.text.count("rescue of lost workers failed")
 
 
 async def test_switched_off_workers_leave_it(database_url: str, tracker: Tracker) -> None:
