@@ -238,7 +238,7 @@ class Cancellation(Feature):
                     self.tracker.redis,
                     cancels_channel(self.tracker.options.namespace),
                     on_message=self._read,
-                    on_open=self._wake.set,
+                    on_change=self._wake.set,
                 )
             except InvalidSetting as error:
                 self._complain(error)
@@ -247,11 +247,13 @@ class Cancellation(Feature):
     def _read(self, message: bytes) -> None:
         try:
             told = json.loads(message)
-            cancel = Cancel(told["reason"], told["by"])
-            self.hear(dict.fromkeys(map(str, told["ids"]), cancel))
-        except (ValueError, KeyError, TypeError) as error:
+            cancel = Cancel(_text(told["reason"]), _text(told["by"]))
+            task_ids = [str(task_id) for task_id in told["ids"]]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             log.debug("a message of cancels that cannot be read: %s", error)
-            self._wake.set()
+            self._wake.set()  # there may be more in the table
+        else:
+            self.hear(dict.fromkeys(task_ids, cancel))
 
     def _complain(self, error: Exception) -> None:
         if not self._is_reported:
@@ -271,6 +273,12 @@ def _is_inside(inner: Run, run: Run) -> bool:
     while outer is not None and outer is not run:
         outer = outer.outer
     return outer is run
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError("no text")
 
 
 def _trim(known: dict[str, Cancel] | dict[str, None], most: int) -> int:

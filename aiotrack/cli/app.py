@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from aiotrack import __version__
-from aiotrack.cli import database, demo, locks, logs, records
+from aiotrack.cli import cancel, database, demo, locks, logs, records
 from aiotrack.errors import AioTrackError, LockUnavailable, StoreError
 from aiotrack.terminal import block
 
@@ -70,6 +70,7 @@ def _program(
 
 demo.add_to(app)
 records.add_to(app)
+cancel.add_to(app)
 logs.add_to(app)
 app.add_typer(locks.app, name="locks")
 app.add_typer(database.app, name="db")
