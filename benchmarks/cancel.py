@@ -31,7 +31,7 @@ def make(database: str, redis: str, hears: str) -> tuple[Tracker, Any, Any]:
     tracker = Tracker(database, redis=redis if hears == "redis" else None, settings=settings)
     broker = RedisStreamBroker(redis, queue_name=f"{QUEUE}-{hears}", xread_block=100)
     broker.add_middlewares(TrackerMiddleware(tracker))
-    client = Redis.from_url(redis)
+    client = Redis.from_url(redis, socket_timeout=None)  # BLPOP waits
 
     @broker.task("bench:sleep")
     async def sleep() -> None:
@@ -53,7 +53,7 @@ if "BENCH_CANCEL" in os.environ:
 async def measure(database: str, redis: str, hears: str, count: int) -> dict[str, Any]:
     """Cancel so many, one after the other, at moments that no poll knows."""
     tracker, broker, sleep = make(database, redis, hears)
-    client = Redis.from_url(redis)
+    client = Redis.from_url(redis, socket_timeout=None)  # BLPOP waits
     await broker.startup()
     interrupted, returned, recorded = [], [], []
     for _ in range(count):

@@ -40,6 +40,8 @@ POLL, POLL_ALONE = 2.0, 0.5
 OVERLAP: Final = 30_000_000
 """Microseconds that each look reaches back: a wish may become visible later than it was asked."""
 
+_HANDED_BACK: Final = Witness.HANDED_BACK  # looked up once: an enum's members are slow to reach
+
 HANDED_BACK: Final = 1000
 """Executions whose last run ended in a retry or a requeue that are remembered."""
 
@@ -107,11 +109,11 @@ class Cancellation(Feature):
     def on_commit(self, reports: Sequence[Report]) -> None:
         """Drop what was handed back and has been cancelled; the wish may come later, too."""
         for report in reports:
-            if report.witness is Witness.HANDED_BACK:
+            if report.witness is _HANDED_BACK:
                 self._handed_back[report.origin.task_id] = None
                 if report.origin.task_id in self._known:
                     self._drop([report.origin.task_id])
-        _trim(self._handed_back, HANDED_BACK)
+                _trim(self._handed_back, HANDED_BACK)
 
     # ── cancels ─────────────────────────────────────────────────────────────────────────────────
     def hear(self, cancels: Mapping[str, Cancel]) -> None:
