@@ -35,6 +35,7 @@ from aiotrack import (
 from aiotrack.current import Run
 from aiotrack.report import Report, Witness
 from aiotrack.repository.tables import WorkerRow
+from aiotrack.tracker import Cancellation
 from aiotrack.verdicts import presume
 
 REVOKED, CANCELLING = CancelOutcome.REVOKED, CancelOutcome.CANCELLING
@@ -465,6 +466,7 @@ async def test_a_retry_that_overtakes_its_cancel_is_dropped(database_url: str) -
         shop = Shop(tracker)
         await shop.broker.startup()
         sent = await shop.start("shop.sleep")
+        await tracker.feature(Cancellation).close(for_good=False)  # it hears nothing for now
         run = next(iter(tracker.recorder().running))
         assert isinstance(run, Run)
         assert TaskStatus.STARTED is (await tracker.get(sent.task_id)).status  # so it is told
@@ -472,6 +474,8 @@ async def test_a_retry_that_overtakes_its_cancel_is_dropped(database_url: str) -
         run.resent = True  # as when a retry middleware sends it again
         assert run.body is not None
         run.body.cancel()
+        await sent.wait_result(timeout=5)
+        tracker.feature(Cancellation).listen()
         execution = await tracker.wait(sent.task_id, timeout=5)
         await shop.broker.shutdown()
 

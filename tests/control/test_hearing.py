@@ -87,8 +87,8 @@ async def test_by_messages_and_by_reading(
             assert Cancel("why", "ada") == known(worker)[task_id]
         await broker.shutdown()
 
-    assert took[redis_url] < 0.25
-    assert took[None] < 0.8
+    assert took[redis_url] < 0.5
+    assert took[None] < 1.2
 
 
 async def test_a_wish_that_becomes_visible_late(database_url: str) -> None:
@@ -123,12 +123,12 @@ async def test_redis_goes_and_comes_back(
             took = await within(3, lambda: f"a{number}" in known(worker))  # noqa: B023
 
             assert CancelOutcome.REVOKED is outcome
-            assert took < 1
+            assert took < 1.5
         own_valkey.start()
         await within(5, lambda: feature._bulletin is not None and feature._bulletin.is_open)
         await asker.register("b", "shop.pay")
         await asker.cancel("b")
-        assert await within(2, lambda: "b" in known(worker)) < 0.5
+        assert await within(2, lambda: "b" in known(worker)) < 1
     await broker.shutdown()
 
     told = [one for one in caplog.records if "cancels is not heard" in one.message]
