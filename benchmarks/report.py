@@ -118,6 +118,20 @@ def live(results: Results) -> Iterator[str]:
     yield render(watching.HEAD, watching.table(results), markdown=True)
 
 
+def cancel(results: Results) -> Iterator[str]:
+    yield (
+        f"{results[0]['cancels']} cancels each of a sleeping body in another process (load "
+        f"{results[0]['load']}); milliseconds from the call until it returned, the body got its "
+        "CancelledError, and the record had its end, each p50 and p99:"
+    )
+    names = [f"{name}_p{percent}_ms" for name in ("call", "body", "record") for percent in (50, 99)]
+    rows = [
+        [f"{one['database']}, by {one['hears']}", *(f"{one[name]:.0f}" for name in names)]
+        for one in results
+    ]
+    yield render(["", *(name[:-3].replace("_", " ") for name in names)], rows, markdown=True)
+
+
 def lock(results: Results) -> Iterator[str]:
     pairs, *queues = results
     us = pairs["us"]
@@ -144,6 +158,7 @@ SECTIONS = {
     "overhead": overhead,
     "accuracy": accuracy,
     "live": live,
+    "cancel": cancel,
     "read": read,
     "stats": stats,
     "index_cost": index_cost,

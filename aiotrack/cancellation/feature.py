@@ -40,6 +40,8 @@ POLL, POLL_ALONE = 2.0, 0.5
 OVERLAP: Final = 30_000_000
 """Microseconds that each look reaches back: a wish may become visible later than it was asked."""
 
+_HANDED_BACK: Final = Witness.HANDED_BACK  # looked up once: an enum's members are slow to reach
+
 HANDED_BACK: Final = 1000
 """Executions whose last run ended in a retry or a requeue that are remembered."""
 
@@ -107,11 +109,11 @@ class Cancellation(Feature):
     def on_commit(self, reports: Sequence[Report]) -> None:
         """Drop what was handed back and has been cancelled; the wish may come later, too."""
         for report in reports:
-            if report.witness is Witness.HANDED_BACK:
+            if report.witness is _HANDED_BACK:
                 self._handed_back[report.origin.task_id] = None
                 if report.origin.task_id in self._known:
                     self._drop([report.origin.task_id])
-        _trim(self._handed_back, HANDED_BACK)
+                _trim(self._handed_back, HANDED_BACK)
 
     # ── cancels ─────────────────────────────────────────────────────────────────────────────────
     def hear(self, cancels: Mapping[str, Cancel]) -> None:
@@ -238,7 +240,7 @@ class Cancellation(Feature):
                     self.tracker.redis,
                     cancels_channel(self.tracker.options.namespace),
                     on_message=self._read,
-                    on_open=self._wake.set,
+                    on_change=self._wake.set,
                 )
             except InvalidSetting as error:
                 self._complain(error)
@@ -247,11 +249,13 @@ class Cancellation(Feature):
     def _read(self, message: bytes) -> None:
         try:
             told = json.loads(message)
-            cancel = Cancel(told["reason"], told["by"])
-            self.hear(dict.fromkeys(map(str, told["ids"]), cancel))
-        except (ValueError, KeyError, TypeError) as error:
+            cancel = Cancel(_text(told["reason"]), _text(told["by"]))
+            task_ids = [str(task_id) for task_id in told["ids"]]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             log.debug("a message of cancels that cannot be read: %s", error)
-            self._wake.set()
+            self._wake.set()  # there may be more in the table
+        else:
+            self.hear(dict.fromkeys(task_ids, cancel))
 
     def _complain(self, error: Exception) -> None:
         if not self._is_reported:
@@ -271,6 +275,12 @@ def _is_inside(inner: Run, run: Run) -> bool:
     while outer is not None and outer is not run:
         outer = outer.outer
     return outer is run
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError("no text")
 
 
 def _trim(known: dict[str, Cancel] | dict[str, None], most: int) -> int:

@@ -12,7 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from aiotrack import __version__
-from aiotrack.cli import config, database, demo, locks, logs, records, sweep, workers
+from aiotrack.cli import (
+    cancel,
+    config,
+    database,
+    demo,
+    locks,
+    logs,
+    records,
+    sweep,
+    workers,
+)
 from aiotrack.errors import AioTrackError, LockUnavailable, StoreError
 from aiotrack.terminal import block
 
@@ -70,6 +80,7 @@ def _program(
 
 demo.add_to(app)
 records.add_to(app)
+cancel.add_to(app)
 logs.add_to(app)
 workers.add_to(app)
 app.add_typer(locks.app, name="locks")

@@ -24,7 +24,8 @@ class Bulletin:
         redis: URL or client.
         channel: From `aiotrack.redis.keys`.
         on_message: Called with each message, also with our own.
-        on_open: Called whenever messages begin to arrive; what came before is lost.
+        on_change: Called when messages begin to arrive, and when they may arrive no more: what
+            was told meanwhile is lost.
 
     Raises:
         InvalidSetting: It is no URL of Redis.
@@ -36,19 +37,19 @@ class Bulletin:
         channel: str,
         *,
         on_message: Callable[[bytes], None],
-        on_open: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._client = make_client(redis)
         self._is_ours = self._client is not redis
         self._name = channel
-        self._on_open = on_open
+        self._on_change = on_change
         self._wire = Wire(self._client)
         self._channel = Channel(
             self._client,
             channel,
             on_message=on_message,
             on_open=self._opened,
-            on_fault=self._complain,
+            on_fault=self._broke,
         )
         self._is_reported = False
 
@@ -81,7 +82,11 @@ class Bulletin:
 
     def _opened(self) -> None:
         self._is_reported = False
-        self._on_open()
+        self._on_change()
+
+    def _broke(self, error: BaseException) -> None:
+        self._complain(error)
+        self._on_change()
 
     def _complain(self, error: BaseException) -> None:
         if not self._is_reported:

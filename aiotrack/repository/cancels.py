@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import Select, and_, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime, to_micros
@@ -18,7 +18,8 @@ PAGE: Final = 1000
 """Rows of one read."""
 
 _table = CancelRow.__table__
-_ROWS = select(_table.c.task_id, _table.c.asked_at, _table.c.reason, _table.c.asked_by)
+_id, _at = _table.c.task_id, _table.c.asked_at
+_ROWS = select(_id, _at, _table.c.reason, _table.c.asked_by)
 
 Row = Sequence[Any]
 
@@ -82,18 +83,17 @@ class Cancels:
     async def since(self, moment: int) -> AsyncIterator[list[Wish]]:
         """Give the wishes asked at a moment or later, the earliest first, in pieces."""
         last: Wish | None = None
+        query = _ROWS.where(_at >= to_datetime(moment)).order_by(_at, _id).limit(PAGE)
         while True:
-            query = _ROWS.where(_table.c.asked_at >= to_datetime(moment))
-            if last is not None:
-                at = to_datetime(last.asked_at)
-                query = query.where(
-                    or_(
-                        _table.c.asked_at > at,
-                        and_(_table.c.asked_at == at, _table.c.task_id > last.task_id),
-                    )
+            later = (
+                true()
+                if last is None
+                else or_(
+                    _at > to_datetime(last.asked_at),
+                    and_(_at == to_datetime(last.asked_at), _id > last.task_id),
                 )
-            order = (_table.c.asked_at, _table.c.task_id)
-            found = await self._read(query.order_by(*order).limit(PAGE))
+            )
+            found = await self._read(query.where(later))
             if found:
                 last = found[-1]
                 yield found
@@ -101,9 +101,23 @@ class Cancels:
                 return
 
     async def newest(self, count: int) -> list[Wish]:
-        """Give so many of the wishes, the earliest first: with all that any worker remembers."""
-        query = _ROWS.order_by(_table.c.asked_at.desc(), _table.c.task_id.desc()).limit(count)
-        return (await self._read(query))[::-1]
+        """Give so many of the wishes, the earliest first; read in pieces, which block no loop."""
+        wishes: list[Wish] = []
+        query = _ROWS.order_by(_at.desc(), _id.desc()).limit(min(PAGE, count))
+        while True:
+            last = wishes[-1] if wishes else None
+            earlier = (
+                true()
+                if last is None
+                else or_(
+                    _at < to_datetime(last.asked_at),
+                    and_(_at == to_datetime(last.asked_at), _id < last.task_id),
+                )
+            )
+            found = await self._read(query.where(earlier))
+            wishes += found
+            if len(found) < PAGE or len(wishes) >= count:
+                return wishes[:count][::-1]
 
     async def tasks_of(self, workers: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Give what workers said of their tasks: whether each can be interrupted, by name."""

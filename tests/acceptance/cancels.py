@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 from taskiq import AsyncBroker
+from taskiq_redis import RedisStreamBroker
 
 from aiotrack import raise_if_cancelled
 from tests.acceptance.app import QUEUE_VARIABLE, Project
 
 PLACE = "CANCELS_BEGUN"
+IDLE = "CANCELS_IDLE"
+"""Milliseconds after which the stream gives a message to another worker."""
 
 
 def begin(name: str) -> None:
@@ -53,3 +56,5 @@ if QUEUE_VARIABLE in os.environ and PLACE in os.environ:
     project = Project.from_environment()
     broker, scheduler = project.broker, project.scheduler
     add_long_tasks(broker)
+    if IDLE in os.environ and isinstance(broker, RedisStreamBroker):
+        broker.idle_timeout = int(os.environ[IDLE])

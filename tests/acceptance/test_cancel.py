@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 from redis.asyncio import Redis
 
 from aiotrack import CancelOutcome, TaskStatus
+from aiotrack.verdicts import presume
 from tests.acceptance.app import Project
-from tests.acceptance.cancels import PLACE, add_long_tasks
+from tests.acceptance.cancels import IDLE, PLACE, add_long_tasks
 from tests.acceptance.conftest import Workers, until
 
 APP = "tests.acceptance.cancels"
@@ -195,4 +198,39 @@ async def test_what_waits_for_a_retry_is_dropped(
         assert ["once"] == shop.begun()
         assert TaskStatus.REVOKED is (await shop.tracker.get(task_id)).status
         assert 1 == len(await shop.tracker.attempts(task_id))
+        assert [] == shop.workers.trouble()
+
+
+async def test_what_a_killed_worker_left(
+    start_shop: Callable[..., Any], postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is delivered again, and refused; REVOKED as soon as the lost run is seen to be lost."""
+    monkeypatch.setenv(IDLE, "1000")
+    async with start_shop(postgres_url) as shop:
+        process = shop.worker(1)
+        ids = await shop.send(5)
+        await shop.until_begun(5)
+        await asyncio.sleep(0.3)  # their starts are told
+        os.killpg(process.pid, signal.SIGKILL)
+        outcomes = {await shop.tracker.cancel(one, reason="enough") for one in ids.values()}
+        shop.worker(1)
+        await asyncio.sleep(1.1)
+        await shop.project.kiq("shop.long", "traffic", 0.0)  # then it looks for what others left
+        await shop.until_acknowledged()
+        tracker, known = shop.tracker, [*ids.values()]
+        await tracker.core().repository.revise(
+            known,
+            lambda history: filter(
+                None,
+                [presume(history, now=tracker.clock.now(), error="lost", error_class="lost")],
+            ),
+        )
+
+        assert {CancelOutcome.CANCELLING} == outcomes
+        assert sorted([*ids, "traffic"]) == sorted(shop.begun())  # each body began once
+        for one in known:
+            found = await tracker.get(one)
+            assert (TaskStatus.REVOKED, "enough", False) == (
+                *(found.status, found.cancel_reason, found.presumed),
+            )
         assert [] == shop.workers.trouble()

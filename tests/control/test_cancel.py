@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import pytest
+from sqlalchemy import delete, insert
 from taskiq import (
     InMemoryBroker,
     SimpleRetryMiddleware,
@@ -25,12 +26,17 @@ from aiotrack import (
     TaskStatus,
     Tracker,
     TrackerMiddleware,
+    by_hand,
     current_execution,
     prevent_duplicate_task,
     raise_if_cancelled,
     task_lock,
 )
 from aiotrack.current import Run
+from aiotrack.report import Report, Witness
+from aiotrack.repository.tables import WorkerRow
+from aiotrack.tracker import Cancellation
+from aiotrack.verdicts import presume
 
 REVOKED, CANCELLING = CancelOutcome.REVOKED, CancelOutcome.CANCELLING
 FINISHED, RUNS_ON = CancelOutcome.FINISHED, CancelOutcome.NOT_INTERRUPTIBLE
@@ -196,6 +202,77 @@ async def rows(tracker: Tracker) -> list[str]:
     from aiotrack.repository.cancels import Cancels
 
     return [wish.task_id for wish in await Cancels(tracker.core().repository).newest(100)]
+
+
+async def test_presumed_verdicts_are_no_end(shop: Shop) -> None:
+    """What a sweep gave up may still run, or wait: a cancel ends it."""
+    tracker = shop.tracker
+    sent = await shop.start("shop.sleep")
+    ids = [await waiting(tracker), sent.task_id]
+    assert TaskStatus.STARTED is (await tracker.get(sent.task_id)).status
+    await tracker.core().repository.revise(
+        ids,
+        lambda history: [
+            report
+            for report in [
+                presume(history, now=tracker.clock.now(), error="lost", error_class="lost")
+            ]
+            if report is not None
+        ],
+    )
+    before = [(await tracker.get(one)).status for one in ids]
+
+    outcomes = [await tracker.cancel(one, by="ada") for one in ids]
+    await sent.wait_result(timeout=5)
+    found = [await tracker.get(one) for one in ids]
+
+    assert [TaskStatus.FAILURE] * 2 == before
+    assert [REVOKED, CANCELLING] == outcomes
+    assert [(TaskStatus.REVOKED, False, "ada")] * 2 == [
+        (one.status, one.presumed, one.cancelled_by) for one in found
+    ]
+
+
+async def test_what_a_worker_knows_of_its_tasks(tracker: Tracker) -> None:
+    """Its own word on whether a body can be interrupted comes before ours."""
+    repository = tracker.core().repository
+    for number, (name, is_async) in enumerate([("shop.one", True), ("shop.two", False)]):
+        await tracker.register(f"w{number}", name)
+        origin = by_hand.origin_of(
+            *(tracker, f"w{number}", name),
+            module=None,
+            args=(),
+            kwargs={},
+            created_by=None,
+            metadata={},
+        )
+        started = Report(origin, Witness.STARTED, TaskStatus.STARTED, f"run{number}")
+        started.worker, started.started_at = "host:1:a", tracker.clock.now()
+        await repository.write([started])
+        told = {name: is_async, "shop.other": not is_async}
+        async with repository.engine.begin() as connection:
+            await connection.execute(delete(WorkerRow))
+            await connection.execute(insert(WorkerRow).values(**worker(told)))
+        expected = CANCELLING if is_async else RUNS_ON
+
+        assert expected is await tracker.cancel(f"w{number}")
+
+
+def worker(tasks: dict[str, bool]) -> dict[str, Any]:
+    """Give the row of a worker that knows these tasks."""
+    now = datetime.now(UTC)
+    return {
+        "id": "host:1:a",
+        "host": "host",
+        "pid": 1,
+        "started_at": now,
+        "beat_at": now,
+        "beat_seconds": 5.0,
+        "queues": [],
+        "tasks": tasks,
+        "versions": {},
+        "running": [],
+    }
 
 
 # ── what runs ───────────────────────────────────────────────────────────────────────────────────
@@ -389,6 +466,7 @@ async def test_a_retry_that_overtakes_its_cancel_is_dropped(database_url: str) -
         shop = Shop(tracker)
         await shop.broker.startup()
         sent = await shop.start("shop.sleep")
+        await tracker.feature(Cancellation).close(for_good=False)  # it hears nothing for now
         run = next(iter(tracker.recorder().running))
         assert isinstance(run, Run)
         assert TaskStatus.STARTED is (await tracker.get(sent.task_id)).status  # so it is told
@@ -396,6 +474,8 @@ async def test_a_retry_that_overtakes_its_cancel_is_dropped(database_url: str) -
         run.resent = True  # as when a retry middleware sends it again
         assert run.body is not None
         run.body.cancel()
+        await sent.wait_result(timeout=5)
+        tracker.feature(Cancellation).listen()
         execution = await tracker.wait(sent.task_id, timeout=5)
         await shop.broker.shutdown()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
@@ -9,6 +10,7 @@ from taskiq import AsyncBroker
 
 from aiotrack import (
     Attempt,
+    CancelOutcome,
     Count,
     Counts,
     Execution,
@@ -21,6 +23,7 @@ from aiotrack import (
     TaskStatus,
     Tracker,
     TrackerMiddleware,
+    raise_if_cancelled,
     tracking,
 )
 
@@ -77,6 +80,11 @@ async def writes(tracker: Tracker) -> None:
         await tracker.progress(50, "half", step="second", rows=7)
         await tracker.progress(current=1, total=2)
     assert_type(await tracker.sync(7), Execution)
+    assert_type(await tracker.cancel(7, reason="wrong", by=42), CancelOutcome)
+    assert_type(
+        await tracker.cancel_many(module="billing", by="ada", limit=10), Counter[CancelOutcome]
+    )
+    assert_type(raise_if_cancelled(), None)
     async with tracker.track("nightly", module="reports") as run:
         assert_type(run.task_id, str)
         assert_type(await tracker.checkpoint({"row": 7}), bool)
