@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from aiotrack import __version__
-from aiotrack.cli import database, demo, locks, logs, records
+from aiotrack.cli import database, demo, locks, logs, records, rerun
 from aiotrack.errors import AioTrackError, LockUnavailable, StoreError
 from aiotrack.terminal import block
 
@@ -71,6 +71,7 @@ def _program(
 demo.add_to(app)
 records.add_to(app)
 logs.add_to(app)
+rerun.add_to(app)
 app.add_typer(locks.app, name="locks")
 app.add_typer(database.app, name="db")
 
