@@ -43,8 +43,8 @@ COLUMNS = {
     "result": "What it gave.",
     "error": "The exception's message.",
     "error_type": "The exception's class.",
-    "error_class": "What the error means, where that is known: `transient`, `permanent`, `timeout`, `cancelled`, "
-    "`lost`, `invalid_result` or `invalid_input`.",
+    "error_class": "What the error means, where that is known: `transient`, `permanent`, "
+    "`timeout`, `cancelled`, `lost`, `invalid_result` or `invalid_input`.",
     "traceback": "The exception's traceback, bounded and without locals.",
     "created_by": "Who asked for it.",
     "metadata": "Key-value pairs, progress among them.",
