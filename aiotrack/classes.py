@@ -48,6 +48,9 @@ Rule = str | None | Callable[[Any], str | None]
 Key = type[BaseException] | str
 """An exception type, or its dotted name."""
 
+Rules = Mapping[Any, Rule]
+"""Keys are of `Key`: a type checker would refuse a mapping that has only texts."""
+
 
 class ErrorClasses:
     """A table of exception types and their classes; subclasses count, the nearest one wins."""
@@ -55,7 +58,7 @@ class ErrorClasses:
     def __init__(self) -> None:
         self._tables = (_Table(), _KNOWN)
 
-    def add(self, rules: Mapping[Key, Rule]) -> None:
+    def add(self, rules: Rules) -> None:
         """Put *rules* in front of all that is known; a later rule for a type replaces an earlier.
 
         Raises:
@@ -93,7 +96,7 @@ class _Table:
         self._types: dict[type, Rule] = {}
         self._names: dict[str, dict[str, Rule]] = {}
 
-    def add(self, rules: Mapping[Key, Rule]) -> _Table:
+    def add(self, rules: Rules) -> _Table:
         for key, rule in rules.items():
             if isinstance(key, str):
                 self._names.setdefault(key.rpartition(".")[2], {})[key] = rule
