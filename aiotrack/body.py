@@ -101,15 +101,15 @@ def _judge_arguments(
     """Tell arguments that the function does not take from a TypeError of its own code."""
     if type(error) is not TypeError:
         return
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    if any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__)):
-        return
     try:
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__)):
+            return  # it ran, with what a decorator gave it
         inspect.signature(function).bind(*args, **kwargs)
     except TypeError:
         run.error_class = INVALID_INPUT
-    except ValueError:  # it has no signature
-        return
+    except Exception:  # it has no signature, or a strange one: the body's error is what counts
+        log.debug("the arguments of %s cannot be judged", run.name, exc_info=True)
 
 
 def _enter(task_name: str) -> Run | None:

@@ -10,7 +10,6 @@ import sqlite3
 import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 from aiotrack.errors import (
@@ -49,14 +48,17 @@ Rule = str | None | Callable[[Any], str | None]
 Key = type[BaseException] | str
 """An exception type, or its dotted name."""
 
+Rules = Mapping[Any, Rule]
+"""Keys are of `Key`: a type checker would refuse a mapping that has only texts."""
+
 
 class ErrorClasses:
     """A table of exception types and their classes; subclasses count, the nearest one wins."""
 
     def __init__(self) -> None:
-        self._own: dict[Key, Rule] = {}
+        self._tables = (_Table(), _KNOWN)
 
-    def add(self, rules: Mapping[Key, Rule]) -> None:
+    def add(self, rules: Rules) -> None:
         """Put *rules* in front of all that is known; a later rule for a type replaces an earlier.
 
         Raises:
@@ -70,21 +72,53 @@ class ErrorClasses:
                 )
             if rule is not None and not callable(rule):
                 _checked(rule)
-        self._own |= rules
+        self._tables[0].add(rules)
 
     def of(self, error: BaseException) -> str | None:
         """Give an exception's class; None when no rule knows it. Never raises."""
         if isinstance(error, asyncio.CancelledError):
             return CANCELLED
-        for table in (self._own, _KNOWN):
+        for table in self._tables:
             try:
-                is_known, found = _look_up(error, table)
+                is_known, found = table.look_up(error)
             except Exception:  # a rule, or a foreign class that answers with an error
                 log.exception("a rule for the class of %s failed", type(error).__name__)
                 continue
             if is_known:
                 return found
         return None
+
+
+class _Table:
+    """Rules by type, and by the last part of a dotted name."""
+
+    def __init__(self) -> None:
+        self._types: dict[type, Rule] = {}
+        self._names: dict[str, dict[str, Rule]] = {}
+
+    def add(self, rules: Rules) -> _Table:
+        for key, rule in rules.items():
+            if isinstance(key, str):
+                self._names.setdefault(key.rpartition(".")[2], {})[key] = rule
+            else:
+                self._types[key] = rule
+        return self
+
+    def look_up(self, error: BaseException) -> tuple[bool, str | None]:
+        """Give whether a rule knows an exception, and its class."""
+        for kind in type(error).__mro__:
+            for rule in self._rules(kind):
+                told = rule(error) if callable(rule) else rule
+                if told is not None or not callable(rule):
+                    return True, None if told is None else _checked(told)
+        return False, None
+
+    def _rules(self, kind: type) -> Iterator[Rule]:
+        if kind in self._types:
+            yield self._types[kind]
+        for name, rule in self._names.get(kind.__name__, {}).items():
+            if name == f"{kind.__module__}.{kind.__qualname__}" or _loaded(name) is kind:
+                yield rule
 
 
 def _checked(word: object) -> str:
@@ -97,19 +131,6 @@ def _checked(word: object) -> str:
 def _is_dotted(name: str) -> bool:
     parts = name.split(".")
     return len(parts) > 1 and all(part.isidentifier() for part in parts)
-
-
-def _look_up(error: BaseException, table: Mapping[Key, Rule]) -> tuple[bool, str | None]:
-    """Give whether a table knows an exception, and its class."""
-    types = {key if isinstance(key, type) else _loaded(key): rule for key, rule in table.items()}
-    for kind in type(error).__mro__:
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        if kind in types or name in table:
-            rule = types[kind] if kind in types else table[name]
-            told = rule(error) if callable(rule) else rule
-            if told is not None or not callable(rule):
-                return True, None if told is None else _checked(told)
-    return False, None
 
 
 def _loaded(name: str) -> type[BaseException] | None:
@@ -196,7 +217,7 @@ def _all(told: Rule, *names: Key) -> dict[Key, Rule]:
     return dict.fromkeys(names, told)
 
 
-_KNOWN: Final[Mapping[Key, Rule]] = MappingProxyType(
+_KNOWN: Final = _Table().add(
     {
         InvalidResult: INVALID_RESULT,
         **_all(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from uuid import uuid4
 
-from aiotrack.classes import ErrorClasses, Key, Rule
+from aiotrack.classes import ErrorClasses, Rules
 from aiotrack.clock import Clock
 from aiotrack.core import Core
 from aiotrack.encode import Encoder
@@ -243,7 +243,7 @@ class Lifecycle:
         self._loop = self._last = None
         self.worker_id = _new_worker_id()
 
-    def classify(self, rules: Mapping[Key, Rule]) -> None:
+    def classify(self, rules: Rules) -> None:
         """Say what errors mean: rules in front of those that aiotrack comes with.
 
         A permanent error is not retried. Subclasses count; the nearest type wins.

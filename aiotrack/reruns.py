@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from taskiq import SendTaskError
 from taskiq.kicker import AsyncKicker
 
 from aiotrack import by_hand
@@ -16,6 +15,7 @@ from aiotrack.errors import (
     ExecutionNotFound,
     InvalidQuery,
     NotRepeatable,
+    StoreError,
     StoreUnavailable,
     UnknownTask,
 )
@@ -44,6 +44,9 @@ MOST: Final = 500
 """Reruns of one call."""
 
 PAGE: Final = 500
+OWN: Final = (NotRepeatable, UnknownTask)
+"""Errors that are one execution's own: the next may be sent."""
+
 SEEN: Final = 10_000
 """Executions that one call looks at."""
 
@@ -122,7 +125,8 @@ class Reruns(Records):
                 told.append(outcome)
                 if outcome.execution is not None:
                     made.add(outcome.execution.task_id)
-                if len(told) == limit or isinstance(outcome.error, SendTaskError):
+                goes_on = outcome.error is None or isinstance(outcome.error, OWN)
+                if len(told) == limit or not goes_on:
                     return told
             after = page.next
             if after is None:
@@ -140,7 +144,9 @@ class Reruns(Records):
             return Rerun(task_id=execution.task_id, execution=sent)
         except ExecutionNotFound:
             return None  # it was deleted meanwhile
-        except (NotRepeatable, UnknownTask, SendTaskError) as error:
+        except StoreError:
+            raise
+        except Exception as error:  # it is told, and those before it are not lost
             return Rerun(task_id=execution.task_id, error=error)
 
     async def _sent(self, task_id: str, new_id: str) -> Execution:
@@ -184,7 +190,7 @@ class Reruns(Records):
         token = INHERITED.set(None)  # what it was born with counts, not who repeats it
         try:
             await kicker.with_task_id(new_id).kiq(*args, **kwargs)
-        except SendTaskError:
+        except Exception:
             await self.update(execution.task_id, metadata={RERUN_AS: None})
             raise
         finally:

@@ -20,6 +20,7 @@ from aiotrack.cli import (
     locks,
     logs,
     records,
+    rerun,
     sweep,
     workers,
 )
@@ -83,6 +84,7 @@ records.add_to(app)
 cancel.add_to(app)
 logs.add_to(app)
 workers.add_to(app)
+rerun.add_to(app)
 app.add_typer(locks.app, name="locks")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(config.app, name="config")

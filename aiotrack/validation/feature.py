@@ -51,7 +51,10 @@ class Validation(Feature):
     def on_begin(self, run: Run) -> None:
         """Find out what its result has to pass."""
         told = run.labels.get(LABEL)
-        if told is not None and not is_false(told):  # the task's own label comes with each message
+        if told is None:  # a message that was sent by the task's name alone has none of its labels
+            task = None if self._broker is None else self._broker.find_task(run.name)
+            told = None if task is None else task.labels.get(LABEL)
+        if _is_asked(told):
             run.check = self._check_of(run.name)
 
     def on_return(self, run: Run, value: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from aiotrack.errors import InvalidResult
 
@@ -65,6 +65,9 @@ def _against(task_name: str, adapter: TypeAdapter[Any]) -> Check:
             adapter.validate_python(value)
         except ValidationError as error:
             told = _told(error)
+        except PydanticUserError as error:  # the annotation's fault, not the value's
+            _warn(task_name, f"its return annotation cannot be used: {error}")
+            return
         else:
             return
         # Outside the handler: what pydantic says has the value in it, which may be a secret.

@@ -28,7 +28,13 @@ from taskiq import (
 from taskiq.schedule_sources import LabelScheduleSource
 from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBroker
 
-from aiotrack import Tracker, TrackerMiddleware, current_execution, tracking
+from aiotrack import (
+    Tracker,
+    TrackerMiddleware,
+    current_execution,
+    get_task_retry_labels,
+    tracking,
+)
 
 log = logging.getLogger("shop")
 
@@ -93,6 +99,7 @@ class Project:
         add_tasks(self.broker, self.tracker)
         add_retried_tasks(self.broker)
         add_talking_tasks(self.broker)
+        add_judged_tasks(self.broker)
 
     @classmethod
     def from_environment(cls) -> Project:
@@ -258,6 +265,30 @@ def add_talking_tasks(broker: AsyncBroker) -> None:
         for number in range(lines):
             log.info("%d: %d", name, number)
             time.sleep(0)
+
+
+def add_judged_tasks(broker: AsyncBroker) -> None:
+    """Register tasks whose errors and results are looked at before a retry."""
+    labels = get_task_retry_labels(2, 0.5, 4.0, jitter=False)
+
+    @broker.task("shop.judged", **labels)
+    async def judged(error: str) -> None:
+        raise {"transient": ConnectionError, "permanent": NotImplementedError}[error](error)
+
+    @broker.task("shop.judged_in_a_thread", **labels)
+    def judged_in_a_thread(error: str) -> None:
+        raise {"transient": ConnectionError, "permanent": NotImplementedError}[error](error)
+
+    @broker.task("shop.promises", validate_result=True, **labels)
+    async def promises(value: Any) -> int:
+        result: int = value
+        return result
+
+    @broker.task("shop.limited", timeout=0.2, **labels)
+    async def limited() -> int:
+        if attempt() == 1:
+            await asyncio.sleep(30)
+        return attempt()
 
 
 def attempt() -> int:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pydantic
 import pytest
 from taskiq import SimpleRetryMiddleware
+from taskiq.kicker import AsyncKicker
 
 from aiotrack import (
     InvalidResult,
@@ -198,8 +199,11 @@ async def test_one_message_may_ask_for_it_or_not(small: Tracker) -> None:
         plain = await b.run(task)
         asked = await b.run(task.kicker().with_labels(validate_result=True))
 
-    assert [None, None, None, "invalid_result"] == [
-        one.error_class for one in (without, told, plain, asked)
+        task.labels["validate_result"] = True
+        by_name = await b.run(AsyncKicker("shop.give", b.broker, {}))
+
+    assert [None, None, None, "invalid_result", "invalid_result"] == [
+        one.error_class for one in (without, told, plain, asked, by_name)
     ]
 
 

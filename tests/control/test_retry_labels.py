@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -120,7 +121,7 @@ async def test_wrong_arguments_are_not_retried(small: Tracker, around: dict[str,
         def add_in_a_thread(number: int) -> int:
             return number
 
-        wrong = await b.run(add, 1, 2)
+        wrong = await b.run(add, 1, 2, 3)
         unknown = await b.run(add, numbr=1)
         threaded = await b.run(add_in_a_thread)
         inside = await b.run(add, 1)
@@ -128,6 +129,29 @@ async def test_wrong_arguments_are_not_retried(small: Tracker, around: dict[str,
     assert ["invalid_input"] * 3 == [one.error_class for one in (wrong, unknown, threaded)]
     assert [1, 1, 1, 2] == [one.runs for one in (wrong, unknown, threaded, inside)]
     assert inside.error_class is None
+
+
+async def test_arguments_that_a_decorator_adds_are_no_wrong_input(small: Tracker) -> None:
+    """The body ran: its TypeError is its own."""
+
+    def with_session(function: Any) -> Any:
+        @functools.wraps(function)
+        async def around(*args: Any) -> Any:
+            return await function("session", *args)
+
+        return around
+
+    async with bench(small) as b:
+
+        @b.task("shop.add")
+        @with_session
+        async def add(session: str, number: int) -> str:
+            return session + number  # type: ignore[operator]
+
+        inside = await b.run(add, 1)
+        wrong = await b.run(add, 1, 2, 3)
+
+    assert (None, "invalid_input") == (inside.error_class, wrong.error_class)
 
 
 async def test_the_delay_grows_with_each_attempt(small: Tracker, around: dict[str, Any]) -> None:

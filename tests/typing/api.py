@@ -16,13 +16,16 @@ from aiotrack import (
     Execution,
     ExecutionNotFound,
     LogLine,
+    NotRepeatable,
     Page,
+    Rerun,
     Settings,
     Stats,
     TaskLogCollector,
     TaskStatus,
     Tracker,
     TrackerMiddleware,
+    get_task_retry_labels,
     raise_if_cancelled,
     tracking,
 )
@@ -99,6 +102,20 @@ async def logged(tracker: Tracker) -> None:
         assert_type(line.message, str)
     with TaskLogCollector("7", level=10, logger="app") as collector:
         assert_type(collector, TaskLogCollector)
+
+
+async def repeats(tracker: Tracker, named: dict[str, str]) -> None:
+    tracker.classify({KeyError: "permanent", "httpx.ReadError": None, OSError: lambda error: None})
+    tracker.classify(named)
+    assert_type(get_task_retry_labels(3, 5, 2.0, True, tracker=tracker), dict[str, Any])
+    assert_type(await tracker.rerun(7, by="ada"), Execution)
+    told = await tracker.rerun_many(status="failed", limit=10, since=timedelta(hours=1))
+    assert_type(told, list[Rerun])
+    assert_type(told[0].execution, Execution | None)
+    try:
+        await tracker.rerun("7")
+    except NotRepeatable as error:
+        assert_type(error.fields, dict[str, str])
 
 
 async def decorated(tracker: Tracker) -> None:
