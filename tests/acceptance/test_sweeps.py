@@ -49,3 +49,44 @@ async def test_two_schedulers_roll_up_once_a_minute(
     assert 1 == sum(1 for one in records if one.result)
     assert (3, True, False) == (stats.total, stats.is_approximate, left)
     assert [] == workers.trouble()
+
+
+@pytest.mark.slow
+async def test_two_schedulers_run_each_sweep_once_a_minute(
+    start_project: Callable[..., Any], postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clean-up and time-outs: each minute one run of each, recorded, and their work is done."""
+    for name in ("CLEANUP", "MARK_TIMEOUT"):
+        monkeypatch.setenv(f"AIOTRACK_{name}_CRONTAB", "* * * * *")
+    async with start_project(postgres_url) as (project, workers):
+        ago = datetime.now(UTC) - timedelta(days=31)
+        await project.tracker.register(
+            "old", "shop.old", status="SUCCESS", created_at=ago, finished_at=ago
+        )
+        await project.tracker.register("hangs", "shop.old", status="STARTED", started_at=ago)
+        workers.worker(2)
+        workers.scheduler()
+        workers.scheduler()
+
+        async def done() -> bool:
+            records = (await project.tracker.list(module="aiotrack", status="success")).items
+            return {"aiotrack:cleanup", "aiotrack:mark_timed_out"} <= {
+                one.task_name for one in records
+            }
+
+        await until("both sweeps", done, 75)
+        await asyncio.sleep(3)
+        records = (await project.tracker.list(module="aiotrack")).items
+        hung = await project.tracker.get("hangs")
+        left = [one.task_id for one in (await project.tracker.list(text="old")).items]
+
+    assert {TaskStatus.SUCCESS} == {one.status for one in records}
+    assert {1} == {one.runs for one in records}
+    minutes = Counter((one.task_name, f"{one.created_at:%H:%M}") for one in records)
+    assert max(minutes.values()) <= 2, "one of a minute's end and one of the next's start"
+    assert {"aiotrack:cleanup": 1, "aiotrack:mark_timed_out": 1} == {
+        name: sum(one.result for one in records if one.task_name == name)
+        for name in ("aiotrack:cleanup", "aiotrack:mark_timed_out")
+    }
+    assert (TaskStatus.FAILURE, True, []) == (hung.status, hung.presumed, left)
+    assert [] == workers.trouble()

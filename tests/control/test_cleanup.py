@@ -12,7 +12,7 @@ from taskiq import InMemoryBroker
 from taskiq.schedule_sources import LabelScheduleSource
 
 from aiotrack import InvalidSetting, StoreUnavailable, TaskStatus, Tracker, TrackerMiddleware
-from aiotrack.repository.retention import Retention
+from aiotrack.repository.retention import Deleted, Retention
 from aiotrack.repository.tables import CancelRow, WorkerRow
 from aiotrack.sweeps import cleanup
 
@@ -185,7 +185,7 @@ async def test_many_go_in_small_steps(tracker: Tracker, monkeypatch: pytest.Monk
     sizes: list[int] = []
     delete = Retention.delete
 
-    async def counted(self: Retention, kind: Any, found: Any) -> tuple[int, float]:
+    async def counted(self: Retention, kind: Any, found: Any) -> Deleted:
         sizes.append(len(found))
         return await delete(self, kind, found)
 
@@ -196,7 +196,7 @@ async def test_many_go_in_small_steps(tracker: Tracker, monkeypatch: pytest.Monk
     await tracker.settings.set("retention_days", -1, user="1")
     await tracker.settings.set("retention_days", 9, user="soon")
     monkeypatch.setattr(Retention, "delete", counted)
-    for name, value in {"FIRST": 4, "LEAST": 2, "MOST": 7}.items():
+    for name, value in {"FIRST": 4, "LEAST": 2, "MOST": 7, "FEW": 2, "PIECE": 9}.items():
         monkeypatch.setattr(cleanup, name, value)
 
     assert 60 == await tracker.cleanup()
@@ -213,7 +213,7 @@ async def test_what_ends_anew_meanwhile_stays(
     for task_id in ("again", "gone"):
         await old(tracker, task_id, 40, "FAILURE")
 
-    async def late(self: Retention, kind: Any, found: Any) -> tuple[int, float]:
+    async def late(self: Retention, kind: Any, found: Any) -> Deleted:
         async with tracker.core().repository.engine.begin() as connection:
             await connection.execute(
                 text(
@@ -237,7 +237,7 @@ async def test_a_database_that_refuses_is_asked_for_less(
     sizes: list[int] = []
     delete = Retention.delete
 
-    async def flaky(self: Retention, kind: Any, found: Any) -> tuple[int, float]:
+    async def flaky(self: Retention, kind: Any, found: Any) -> Deleted:
         sizes.append(len(found))
         if faults.pop(0):
             raise StoreUnavailable("too long")
