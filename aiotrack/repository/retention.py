@@ -62,15 +62,28 @@ ORDER BY p.moment, p.id
 """
 """A piece is as large as its limit, whatever it holds, and says what the creator of each wants."""
 
-_SOONER: Final = """
-SELECT e.id, e.created_at, e.{moment} AS moment, s.value AS days
-FROM aiotrack_settings s JOIN aiotrack_executions e ON e.created_by = s.owner
+_WHOSE: Final = """
 WHERE s.scope = '{user}' AND s.key = 'retention_days' AND s.value >= 0 AND s.value < :general
-    AND e.created_at <= {ages} AND e.{moment} <= {ages} AND e.status IN ({statuses})
-    AND (e.worker IS NULL OR NOT e.worker {among_texts})
-LIMIT :size
 """
-"""Records of those who want them to go before all others; by the index of ``created_by``."""
+_THEIRS: Final = """
+e.created_by = s.owner AND e.created_at <= {ages} AND e.{moment} <= {ages}
+AND e.status IN ({statuses}) AND (e.worker IS NULL OR NOT e.worker {among_texts})
+"""
+_SOONER: Final = {
+    # For each of them by the index of created_by, however many rows a plan expects.
+    "postgresql": f"""
+SELECT e.id, e.created_at, e.moment, s.value AS days
+FROM aiotrack_settings s CROSS JOIN LATERAL (
+    SELECT e.id, e.created_at, e.{{moment}} AS moment FROM aiotrack_executions e
+    WHERE {_THEIRS} LIMIT :size
+) e {_WHOSE} LIMIT :size
+""",
+    "sqlite": f"""
+SELECT e.id, e.created_at, e.{{moment}} AS moment, s.value AS days
+FROM aiotrack_settings s JOIN aiotrack_executions e ON {_THEIRS} {_WHOSE} LIMIT :size
+""",
+}
+"""Records of those who want them to go before all others."""
 
 _STILL: Final = "WHERE id {among_ids} AND status IN ({statuses}) AND {moment} <= :latest"
 
@@ -182,7 +195,8 @@ class Retention:
             "size": size,
             "texts": json.dumps(sorted(spared)),
         }
-        return await self._read(self._statement(_SOONER, kind), values)
+        words = _SOONER[self._repository.dialect]
+        return await self._read(self._statement(words, kind), values)
 
     async def delete(self, kind: Kind, found: Sequence[Old]) -> Deleted:
         """Delete executions that did not change meanwhile, with what is theirs, as a whole."""

@@ -65,8 +65,9 @@ async def _run(
     done = await cleaner.clean(COMPLETED, ())
     if not only_completed:
         living = await core.repository.unfinished.living(core.tracker.clock.now())
+        spared = living.workers | {core.tracker.worker_id}  # whatever it says of itself: it is here
         for kind in NEVER_FINISHED:
-            done += await cleaner.clean(kind, living.workers)
+            done += await cleaner.clean(kind, spared)
     return done
 
 

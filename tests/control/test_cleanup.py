@@ -339,6 +339,23 @@ async def test_a_fleet_cleans_once_and_records_it(database_url: str) -> None:
     assert not {"a", "b"} & set(ids)
 
 
+async def test_what_this_process_runs_stays(tracker: Tracker) -> None:
+    """The sweep's own record among it: nobody deletes that while it sweeps."""
+    broker = InMemoryBroker(await_inplace=True)
+    broker.add_middlewares(TrackerMiddleware(tracker))
+    await old(tracker, "waits", 1, "PENDING")
+    async with tracker.track("shop.long", task_id="here"):
+        await tracker.flush()
+        tracker.core().recorder.tell_starts()
+        await tracker.flush()
+        task = broker.find_task(NAME)
+        sent = await task.kiq(retention_days=0, only_completed=False)
+        done = await sent.wait_result()
+        there = await tracker.get("here")
+
+    assert (1, TaskStatus.STARTED) == (done.return_value, there.status)
+
+
 async def test_switched_off_the_verb_acts_and_a_queued_copy_does_not(database_url: str) -> None:
     """Switched off means not scheduled."""
     tracker = Tracker(database_url, settings={"cleanup_enabled": False})
