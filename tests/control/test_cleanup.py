@@ -229,6 +229,35 @@ async def test_what_ends_anew_meanwhile_stays(
     assert ["again"] == await left(tracker)
 
 
+async def test_whom_somebody_writes_to_stays(postgres_url: str) -> None:
+    """PostgreSQL: a batch waits for nobody; the next clean-up takes what was left."""
+    async with Tracker(postgres_url) as tracker:
+        await old(tracker, "written", 40)
+        await old(tracker, "gone", 40)
+        await old(tracker, "sooner", 5, created_by="soon")
+        await tracker.settings.set("retention_days", 1, user="soon")
+        async with tracker.core().repository.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "SELECT 1 FROM aiotrack_executions "
+                    "WHERE task_id IN ('written', 'sooner') FOR UPDATE"
+                )
+            )
+            first = await tracker.cleanup()
+            there = await left(tracker)
+        second = await tracker.cleanup()
+
+    assert (1, ["sooner", "written"], 2) == (first, there, second)
+
+
+async def test_nothing_of_a_piece_may_go(tracker: Tracker) -> None:
+    """All of it belongs to somebody who keeps it for ever."""
+    await old(tracker, "a", 40, created_by="ever")
+    await tracker.settings.set("retention_days", -1, user="ever")
+
+    assert 0 == await tracker.cleanup()
+
+
 async def test_a_database_that_refuses_is_asked_for_less(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
