@@ -126,7 +126,8 @@ see [plain rows](../decisions/003-plain-rows.md). `tracker.attempts` reads both.
     "aiotrack_rollups": """What ended, by the hour and the day of creation: see
 [how counts come about](../explanation/statistics.md). It can be deleted: the next sweep makes it
 again from the executions that are still there.""",
-    "aiotrack_settings": """Settings that were made while the product runs.""",
+    "aiotrack_settings": """Settings that were made while the product runs, by
+`tracker.settings.set`: [keep the database small](../how-to/keep-the-database-small.md).""",
     "aiotrack_workers": """One row for each start of a process that runs tasks.""",
     "aiotrack_cancels": """Wishes to end executions, for workers to find.""",
     "aiotrack_rollups_dirty": """Periods whose rollups are not to be believed for now.""",

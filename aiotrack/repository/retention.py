@@ -34,13 +34,16 @@ ALWAYS: Final = 1e9
 _WORDS: Final = {
     "postgresql": {
         "ages": ":now - s.value * interval '1 day'",
-        "ids": "SELECT value::bigint FROM json_array_elements_text(CAST(:ids AS json))",
-        "texts": "SELECT value FROM json_array_elements_text(CAST(:texts AS json))",
+        # As an array, for a list of unknown length is joined by reading the whole table.
+        "among_ids": "= ANY (ARRAY(SELECT value::bigint FROM "
+        "json_array_elements_text(CAST(:ids AS json))))",
+        "among_texts": "= ANY (ARRAY(SELECT value FROM "
+        "json_array_elements_text(CAST(:texts AS json))))",
     },
     "sqlite": {
         "ages": ":now - s.value * 86400000000",
-        "ids": "SELECT value FROM json_each(:ids)",
-        "texts": "SELECT value FROM json_each(:texts)",
+        "among_ids": "IN (SELECT value FROM json_each(:ids))",
+        "among_texts": "IN (SELECT value FROM json_each(:texts))",
     },
 }
 
@@ -50,7 +53,7 @@ FROM (
     SELECT id, created_at, created_by, {moment} AS moment FROM aiotrack_executions
     WHERE status IN ({statuses}) AND {moment} <= :until
         AND {moment} >= :since AND ({moment} > :since OR id > :after)
-        AND (worker IS NULL OR worker NOT IN ({texts}))
+        AND (worker IS NULL OR NOT worker {among_texts})
     ORDER BY {moment}, id LIMIT :size
 ) p
 LEFT JOIN aiotrack_settings s
@@ -59,21 +62,53 @@ ORDER BY p.moment, p.id
 """
 """A piece is as large as its limit, whatever it holds, and says what the creator of each wants."""
 
-_SOONER: Final = """
-SELECT e.id, e.created_at, e.{moment} AS moment, s.value AS days
-FROM aiotrack_settings s JOIN aiotrack_executions e ON e.created_by = s.owner
+_WHOSE: Final = """
 WHERE s.scope = '{user}' AND s.key = 'retention_days' AND s.value >= 0 AND s.value < :general
-    AND e.created_at <= {ages} AND e.{moment} <= {ages} AND e.status IN ({statuses})
-    AND (e.worker IS NULL OR e.worker NOT IN ({texts}))
-LIMIT :size
 """
-"""Records of those who want them to go before all others; by the index of ``created_by``."""
+_THEIRS: Final = """
+e.created_by = s.owner AND e.created_at <= {ages} AND e.{moment} <= {ages}
+AND e.status IN ({statuses}) AND (e.worker IS NULL OR NOT e.worker {among_texts})
+"""
+_SOONER: Final = {
+    # For each of them by the index of created_by, however many rows a plan expects.
+    "postgresql": f"""
+SELECT e.id, e.created_at, e.moment, s.value AS days
+FROM aiotrack_settings s CROSS JOIN LATERAL (
+    SELECT e.id, e.created_at, e.{{moment}} AS moment FROM aiotrack_executions e
+    WHERE {_THEIRS} LIMIT :size
+) e {_WHOSE} LIMIT :size
+""",
+    "sqlite": f"""
+SELECT e.id, e.created_at, e.{{moment}} AS moment, s.value AS days
+FROM aiotrack_settings s JOIN aiotrack_executions e ON {_THEIRS} {_WHOSE} LIMIT :size
+""",
+}
+"""Records of those who want them to go before all others."""
 
-_DELETE: Final = """
-DELETE FROM aiotrack_executions
-WHERE id IN ({ids}) AND status IN ({statuses}) AND {moment} <= :latest
-RETURNING task_id
+_STILL: Final = "WHERE id {among_ids} AND status IN ({statuses}) AND {moment} <= :latest"
+
+_LOCK: Final = f"""
+SELECT id, task_id, set_config('synchronous_commit', 'off', true)
+FROM aiotrack_executions {_STILL} ORDER BY task_id FOR UPDATE SKIP LOCKED
 """
+"""Whom somebody writes to right now stays. The commit does not wait for the disk: what a crash
+brings back is deleted the next time."""
+
+_ALL_AT_ONCE: Final = (
+    "WITH "
+    + ", ".join(
+        f"gone_{name} AS (DELETE FROM aiotrack_{name} WHERE task_id {{among_texts}} RETURNING 1)"
+        for name in CHILDREN
+    )
+    + ", gone AS (DELETE FROM aiotrack_executions WHERE id {among_ids} RETURNING 1) SELECT "
+    + " + ".join(
+        f"(SELECT count(*) FROM {name})" for name in ("gone", *map("gone_{}".format, CHILDREN))
+    )
+)
+"""One statement after the locks: it sees what the last writer left, and is one round trip."""
+
+_DELETE: Final = f"DELETE FROM aiotrack_executions {_STILL} RETURNING task_id"
+"""SQLite's: it has one writer at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +139,15 @@ class Old:
     created_at: int
     moment: int
     days: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a batch deleted: executions, rows of all tables, and the seconds that it held locks."""
+
+    executions: int
+    rows: int
+    took: float
 
 
 class Retention:
@@ -151,34 +195,50 @@ class Retention:
             "size": size,
             "texts": json.dumps(sorted(spared)),
         }
-        return await self._read(self._statement(_SOONER, kind), values)
+        words = _SOONER[self._repository.dialect]
+        return await self._read(self._statement(words, kind), values)
 
-    async def delete(self, kind: Kind, found: Sequence[Old]) -> tuple[int, float]:
-        """Delete executions, unless they changed meanwhile, with what is theirs. One transaction.
-
-        Returns:
-            How many went, and the seconds in which others may have waited.
-        """
-        ids = {
+    async def delete(self, kind: Kind, found: Sequence[Old]) -> Deleted:
+        """Delete executions that did not change meanwhile, with what is theirs, as a whole."""
+        values = {
             "ids": json.dumps([one.id for one in found]),
             "latest": to_datetime(max(one.moment for one in found)),
         }
-        statement = self._statement(_DELETE, kind)
-        words = _WORDS[self._repository.dialect]
+        is_sqlite = self._repository.dialect == "sqlite"
+        delete = self._delete_one_by_one if is_sqlite else self._delete_at_once
 
-        async def work(connection: AsyncConnection) -> tuple[int, float]:
+        async def work(connection: AsyncConnection) -> Deleted:
             begun = 0.0
             async with transaction(connection, self._repository.path):
                 begun = time.monotonic()
-                gone = list((await connection.execute(statement, ids)).scalars())
-                texts = {"texts": json.dumps(gone)}
-                for name in CHILDREN if gone else ():
-                    condition = f"WHERE task_id IN ({words['texts']})"
-                    query = text(f"DELETE FROM aiotrack_{name} {condition}")
-                    await connection.execute(query, texts)
-            return len(gone), time.monotonic() - begun
+                executions, rows = await delete(connection, kind, values)
+            return Deleted(executions, rows, time.monotonic() - begun)
 
         return await self._repository.ask(work)
+
+    async def _delete_at_once(
+        self, connection: AsyncConnection, kind: Kind, values: dict[str, Any]
+    ) -> tuple[int, int]:
+        locked = (await connection.execute(self._statement(_LOCK, kind), values)).all()
+        if not locked:
+            return 0, 0
+        both = {
+            "ids": json.dumps([row[0] for row in locked]),
+            "texts": json.dumps([row[1] for row in locked]),
+        }
+        rows = await connection.execute(self._statement(_ALL_AT_ONCE, kind), both)
+        return len(locked), int(rows.scalar_one())
+
+    async def _delete_one_by_one(
+        self, connection: AsyncConnection, kind: Kind, values: dict[str, Any]
+    ) -> tuple[int, int]:
+        gone = (await connection.execute(self._statement(_DELETE, kind), values)).scalars().all()
+        rows = len(gone)
+        for name in CHILDREN if gone else ():
+            query = f"DELETE FROM aiotrack_{name} WHERE task_id {{among_texts}}"
+            texts = {"texts": json.dumps(gone)}
+            rows += (await connection.execute(self._statement(query, kind), texts)).rowcount
+        return len(gone), rows
 
     def _statement(self, words: str, kind: Kind) -> TextClause:
         """Put a statement together; its times are bound as the database keeps them."""

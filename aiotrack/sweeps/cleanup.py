@@ -14,7 +14,7 @@ from aiotrack.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from aiotrack.core import Core
-    from aiotrack.repository.retention import Kind, Old
+    from aiotrack.repository.retention import Deleted, Kind, Old
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,15 @@ DAY: Final = 86_400_000_000
 GOAL: Final = 0.012
 """Seconds that a batch aims at: one that meets a busy disk may then take twice as long."""
 
+PIECE: Final = 1000
+"""Executions that are looked at together."""
+
 FIRST, LEAST, MOST = 100, 10, 2000
 """Executions of a batch: the first, when each has many lines of logs, when none has any."""
+
+FEW: Final = 200
+"""Rows, of all tables, that are a millisecond's work: a batch of fewer that takes long waits for
+something else, and would not be any faster if it were smaller."""
 
 SHORTEST_PAUSE: Final = 0.01
 """Seconds between two batches; otherwise as long as the batch took: writers wait for one at most,
@@ -58,8 +65,9 @@ async def _run(
     done = await cleaner.clean(COMPLETED, ())
     if not only_completed:
         living = await core.repository.unfinished.living(core.tracker.clock.now())
+        spared = living.workers | {core.tracker.worker_id}  # whatever it says of itself: it is here
         for kind in NEVER_FINISHED:
-            done += await cleaner.clean(kind, living.workers)
+            done += await cleaner.clean(kind, spared)
     return done
 
 
@@ -95,7 +103,7 @@ class _Cleaner:
         done, last = 0, None
         until = self._now - int(self._days * DAY)
         while found := await self._retention.oldest(
-            kind, after=last, until=until, spared=spared, size=self._size
+            kind, after=last, until=until, spared=spared, size=PIECE
         ):
             last = found[-1]
             done += await self._delete(kind, [one for one in found if self._is_old(one)])
@@ -114,7 +122,7 @@ class _Cleaner:
         general = ALWAYS if self._days == NEVER else self._days
         done = 0
         while found := await self._retention.sooner(
-            kind, now=self._now, general=general, spared=spared, size=self._size
+            kind, now=self._now, general=general, spared=spared, size=PIECE
         ):
             gone = await self._delete(kind, found)
             if not gone:
@@ -131,18 +139,16 @@ class _Cleaner:
         while waiting:
             batch, rest = waiting[: self._size], waiting[self._size :]
             try:
-                gone, took = await self._retention.delete(kind, batch)
+                deleted = await self._retention.delete(kind, batch)
             except StoreUnavailable:
                 faults += 1
                 if faults == TRIES:
                     raise
                 self._size = max(LEAST, self._size // 2)
                 continue
-            done, waiting, faults = done + gone, rest, 0
-            fair = len(batch) * GOAL / max(took, GOAL / 2)
-            if fair < self._size or len(batch) == self._size:
-                self._size = int(min(MOST, max(LEAST, fair)))
-            await asyncio.sleep(max(took, SHORTEST_PAUSE))
+            done, waiting, faults = done + deleted.executions, rest, 0
+            self._size = _fair(self._size, len(batch), deleted)
+            await asyncio.sleep(max(deleted.took, SHORTEST_PAUSE))
         return done
 
     async def _tell(self, found: Sequence[Old]) -> None:
@@ -153,6 +159,15 @@ class _Cleaner:
         for day in sorted(days):
             await self._repository.rollups.clean(day, day + DAY)
         self._told |= days
+
+
+def _fair(size: int, tried: int, deleted: Deleted) -> int:
+    """Give the executions of the next batch, after one of *tried* that might have had *size*."""
+    if tried < size and deleted.took <= GOAL:
+        return size
+    each = max(1.0, deleted.rows / max(1, deleted.executions))
+    least = max(LEAST, int(FEW / each))
+    return int(max(least, min(MOST, 2 * tried, tried * GOAL / max(deleted.took, 1e-4))))
 
 
 CLEANUP = Sweep(

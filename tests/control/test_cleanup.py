@@ -12,7 +12,7 @@ from taskiq import InMemoryBroker
 from taskiq.schedule_sources import LabelScheduleSource
 
 from aiotrack import InvalidSetting, StoreUnavailable, TaskStatus, Tracker, TrackerMiddleware
-from aiotrack.repository.retention import Retention
+from aiotrack.repository.retention import Deleted, Retention
 from aiotrack.repository.tables import CancelRow, WorkerRow
 from aiotrack.sweeps import cleanup
 
@@ -185,7 +185,7 @@ async def test_many_go_in_small_steps(tracker: Tracker, monkeypatch: pytest.Monk
     sizes: list[int] = []
     delete = Retention.delete
 
-    async def counted(self: Retention, kind: Any, found: Any) -> tuple[int, float]:
+    async def counted(self: Retention, kind: Any, found: Any) -> Deleted:
         sizes.append(len(found))
         return await delete(self, kind, found)
 
@@ -196,7 +196,7 @@ async def test_many_go_in_small_steps(tracker: Tracker, monkeypatch: pytest.Monk
     await tracker.settings.set("retention_days", -1, user="1")
     await tracker.settings.set("retention_days", 9, user="soon")
     monkeypatch.setattr(Retention, "delete", counted)
-    for name, value in {"FIRST": 4, "LEAST": 2, "MOST": 7}.items():
+    for name, value in {"FIRST": 4, "LEAST": 2, "MOST": 7, "FEW": 2, "PIECE": 9}.items():
         monkeypatch.setattr(cleanup, name, value)
 
     assert 60 == await tracker.cleanup()
@@ -213,7 +213,7 @@ async def test_what_ends_anew_meanwhile_stays(
     for task_id in ("again", "gone"):
         await old(tracker, task_id, 40, "FAILURE")
 
-    async def late(self: Retention, kind: Any, found: Any) -> tuple[int, float]:
+    async def late(self: Retention, kind: Any, found: Any) -> Deleted:
         async with tracker.core().repository.engine.begin() as connection:
             await connection.execute(
                 text(
@@ -229,6 +229,35 @@ async def test_what_ends_anew_meanwhile_stays(
     assert ["again"] == await left(tracker)
 
 
+async def test_whom_somebody_writes_to_stays(postgres_url: str) -> None:
+    """PostgreSQL: a batch waits for nobody; the next clean-up takes what was left."""
+    async with Tracker(postgres_url) as tracker:
+        await old(tracker, "written", 40)
+        await old(tracker, "gone", 40)
+        await old(tracker, "sooner", 5, created_by="soon")
+        await tracker.settings.set("retention_days", 1, user="soon")
+        async with tracker.core().repository.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "SELECT 1 FROM aiotrack_executions "
+                    "WHERE task_id IN ('written', 'sooner') FOR UPDATE"
+                )
+            )
+            first = await tracker.cleanup()
+            there = await left(tracker)
+        second = await tracker.cleanup()
+
+    assert (1, ["sooner", "written"], 2) == (first, there, second)
+
+
+async def test_nothing_of_a_piece_may_go(tracker: Tracker) -> None:
+    """All of it belongs to somebody who keeps it for ever."""
+    await old(tracker, "a", 40, created_by="ever")
+    await tracker.settings.set("retention_days", -1, user="ever")
+
+    assert 0 == await tracker.cleanup()
+
+
 async def test_a_database_that_refuses_is_asked_for_less(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +266,7 @@ async def test_a_database_that_refuses_is_asked_for_less(
     sizes: list[int] = []
     delete = Retention.delete
 
-    async def flaky(self: Retention, kind: Any, found: Any) -> tuple[int, float]:
+    async def flaky(self: Retention, kind: Any, found: Any) -> Deleted:
         sizes.append(len(found))
         if faults.pop(0):
             raise StoreUnavailable("too long")
@@ -337,6 +366,23 @@ async def test_a_fleet_cleans_once_and_records_it(database_url: str) -> None:
         sum(one.kwargs == {"retention_days": 3} for one in everything),
     ]
     assert not {"a", "b"} & set(ids)
+
+
+async def test_what_this_process_runs_stays(tracker: Tracker) -> None:
+    """The sweep's own record among it: nobody deletes that while it sweeps."""
+    broker = InMemoryBroker(await_inplace=True)
+    broker.add_middlewares(TrackerMiddleware(tracker))
+    await old(tracker, "waits", 1, "PENDING")
+    async with tracker.track("shop.long", task_id="here"):
+        await tracker.flush()
+        tracker.core().recorder.tell_starts()
+        await tracker.flush()
+        task = broker.find_task(NAME)
+        sent = await task.kiq(retention_days=0, only_completed=False)
+        done = await sent.wait_result()
+        there = await tracker.get("here")
+
+    assert (1, TaskStatus.STARTED) == (done.return_value, there.status)
 
 
 async def test_switched_off_the_verb_acts_and_a_queued_copy_does_not(database_url: str) -> None:

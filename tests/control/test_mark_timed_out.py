@@ -290,6 +290,19 @@ async def test_a_result_that_is_there_needs_no_verdict(tracker: Tracker) -> None
     assert {"done", "failed", "lost"} == set(backend.asked)
 
 
+async def test_a_result_of_an_earlier_attempt_saves_nobody(tracker: Tracker) -> None:
+    """It is known already; the attempt that is waited for is late all the same."""
+    error = TaskiqResult(
+        is_err=True, return_value=None, execution_time=1.0, labels={}, error=ValueError("no")
+    )
+    with_results(tracker, Kept({"a": error}))
+    at = datetime.now(UTC) - timedelta(minutes=20)
+    await begun(tracker, "a", 20, status="RETRY", finished_at=at)
+
+    assert 1 == await tracker.mark_timed_out()
+    assert {"a": "FAILURE?"} == await states(tracker)
+
+
 async def test_a_result_backend_that_hangs_stops_nobody(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

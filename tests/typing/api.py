@@ -139,3 +139,13 @@ async def lives() -> None:
 
 
 assert_type(TaskStatus.parse("in_progress"), TaskStatus)
+
+
+async def sweeps(tracker: Tracker) -> None:
+    assert_type(await tracker.cleanup(retention_days=7, only_completed=False), int)
+    assert_type(await tracker.mark_timed_out(timeout_minutes=0.5), int)
+    await tracker.settings.set("retention_days", 7, scope="user", user=42)
+    assert_type(await tracker.settings.unset("retention_days", user="42"), bool)
+    told = await tracker.settings.explain("retention_days", user="42")
+    assert_type((told.layer, told.source), tuple[str, str | None])
+    assert_type(await tracker.settings.all(), dict[str, Any])
