@@ -596,16 +596,15 @@ async def test_many_by_filter(shop: Shop) -> None:
             await tracker.cancel_many(limit=wrong)
 
 
-@pytest.mark.timeout(120)
-async def test_a_thousand_at_once(tracker: Tracker) -> None:
+async def test_more_than_a_batch_at_once(tracker: Tracker) -> None:
     """In batches; one pass over the filter finds all."""
     begun = datetime.now(UTC) - timedelta(hours=3)
     await asyncio.gather(
         *(
             waiting(tracker, f"m{number}", created_at=begun + timedelta(seconds=number))
-            for number in range(1200)
+            for number in range(600)
         )
     )
 
-    assert {REVOKED: 1200} == await tracker.cancel_many(task_name="shop.sleep")
-    assert 1200 == (await tracker.stats()).revoked
+    assert {REVOKED: 600} == await tracker.cancel_many(task_name="shop.sleep")
+    assert 600 == (await tracker.stats()).revoked

@@ -18,7 +18,7 @@ from aiotrack import TaskStatus, Tracker, TrackerMiddleware
 from aiotrack.current import Cancel
 from aiotrack.tracker import Cancellation
 
-RUNS = 500
+SHORT, LONG = 160, 2_000
 STEPS = 60
 """Turns of the loop from the send of a task to its end, with some to spare."""
 
@@ -30,9 +30,15 @@ async def slow_dependency() -> AsyncIterator[int]:
     await asyncio.sleep(0)
 
 
-@pytest.mark.timeout(120)
-async def test_five_hundred(
-    database_url: str, redis_url: str, queue_name: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "runs", [SHORT, pytest.param(LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(900)])]
+)
+async def test_a_cancel_at_any_moment(
+    database_url: str,
+    redis_url: str,
+    queue_name: str,
+    caplog: pytest.LogCaptureFixture,
+    runs: int,
 ) -> None:
     """By the verb, and step by step by the message that it sends."""
     tracker = Tracker(database_url, redis=redis_url, settings={"namespace": queue_name})
@@ -75,7 +81,7 @@ async def test_five_hundred(
 
     try:
         ids = []
-        for start in range(0, RUNS, 20):
+        for start in range(0, runs, 20):
             ids += await asyncio.gather(*map(run, range(start, start + 20)))
         async with Redis.from_url(redis_url) as redis:
             for _ in range(200):
@@ -107,4 +113,4 @@ async def test_five_hundred(
     assert (0, 0) == (group["pending"], group["lag"])
     assert [] == complaints
     assert "outside its body" not in caplog.text
-    assert statuses[TaskStatus.REVOKED] > RUNS / 4
+    assert statuses[TaskStatus.REVOKED] > runs / 4

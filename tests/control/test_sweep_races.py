@@ -15,7 +15,7 @@ from aiotrack.clock import to_micros
 from aiotrack.report import Origin, Report, Witness
 from aiotrack.sweeps import mark_timed_out
 
-RACES = 3000
+SHORT, LONG = 600, 10_000
 WORDS = (
     (TaskStatus.SUCCESS, Witness.ENDED),
     (TaskStatus.FAILURE, Witness.ENDED),
@@ -50,9 +50,11 @@ def end(run: Report, number: int, now: int) -> Report:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "races", [SHORT, pytest.param(LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(900)])]
+)
 async def test_no_word_of_a_worker_is_lost_to_a_verdict(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, monkeypatch: pytest.MonkeyPatch, races: int
 ) -> None:
     """Before, between and after reading and writing; with two sweeps at once, clocks an hour off.
 
@@ -64,9 +66,9 @@ async def test_no_word_of_a_worker_is_lost_to_a_verdict(
         two = Tracker(database_url)
         async with two:
             at = to_micros(datetime.now(UTC) - timedelta(minutes=30))
-            runs = [start(number, at) for number in range(RACES)]
+            runs = [start(number, at) for number in range(races)]
             repository = worker.core().repository
-            for first in range(0, RACES, 500):
+            for first in range(0, races, 500):
                 await repository.write(runs[first : first + 500])
             ends = [end(run, number, worker.clock.now()) for number, run in enumerate(runs)]
             random.shuffle(ends)
@@ -96,9 +98,9 @@ async def test_no_word_of_a_worker_is_lost_to_a_verdict(
                     page = await one.list(status=status, limit=500, after=page.next)
 
     assert 0 == again
-    assert RACES == len(found)
+    assert races == len(found)
     wrong = []
-    for number in range(RACES):
+    for number in range(races):
         it = found[f"race {number}"]
         status, _ = WORDS[number % len(WORDS)]
         if (it.status, it.presumed) != (status, False) or (
@@ -106,7 +108,7 @@ async def test_no_word_of_a_worker_is_lost_to_a_verdict(
         ):
             wrong.append((it.task_id, it.status, it.presumed))
     assert [] == wrong
-    assert sum(verdicts) > RACES / 100, "they never met"
+    assert sum(verdicts) > races / 100, "they never met"
 
 
 @pytest.mark.slow
