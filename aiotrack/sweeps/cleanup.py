@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 DAY: Final = 86_400_000_000
 """Microseconds."""
 
-GOAL: Final = 0.012
-"""Seconds that a batch aims at: one that meets a busy disk may then take twice as long."""
+GOAL: Final = 0.006
+"""Seconds that a batch aims at. Measured on two cores, 20,000 of 100,000 executions with logs: the
+slowest batch took 11 ms, and the p99 of a recorder's commits rose from 2.5 to 4.5 ms; with twice as
+much it rose to 7.7 ms. One that meets a busy disk may take twice as long."""
 
 PIECE: Final = 1000
 """Executions that are looked at together."""
