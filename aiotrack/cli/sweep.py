@@ -60,6 +60,16 @@ def mark_timed_out(
     _say("mark_timed_out", read(database, work), "presumed to have failed", as_json=as_json)
 
 
+@app.command(name="rescue_lost")
+def rescue_lost(database: Database = None, as_json: Json = False) -> None:
+    """End what lost workers left. From here nothing can be sent again: that is for workers."""
+
+    async def work(tracker: Tracker) -> int:
+        return await tracker.rescue_lost()
+
+    _say("rescue_lost", read(database, work), "presumed lost", as_json=as_json)
+
+
 @app.command(name="roll_up")
 def roll_up(database: Database = None, as_json: Json = False) -> None:
     """Add up what ended, for stats."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from aiotrack import Execution, LogLine, TaskStatus
 
@@ -32,8 +33,12 @@ class Board:
     def __init__(self) -> None:
         self._sent: dict[str, Row] = {}
         self._children: dict[str, Row] = {}
+        self._done: set[str] = set()
         self.heard: list[tuple[str, LogLine]] = []
         """What was logged while we listened, with the task's name."""
+        self.began_at = datetime.now(UTC) - timedelta(seconds=5)  # the database's clock may differ
+        self.sweeps: list[Execution] = []
+        """What the scheduler sent on the tracker's own account."""
 
     @property
     def rows(self) -> list[Row]:
@@ -61,9 +66,19 @@ class Board:
         if kind.child is not None:
             self._children[task_id] = Row(kind=kind.child)
 
+    def to_do(self) -> Iterator[Coroutine[Any, Any, object]]:
+        """Yield what is to be done with those that run now, once each."""
+        for task_id, row in self._sent.items():
+            is_running = row.execution is not None and row.execution.is_running
+            if row.kind.then is not None and is_running and task_id not in self._done:
+                self._done.add(task_id)
+                yield row.kind.then(task_id)
+
     def to_hear(self) -> list[str]:
-        """Give the task_ids of those whose logs are shown."""
-        return [task_id for task_id, row in self._sent.items() if row.kind.is_heard]
+        """Give the task_ids of those whose logs are shown as they come."""
+        return [
+            task_id for task_id, row in self._sent.items() if row.kind.is_heard and not row.is_over
+        ]
 
     def update(self, executions: Iterable[Execution]) -> None:
         """Put records into the rows that expect them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ class Kind:
         proof: Whether the record shows what the title says.
         evidence: The part of the record that shows it, for the reader.
         child: What the task sends.
+        then: What is done with it, by its task_id, as soon as it runs.
+        is_last: It is sent when all others have ended: it takes its worker with it.
         is_heard: Whether what it logs is shown as it comes.
     """
 
@@ -40,6 +42,8 @@ class Kind:
     proof: Proof = lambda _: True
     evidence: Evidence = outcome
     child: Kind | None = None
+    then: Callable[[str], Coroutine[Any, Any, object]] | None = None
+    is_last: bool = False
     is_heard: bool = False
 
     def faults(self, execution: Execution, attempts: list[Attempt]) -> Iterator[str]:
@@ -105,7 +109,8 @@ def _hides_secrets(execution: Execution) -> bool:
 
 def kinds() -> list[Kind]:
     """Give every kind, in the order in which they are sent."""
-    return [*_simple(), *_repeated(), *_long(), *_values(), *_linked(), *_locked()]
+    every = (_simple(), _repeated(), _long(), _values(), _linked(), _locked(), _ended())
+    return [kind for some in every for kind in some]
 
 
 def _simple() -> list[Kind]:
@@ -272,3 +277,32 @@ def _locked() -> list[Kind]:
         for title in ("wants a lock that another has:", "one waits, and is woken")
     ]
     return [*counts, *moves]
+
+
+async def _cancel(task_id: str) -> None:
+    await tasks.tracker.cancel(task_id, reason="the customer changed her mind", by="ada")
+
+
+def _is_lost(execution: Execution) -> bool:
+    return execution.presumed and execution.error_class == "lost"
+
+
+def _ended() -> list[Kind]:
+    return [
+        Kind(
+            title="is cancelled while it runs",
+            send=lambda: tasks.crawl.kiq("example.org"),
+            then=_cancel,
+            status=TaskStatus.REVOKED,
+            proof=lambda it: it.cancelled_by == "ada" and bool(it.started_at),
+            evidence=lambda it: f"cancelled_by={it.cancelled_by}: {it.cancel_reason}",
+        ),
+        Kind(
+            title="loses its worker (SIGKILL), is found",
+            send=lambda: tasks.index.kiq("example.org"),
+            status=TaskStatus.FAILURE,
+            proof=_is_lost,
+            evidence=lambda it: f"error_class={it.error_class}: {it.error}",
+            is_last=True,
+        ),
+    ]

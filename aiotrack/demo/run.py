@@ -8,12 +8,12 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -21,7 +21,7 @@ from rich.text import Text
 from aiotrack.demo.board import Board
 from aiotrack.demo.screen import Screen, screen_for
 from aiotrack.demo.summary import Place, summarise
-from aiotrack.demo.worker import Worker
+from aiotrack.demo.worker import Child, Scheduler, Worker
 from aiotrack.errors import AioTrackError, InvalidValue
 from aiotrack.testing.servers import PostgresServer, ValkeyServer
 
@@ -36,6 +36,9 @@ PAUSE = 0.12
 
 REDIS_TIMEOUT = 3.0
 """Seconds within which a Redis that the user named must answer."""
+
+SWEEP = "aiotrack:mark_timed_out"
+"""What the scheduler sends at its start, by the crontab that the demo sets."""
 
 KEPT = "aiotrack-demo.db"
 """The file, in the working directory, that ``--keep`` leaves."""
@@ -102,12 +105,20 @@ async def _run(options: Options, console: Console) -> int:
             "AIOTRACK_DATABASE_URL": place.url,
             "AIOTRACK_REDIS_URL": redis,
             "AIOTRACK_DEMO_RUN": name,
+            # So that the demo need not wait for what takes seconds or minutes otherwise:
+            "AIOTRACK_HEARTBEAT_SECONDS": "0.5",
+            "AIOTRACK_MARK_TIMEOUT_CRONTAB": "* * * * *",
         }
         os.environ.update(environment)  # the tasks module reads it, here and in the worker
         worker = Worker(
             "aiotrack.demo.tasks:broker", environment=environment, log_file=folder / "worker.log"
         )
-        board, tracker = await _play(worker, stack, console)
+        scheduler = Scheduler(
+            "aiotrack.demo.tasks:scheduler",
+            environment=environment,
+            log_file=folder / "scheduler.log",
+        )
+        board, tracker = await _play(worker, scheduler, stack, console)
         async with tracker:
             is_right = await summarise(board, tracker, console, name=name, place=place, begun=begun)
         if options.redis is not None:
@@ -115,8 +126,10 @@ async def _run(options: Options, console: Console) -> int:
         return 0 if is_right else 1
 
 
-async def _play(worker: Worker, stack: ExitStack, console: Console) -> tuple[Board, Tracker]:
-    """Start the worker, send every kind, follow until all ended, and stop the worker."""
+async def _play(
+    worker: Worker, scheduler: Scheduler, stack: ExitStack, console: Console
+) -> tuple[Board, Tracker]:
+    """Start worker and scheduler, send every kind, follow until all ended, and stop both."""
     from aiotrack.demo.kinds import kinds
     from aiotrack.demo.tasks import RUN, broker, tracker
 
@@ -124,16 +137,19 @@ async def _play(worker: Worker, stack: ExitStack, console: Console) -> tuple[Boa
     await tracker.startup()  # raises when the database cannot be used; the broker's only logs it
     await broker.startup()
     try:
-        stack.enter_context(worker)
-        _tell(console, "worker", f"taskiq worker {worker.broker}, pid {worker.pid}")
+        for part, child in (("worker", worker), ("scheduler", scheduler)):
+            stack.enter_context(child)
+            _tell(console, part, f"{child.words}, pid {child.pid}")
         console.print()
         with screen_for(console) as screen:
-            for kind in kinds():
-                if kind.send is not None:
-                    sent = await kind.send()
-                    board.sent(sent.task_id, kind)
-            await _follow(board, worker, screen, tracker, prefix=f"{RUN}-")
-            screen.show(board, "the worker is stopping …")
+            for is_last in (False, True):
+                for kind in kinds():
+                    if kind.send is not None and kind.is_last is is_last:
+                        board.sent((await kind.send()).task_id, kind)
+                await _follow(board, (worker, scheduler), screen, tracker, prefix=f"{RUN}-")
+            await _sweep(board, tracker)
+            screen.show(board, "worker and scheduler are stopping …")
+            scheduler.stop()
             worker.stop()
     except asyncio.CancelledError:
         console.print("stopping …", style="dim")
@@ -143,8 +159,16 @@ async def _play(worker: Worker, stack: ExitStack, console: Console) -> tuple[Boa
     return board, tracker
 
 
+async def _sweep(board: Board, tracker: Tracker) -> None:
+    """Wait for the sweep that the scheduler sends when it starts."""
+    end = time.monotonic() + PATIENCE
+    while not board.sweeps and time.monotonic() < end:
+        await asyncio.sleep(PAUSE)
+        board.sweeps = (await tracker.list(task_name=SWEEP, since=board.began_at)).items
+
+
 async def _follow(
-    board: Board, worker: Worker, screen: Screen, tracker: Tracker, *, prefix: str
+    board: Board, children: Sequence[Child], screen: Screen, tracker: Tracker, *, prefix: str
 ) -> None:
     """Show the records, as this process hears of the worker's changes, until all are final."""
 
@@ -159,18 +183,23 @@ async def _follow(
 
     end = time.monotonic() + PATIENCE
     hearing = asyncio.create_task(hear())
-    listening = [asyncio.create_task(listen(task_id)) for task_id in board.to_hear()]
+    doing: list[asyncio.Task[Any]] = [
+        asyncio.create_task(listen(task_id)) for task_id in board.to_hear()
+    ]
     try:
         await asyncio.sleep(PAUSE)  # what was there before it hears is asked for
         board.update((await tracker.list(text=prefix, limit=500)).items)
         while not board.is_over and not hearing.done() and time.monotonic() < end:
             screen.show(board)
-            if not worker.is_running:
-                raise DemoFailed(f"the worker died; its last words:\n{worker.last_words()}")
+            doing += [asyncio.create_task(one) for one in board.to_do()]
+            for child in children:
+                if not child.is_running:
+                    words = f"{child.words} died; its last words:\n{child.last_words()}"
+                    raise DemoFailed(words)
             await asyncio.sleep(PAUSE)
         screen.show(board)
     finally:
-        for task in (hearing, *listening):
+        for task in (hearing, *doing):
             task.cancel()
     if hearing.done():
         hearing.result()

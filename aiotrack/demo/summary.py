@@ -74,10 +74,15 @@ async def summarise(
         wrong = list(row.kind.faults(row.execution, attempts))
         faults += [f"{row.execution.task_name} ({row.kind.title}): {fault}" for fault in wrong]
         _add(table, row, row.execution, attempts, is_right=not wrong)
+    if not board.sweeps:
+        faults.append("no sweep was run: did the scheduler send one?")
     if stats.total != len(board.rows):
         faults.append(f"{stats.total} executions were recorded, {len(board.rows)} were expected")
     console.print(table)
     console.print()
+    for sweep in board.sweeps[:1]:
+        told = f"{sweep.task_name}, sent by the scheduler: {sweep.status}, ended {sweep.result}"
+        console.print(Text(told, style="dim"), soft_wrap=True)
     console.print(_verdict(stats, faults, time.monotonic() - begun))
     for fault in faults:
         console.print(Text(f"  ✗ {one_line(fault)}", style="red"), soft_wrap=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from uuid import uuid4
 
-from taskiq import Context, SimpleRetryMiddleware, TaskiqDepends
+from taskiq import Context, SimpleRetryMiddleware, TaskiqDepends, TaskiqScheduler
+from taskiq.schedule_sources import LabelScheduleSource
 from taskiq.serializers import JSONSerializer
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
@@ -49,6 +51,11 @@ broker = (
         SimpleRetryMiddleware(),
     )
 )
+
+
+scheduler = TaskiqScheduler(
+    broker, [LabelScheduleSource(broker)]
+)  # sends the tracker's sweeps, too
 
 
 class CardDeclined(Exception):
@@ -164,6 +171,23 @@ async def wait_for_file(file: str, context: Context = TaskiqDepends()) -> str:
 async def reprice(articles: int) -> None:
     """Take longer than its time limit of one second."""
     await asyncio.sleep(articles)
+
+
+@broker.task("search.crawl")
+async def crawl(site: str) -> None:
+    """Run until somebody cancels it; what it cleans up runs all the same."""
+    try:
+        await asyncio.sleep(60)
+    finally:
+        log.info("the crawler has left %s", site)
+
+
+@broker.task("search.index")
+async def index(site: str) -> None:
+    """Be unlucky: its worker is killed, as when a host runs out of memory."""
+    log.info("indexing %s", site)
+    await asyncio.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @broker.task("stock.count")

@@ -1,4 +1,4 @@
-"""A real ``taskiq worker`` as a child process: started, watched, and surely gone at the end."""
+"""A real worker or scheduler of TaskIQ as a child: started, watched, surely gone at the end."""
 
 from __future__ import annotations
 
@@ -22,25 +22,28 @@ LOG_LINES = 15
 """Lines of its log that are shown when it dies."""
 
 
-class Worker:
-    """``taskiq worker`` for a broker, in a process group of its own.
+class Child:
+    """A command of TaskIQ, in a process group of its own.
 
     Args:
-        broker: Where it is: ``package.module:name``.
+        verb: The command.
+        target: What it runs: ``package.module:name``.
+        options: What else it is told.
         environment: Added to ours.
         log_file: Takes what it prints.
     """
 
-    def __init__(self, broker: str, *, environment: Mapping[str, str], log_file: Path) -> None:
-        self.broker = broker
+    def __init__(
+        self,
+        verb: str,
+        target: str,
+        *options: str,
+        environment: Mapping[str, str],
+        log_file: Path,
+    ) -> None:
+        self.words = f"taskiq {verb} {target}"
         self._log_file = log_file
-        self._command = [
-            *(sys.executable, "-m", "taskiq", "worker", broker),
-            *("--workers", str(PROCESSES)),
-            *("--max-async-tasks", "5"),  # a process; so some tasks wait, and both get work
-            *("--max-fails", "2"),  # a worker that cannot start ends, and does not try for ever
-            *("--wait-tasks-timeout", "3", "--shutdown-timeout", "3"),
-        ]
+        self._command = [sys.executable, "-m", "taskiq", verb, target, *options]
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -95,3 +98,26 @@ class Worker:
         """Give the end of its log."""
         lines = self._log_file.read_text(errors="replace").splitlines()
         return "\n".join(lines[-LOG_LINES:])
+
+
+class Worker(Child):
+    """``taskiq worker`` for a broker."""
+
+    def __init__(self, broker: str, *, environment: Mapping[str, str], log_file: Path) -> None:
+        super().__init__(
+            "worker",
+            broker,
+            *("--workers", str(PROCESSES)),
+            *("--max-async-tasks", "5"),  # a process; so some tasks wait, and both get work
+            *("--max-fails", "3"),  # a worker that cannot start ends, and does not try for ever
+            *("--wait-tasks-timeout", "3", "--shutdown-timeout", "3"),
+            environment=environment,
+            log_file=log_file,
+        )
+
+
+class Scheduler(Child):
+    """``taskiq scheduler``: it finds the sweeps among the broker's tasks."""
+
+    def __init__(self, scheduler: str, *, environment: Mapping[str, str], log_file: Path) -> None:
+        super().__init__("scheduler", scheduler, environment=environment, log_file=log_file)

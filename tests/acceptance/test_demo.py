@@ -71,6 +71,13 @@ def test_the_demo_shows_every_kind_in_plain_lines(tmp_path: Path) -> None:
     assert re.search(r"PENDING +shop\.greet\n", done.stdout)
     assert re.search(r"SUCCESS +rates\.fetch +attempt 3 in ", done.stdout)
     assert "502" in done.stdout
+    assert re.search(r"REVOKED +search\.crawl ", done.stdout)
+    assert re.search(r"FAILURE +search\.index .* was lost", done.stdout)
+    assert "aiotrack:mark_timed_out, sent by the scheduler: SUCCESS" in done.stdout
+    assert ("ada", "lost") == (
+        items["search.crawl"]["cancelled_by"],
+        items["search.index"]["error_class"],
+    )
     assert len(items) >= 10
     assert items["orders.place"]["task_id"] == items["orders.receipt"]["parent_task_id"]
     assert "hunter2" not in listed.stdout
