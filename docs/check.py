@@ -1,4 +1,4 @@
-"""Checks README and docs: every local link leads somewhere, every Python block compiles.
+"""Checks README and docs: no page is empty, every local link leads somewhere, Python compiles.
 
 Run it with `make docs`: prints each fault as ``file:line: what``, ends with 1 if there is one.
 """
@@ -26,7 +26,10 @@ def pages() -> list[Path]:
 def faults(page: Path) -> Iterator[str]:
     """Yield what is wrong in *page*."""
     where = page.relative_to(ROOT)
-    prose, blocks = split(page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    if not text.strip():
+        yield f"{where}:1: the page is empty"
+    prose, blocks = split(text)
     for number, line in prose:
         for match in LINK.finditer(re.sub(r"`[^`]*`", "", line)):
             target = unquote(match[1] or match[2])
