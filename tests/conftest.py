@@ -44,10 +44,6 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("aiotrack-ci" if os.environ.get("CI") else "aiotrack")
 
 
-QUICK = {"fsync": "off", "full_page_writes": "off"}
-"""Of the server that all tests share: it lives as long as its data."""
-
-
 # ── the servers of a run ────────────────────────────────────────────────────────────────────────
 class Servers:
     """The addresses of a run, and the servers that we started for it."""
@@ -62,8 +58,7 @@ class Servers:
         if os.environ.get(NO_SERVERS_VARIABLE):
             return
         if self.database_url is None:
-            server = PostgresServer(settings=QUICK)  # who kills a server has one of his own
-            self.database_url = self._stack.enter_context(server).url
+            self.database_url = self._stack.enter_context(PostgresServer()).url
         if self.redis_url is None:
             self.redis_url = self._stack.enter_context(ValkeyServer()).url
 

@@ -101,13 +101,13 @@ class Heart:
         try:
             registry = Registry(repository)
             while not self._is_ending:
+                self._wake.clear()  # before we look: news that come later wake us again
                 begun = time.monotonic()
                 described = self._describe()
                 is_told = self._is_alive() and await self._tell(registry, described)
                 rest = described.beat_seconds - (time.monotonic() - begun)
                 if not is_told:
                     rest = min(RETRY, described.beat_seconds)
-                self._wake.clear()
                 if not self._is_ending:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(max(0.0, rest)):

@@ -395,15 +395,16 @@ async def test_who_cannot_send_lets_others_have_their_turn(
     database_url: str, tracker: Tracker
 ) -> None:
     """Whoever beats first has the turn again and again, but for the one after it left something."""
-    await enlist(tracker, "lost", ago=20, beat=0.2)
     _, stranger = await alone(database_url)
     await asyncio.sleep(0.5)
     own = Tracker(database_url, settings={"heartbeat_seconds": 0.2})
     broker = attached(own, PubSubBroker(), on_lost="requeue")
     broker.is_worker_process = True
     await broker.startup()
+    await asyncio.sleep(1)  # both are known, and have beaten for a while
     await write(tracker, started(tracker, "a", "lost"))
-    async with asyncio.timeout(20):
+    await enlist(tracker, "lost", ago=20, beat=0.2)
+    async with asyncio.timeout(40):
         while not broker.sent:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     await tracker.flush()

@@ -118,7 +118,7 @@ async def test_what_would_come_back_altered_is_refused(small: Tracker, what: str
 
 async def test_a_state_that_is_too_large_or_endless_is_refused(small: Tracker) -> None:
     """The bound is max_value_bytes of JSON, to the byte; a cycle ends, too."""
-    most = small.settings.max_value_bytes
+    most = small.options.max_value_bytes
     ring: list[Any] = []
     ring.append(ring)
     async with small.track("shop.import"):
