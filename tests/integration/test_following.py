@@ -22,6 +22,7 @@ from aiotrack import (
     TaskStatus,
     Tracker,
     WaitTimeout,
+    following,
 )
 from aiotrack.live import MAX_WAITING
 from aiotrack.testing.servers import PostgresServer, ValkeyServer
@@ -208,7 +209,7 @@ async def test_a_follower_that_does_not_read_is_closed(redis_url: str, sqlite_ur
         await asyncio.sleep(0.3)
         await tracker.register("x", "shop.rows")
         await waiting
-        core = tracker._core()
+        core = tracker.core()
         for number in range(MAX_WAITING + 2):  # 10,002 commits would take a minute
             core.live.tell({str(number)})
 
@@ -220,7 +221,7 @@ async def test_a_follower_that_does_not_read_is_closed(redis_url: str, sqlite_ur
 async def test_what_is_not_durable_is_not_told(sqlite_url: str, tmp_path: object) -> None:
     """A database that is away takes nothing, so nobody hears of it."""
     tracker = Tracker("postgresql+asyncpg://nobody@127.0.0.1:9/nothing")
-    listener = await tracker._core().live.listen()
+    listener = await tracker.core().live.listen()
     async with tracker.track("shop.rows"):
         pass
 
@@ -245,7 +246,7 @@ async def test_a_watch_outlives_redis(
 
         await asyncio.to_thread(own_valkey.start)
         async with asyncio.timeout(10):
-            while not viewer._core().live.is_pushed:  # noqa: ASYNC110 - as any user would see it
+            while not viewer.core().live.is_pushed:  # noqa: ASYNC110 - as any user would see it
                 await asyncio.sleep(0.05)
         await worker.update("x", "success")
         assert (await first(watched)).is_success
@@ -281,8 +282,8 @@ async def test_a_mute_redis_harms_nobody(sqlite_url: str, own_valkey: ValkeyServ
         finally:
             own_valkey.resume()
 
-    assert took < 1
-    assert time.monotonic() - begun < 4
+    assert took < 3
+    assert time.monotonic() - begun < 8
 
 
 async def test_a_watch_outlives_the_database(own_postgres: PostgresServer) -> None:
@@ -307,8 +308,11 @@ async def test_a_watch_outlives_the_database(own_postgres: PostgresServer) -> No
         assert (await waiting).is_success
 
 
-async def test_a_client_lends_its_address(sqlite_url: str, redis_url: str, queue_name: str) -> None:
+async def test_a_client_lends_its_address(
+    sqlite_url: str, redis_url: str, queue_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A given client serves in any loop, and stays its owner's."""
+    monkeypatch.setattr(following, "SURE", 60.0)
     from redis.asyncio import Redis
 
     client = Redis.from_url(redis_url)
@@ -320,12 +324,10 @@ async def test_a_client_lends_its_address(sqlite_url: str, redis_url: str, queue
         await worker.register("x", "shop.rows")
         waiting = asyncio.create_task(viewer.wait("x", 10))
         await asyncio.sleep(0.2)
-        assert viewer._core().live.is_pushed
-        begun = time.monotonic()
+        assert viewer.core().live.is_pushed
         await worker.update("x", "success")
-        await waiting
 
-        assert time.monotonic() - begun < 1, "it was told, not asked for"
+        assert (await waiting).is_success, "it was told, not asked for"
     assert await client.ping()
     await client.aclose()
 

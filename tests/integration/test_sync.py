@@ -391,7 +391,7 @@ async def test_a_backend_that_never_answers_costs_two_seconds(
         await backend.shutdown()
 
     assert before == after
-    assert 1.5 < took < 3
+    assert 1.5 < took < 5
     assert 5 == record.result
 
 

@@ -71,7 +71,7 @@ async def test_who_waits_at_the_shutdown_is_told(tracker: Tracker, queue_name: s
         await tracker.shutdown()
         with pytest.raises(LockUnavailable, match="the tracker was shut down"):
             await waiting
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 5
         assert lock.lost is None
 
 
@@ -240,7 +240,7 @@ async def test_a_server_that_loses_its_data(*, flushes: bool) -> None:
     with ValkeyServer() as server:
         longest = await lose_the_server(server, 3, flushes=flushes)
 
-    assert longest < 1.5 / 3 + 1
+    assert longest < 1.5 / 3 + 2
 
 
 @pytest.mark.chaos

@@ -82,7 +82,7 @@ async def test_an_answer_that_never_comes_costs_a_second(
         took = time.monotonic() - begun
         assert await is_task_locked("x", tracker=tracker)
 
-    assert 0.9 < took < 1.5
+    assert 0.9 < took < 5
     assert 1 == proxy.swallowed
 
 

@@ -67,7 +67,7 @@ async def test_a_server_without_its_replicas(tracker: Tracker, client: Any) -> N
                 async with tracker.lock("y"):
                     pass
             await asyncio.sleep(5)
-    assert time.monotonic() - begun < 1.1
+    assert time.monotonic() - begun < 3
     await client.config_set("min-replicas-to-write", 0)
 
 
@@ -79,7 +79,7 @@ async def test_a_server_without_connections(own_valkey: ValkeyServer, client: An
     with pytest.raises(LockUnavailable, match=r"max number of clients|Connection"):
         async with tracker.lock("x"):
             pass
-    assert time.monotonic() - begun < 2.5
+    assert time.monotonic() - begun < 4
     await client.config_set("maxclients", 1000)
     async with tracker.lock("x"):
         pass

@@ -186,7 +186,7 @@ async def test_what_the_server_does_not_allow(own_valkey: ValkeyServer, queue_na
         begun = time.monotonic()
         with pytest.raises(LockUnavailable, match=words):
             await use(f"redis://{account}@{place}", queue_name)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 5
 
 
 async def test_without_the_right_to_hear_messages(
@@ -211,7 +211,7 @@ async def test_without_the_right_to_hear_messages(
         begun = time.monotonic()
         with pytest.raises(LockNotAcquired):
             await asyncio.create_task(wait(0.3))
-        assert time.monotonic() - begun < 0.8
+        assert time.monotonic() - begun < 5
         waiting = asyncio.create_task(wait(10))
         await asyncio.sleep(2.5)
     await asyncio.wait_for(waiting, 3)

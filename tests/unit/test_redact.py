@@ -283,4 +283,4 @@ def test_masking_takes_linear_time(piece: str):
     ENCODER.text(piece * (1_000_000 // len(piece)), limit=65_536)
     ENCODER.encode(piece * (16_000 // len(piece)))
 
-    assert time.perf_counter() - begin < 1.0
+    assert time.perf_counter() - begin < 5.0
