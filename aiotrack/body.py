@@ -21,7 +21,7 @@ from aiotrack.current import CURRENT, Run
 from aiotrack.errors import TaskCancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask
 
@@ -32,6 +32,17 @@ _WRAPPED = "__aiotrack__"
 
 class Revoked(NoResultError):
     """A run ends because somebody asked for it: retry middlewares leave it alone."""
+
+
+def find_task(
+    brokers: Iterable[AsyncBroker], name: str
+) -> tuple[AsyncBroker, AsyncTaskiqDecoratedTask[Any, Any]] | None:
+    """Give the first of some brokers that knows a task, and the task."""
+    for broker in brokers:
+        task: AsyncTaskiqDecoratedTask[Any, Any] | None = broker.find_task(name)
+        if task is not None:
+            return broker, task
+    return None
 
 
 def wrap(broker: AsyncBroker, task_name: str) -> None:
@@ -56,10 +67,7 @@ def _around(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:
         try:
             value = await function(*args, **kwargs)
         except BaseException as error:
-            if is_ours(run, error):
-                raise Revoked from None
-            _judge_arguments(run, function, args, kwargs, error)
-            _raised(run, error)
+            _failed(run, functools.partial(function, *args, **kwargs), error)
             raise
         finally:
             uncancel(run)
@@ -79,10 +87,7 @@ def _around_sync(function: Callable[..., Any], task_name: str) -> Callable[..., 
         try:
             value = function(*args, **kwargs)
         except BaseException as error:
-            if is_ours(run, error):
-                raise Revoked from None
-            _judge_arguments(run, function, args, kwargs, error)
-            _raised(run, error)
+            _failed(run, functools.partial(function, *args, **kwargs), error)
             raise
         _returned(run, value)
         return value
@@ -91,21 +96,27 @@ def _around_sync(function: Callable[..., Any], task_name: str) -> Callable[..., 
     return body
 
 
-def _judge_arguments(
-    run: Run,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    error: BaseException,
-) -> None:
+def _failed(run: Run, call: functools.partial[Any], error: BaseException) -> None:
+    """Judge the error that a body ended with.
+
+    Raises:
+        Revoked: In its place: the body ended because that was asked for.
+    """
+    if is_ours(run, error):
+        raise Revoked from None
+    _judge_arguments(run, call, error)
+    _raised(run, error)
+
+
+def _judge_arguments(run: Run, call: functools.partial[Any], error: BaseException) -> None:
     """Tell arguments that the function does not take from a TypeError of its own code."""
     if type(error) is not TypeError:
         return
     try:
-        code = getattr(inspect.unwrap(function), "__code__", None)
+        code = getattr(inspect.unwrap(call.func), "__code__", None)
         if any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__)):
             return  # it ran, with what a decorator gave it
-        inspect.signature(function).bind(*args, **kwargs)
+        inspect.signature(call.func).bind(*call.args, **call.keywords)
     except TypeError:
         run.error_class = INVALID_INPUT
     except Exception:  # it has no signature, or a strange one: the body's error is what counts
@@ -173,4 +184,4 @@ def _returned(run: Run, value: Any) -> None:
             raise
 
 
-__all__ = ["Revoked", "is_ours", "uncancel", "wrap"]
+__all__ = ["Revoked", "find_task", "is_ours", "uncancel", "wrap"]

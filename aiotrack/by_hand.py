@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from aiotrack.body import is_ours
 from aiotrack.current import CURRENT, INHERITED, Run
 from aiotrack.encode import encode_task_id, error_text, error_type, format_traceback
 from aiotrack.errors import InvalidValue, TaskCancelled
-from aiotrack.model import TaskStatus
+from aiotrack.model import OWN_MODULE, TaskStatus
 from aiotrack.progress import patch_of
 from aiotrack.report import History, Origin, Report, Stamp, Witness, guess_module
 
@@ -79,6 +80,22 @@ def begin(tracker: Tracker, name: str, task_id: str | int | None = None, **facts
         requeues=0,
         worker=tracker.worker_id,
         started_at=origin.created_at,
+    )
+
+
+def begin_sweep(
+    tracker: Tracker, name: str, mark: str, options: Mapping[str, Any] = MappingProxyType({})
+) -> Run:
+    """Give a run of the tracker's own; *mark* tells it from all others of its name."""
+    return begin(
+        tracker,
+        name,
+        f"{name}:{mark}",
+        module=OWN_MODULE,
+        args=(),
+        kwargs=options,
+        created_by=None,
+        metadata={},
     )
 
 

@@ -108,7 +108,7 @@ class Checkpoints(Lifecycle):
     async def _save(self, run: Run, state: str, seq: int) -> bool:
         from aiotrack.repository.checkpoints import Checkpoint, Checkpoints
 
-        repository = self._core().repository
+        repository = self.core().repository
 
         async def save() -> bool:
             await repository.connect()  # it knows what time it is
@@ -128,7 +128,7 @@ class Checkpoints(Lifecycle):
     async def _stored(self, run: Run | None, task_id: str | int | None) -> Any:
         from aiotrack.repository.checkpoints import Checkpoints
 
-        repository = self._core().repository
+        repository = self.core().repository
         rerun_of = None if run is None else run.origin.rerun_of
         key = encode_task_id(task_id or "") if run is None else run.origin.task_id
 

@@ -112,7 +112,7 @@ class Lifecycle:
             StoreUnavailable: The database cannot be reached.
             SchemaOutdated: It holds an older schema: see `upgrade`.
         """
-        core = self._core()
+        core = self.core()
         try:
             async with asyncio.timeout(None if wait else START_BUDGET):
                 await core.repository.connect()
@@ -181,7 +181,7 @@ class Lifecycle:
         Raises:
             StoreUnavailable: The database cannot be reached.
         """
-        return await self._core().repository.upgrade()
+        return await self.core().repository.upgrade()
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Commit all that was reported in this loop so far.
@@ -192,7 +192,7 @@ class Lifecycle:
         Returns:
             False when the time was over first.
         """
-        return await self._core().recorder.flush(timeout)
+        return await self.core().recorder.flush(timeout)
 
     def feature(self, kind: type[F]) -> F:
         """Give the running loop's feature of a kind.
@@ -200,18 +200,23 @@ class Lifecycle:
         Raises:
             LookupError: The tracker has none.
         """
-        return self._core().feature(kind)
+        return self.core().feature(kind)
 
     def recorder(self) -> Recorder:
         """Give the recorder of the running loop."""
-        return self._core().recorder
+        return self.core().recorder
 
     def core(self) -> Core:
         """Give what belongs to the running loop."""
-        return self._core()
-
-    def _core(self) -> Core:
         return self._core_of(asyncio.get_running_loop())
+
+    async def _flushed(self) -> Core:
+        """Commit what this process has told, so that it reads its own writes."""
+        core = self.core()
+        core.recorder.tell_starts()
+        if core.recorder.backlog:
+            await core.recorder.flush(self.options.commit_budget)
+        return core
 
     def _core_of(self, loop: asyncio.AbstractEventLoop) -> Core:
         last = self._last

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from aiotrack.errors import InvalidStatus
 
@@ -195,6 +195,9 @@ class Worker:
         """Share of its concurrency that is in use, 0.0 to 1.0; None where that is not known."""
         return self.running / self.concurrency if self.concurrency else None
 
+
+OWN_MODULE: Final = "aiotrack"
+"""The module of the sweeps' own records, which `Tracker.stats` leaves out unless asked."""
 
 MARKER = "aiotrack"
 """The logger of the line that stands for lines that were left out."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from aiotrack import by_hand, rescue, results
 from aiotrack.clock import to_micros
-from aiotrack.core import Core
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound
 from aiotrack.lifecycle import Lifecycle
@@ -255,7 +254,7 @@ class Records(Lifecycle):
         """
         from aiotrack.repository.workers import Registry
 
-        return await Registry(self._core().repository).list()
+        return await Registry(self.core().repository).list()
 
     async def rescue_lost(self) -> int:
         """End what lost workers left: FAILURE, presumed, with the error class ``lost``.
@@ -271,11 +270,3 @@ class Records(Lifecycle):
             StoreUnavailable: The database did not answer; what was done until then stays.
         """
         return (await rescue.rescue(await self._flushed())).count
-
-    async def _flushed(self) -> Core:
-        """Commit what this process has told, so that it reads its own writes."""
-        core = self._core()
-        core.recorder.tell_starts()
-        if core.recorder.backlog:
-            await core.recorder.flush(self.options.commit_budget)
-        return core

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from taskiq.kicker import AsyncKicker
 
 from aiotrack import by_hand
+from aiotrack.body import find_task
 from aiotrack.current import INHERITED
 from aiotrack.encode import encode_task_id, inexact, revive
 from aiotrack.errors import (
@@ -161,7 +162,7 @@ class Reruns(Records):
         from aiotrack.repository.births import births
 
         ids = [encode_task_id(one.task_id) for one in executions]
-        return await births(self._core().repository, ids) if ids else {}
+        return await births(self.core().repository, ids) if ids else {}
 
     async def _again(
         self,
@@ -198,11 +199,10 @@ class Reruns(Records):
         return new_id
 
     def _task(self, name: str) -> tuple[AsyncBroker, AsyncTaskiqDecoratedTask[Any, Any]]:
-        for broker in self.brokers:
-            task: AsyncTaskiqDecoratedTask[Any, Any] | None = broker.find_task(name)
-            if task is not None:
-                return broker, task
-        raise UnknownTask(name, brokers=len(self.brokers))
+        found = find_task(self.brokers, name)
+        if found is None:
+            raise UnknownTask(name, brokers=len(self.brokers))
+        return found
 
     async def _link(self, task_id: str, new_id: str, *, once: bool) -> bool:
         """Let the old record name its rerun, before it is sent: of two callers one may."""

@@ -19,6 +19,8 @@ from taskiq import InMemoryBroker, TaskiqMessage
 from taskiq.labels import prepare_label
 
 from aiotrack.acks import redelivers
+from aiotrack.body import find_task
+from aiotrack.classes import LOST
 from aiotrack.labels import CONFIG, CREATED_AT, PARENT, REQUEUES, RERUN_OF, RETRIES, SCHEDULE
 from aiotrack.model import TaskStatus
 from aiotrack.report import History, Report, Witness
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODULE: Final = "aiotrack"
 TASK: Final = "aiotrack:rescue_lost"
 
 ON_LOST: Final = "on_lost"
@@ -150,7 +151,7 @@ async def judge_unknown(core: Core, state: Unknown) -> int:
                 f"no live worker knows this task: of those that listen to its queue {queue!r} none "
                 f"has a task named {shown.origin.task_name!r}"
             )
-            report = presume(history, now=core.clock.now(), error=error, error_class="lost")
+            report = presume(history, now=core.clock.now(), error=error, error_class=LOST)
             if report is not None:
                 yield report
 
@@ -228,7 +229,7 @@ class _Judge:
         one = self.gone[worker]
         how = "stopped before it told its end" if one.is_stopped else "was lost"
         error = f"its worker {worker} {how}"
-        found = _find(self.core.brokers, shown.origin.task_name)
+        found = find_task(self.core.brokers, shown.origin.task_name)
         is_known = any(shown.origin.task_name in other.tasks for other in self.live)
         if found is None and is_known and one.is_recent and not one.is_stopped:
             self.left.add(worker)  # whoever knows the task knows whether to send it again
@@ -245,7 +246,7 @@ class _Judge:
             if (task.task_name, refusal) not in _told:
                 _told.add((task.task_name, refusal))
                 log.warning("%s has on_lost=requeue, but %s", task.task_name, refusal)
-        return presume(history, now=now, error=error, error_class="lost")
+        return presume(history, now=now, error=error, error_class=LOST)
 
 
 @dataclass(slots=True)
@@ -276,7 +277,7 @@ class _Send:
         if not _is_unsent(history.shown()):
             return None
         error = f"its worker was lost, and it could not be sent again: {self.fault}"
-        return presume(history, now=now, error=error, error_class="lost")
+        return presume(history, now=now, error=error, error_class=LOST)
 
 
 async def _kick(broker: AsyncBroker, message: TaskiqMessage) -> None:
@@ -285,16 +286,6 @@ async def _kick(broker: AsyncBroker, message: TaskiqMessage) -> None:
 
 def _is_unsent(shown: Report) -> bool:
     return shown.status is TaskStatus.PENDING and shown.error_type == UNSENT
-
-
-def _find(
-    brokers: Iterable[AsyncBroker], name: str
-) -> tuple[AsyncBroker, AsyncTaskiqDecoratedTask[Any, Any]] | None:
-    for broker in brokers:
-        task = broker.find_task(name)
-        if task is not None:
-            return broker, task
-    return None
 
 
 def _wants_requeue(task: AsyncTaskiqDecoratedTask[Any, Any]) -> bool:
@@ -359,5 +350,5 @@ def _handed_back(shown: Report, now: int, error: str) -> Report:
     report.finished_at = now
     if report.started_at is not None:
         report.duration = max(0, now - report.started_at) / 1e6
-    report.error, report.error_class, report.error_type = error, "lost", UNSENT
+    report.error, report.error_class, report.error_type = error, LOST, UNSENT
     return report

@@ -12,15 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiotrack.clock import to_datetime
 from aiotrack.errors import InvalidSetting
-from aiotrack.settings import ROW_KEYS, check_number, known, masked
+from aiotrack.settings import GLOBAL, NOBODY, ROW_KEYS, USER, check_number, known, masked
 
 if TYPE_CHECKING:
     from aiotrack.lifecycle import Lifecycle
     from aiotrack.repository.setting_rows import Stored
-
-GLOBAL: Final = "global"
-USER: Final = "user"
-NOBODY: Final = ""
 
 MAX_USER: Final = 255
 """Characters of a user's name, as long as the longest task_id: a guess."""

@@ -23,6 +23,13 @@ DEFAULT_DATABASE = "sqlite+aiosqlite:///aiotrack.db"
 ROW_KEYS: Final = ("retention_days", "timeout_minutes")
 """What rows in the database may set, too, for everybody or for what one user sends."""
 
+GLOBAL: Final = "global"
+USER: Final = "user"
+"""Scopes of such a row."""
+
+NOBODY: Final = ""
+"""The owner of a row that holds for all."""
+
 NEVER: Final = -1
 """An age that nothing reaches."""
 

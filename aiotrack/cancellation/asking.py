@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from aiotrack.body import find_task
 from aiotrack.cancellation.feature import Cancellation
 from aiotrack.cancellation.outcome import CancelOutcome
 from aiotrack.model import TaskStatus
@@ -99,8 +100,5 @@ def _is_async(tracker: Lifecycle, name: str, tasks: Mapping[str, Any]) -> bool:
     """Tell whether a body can be cancelled: its worker told, or we know the function."""
     if name in tasks:
         return bool(tasks[name])
-    for broker in tracker.brokers:
-        task = broker.find_task(name)
-        if task is not None:
-            return inspect.iscoroutinefunction(task.original_func)
-    return True
+    found = find_task(tracker.brokers, name)
+    return found is None or inspect.iscoroutinefunction(found[1].original_func)

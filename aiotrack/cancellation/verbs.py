@@ -51,7 +51,7 @@ class Cancelling(Lifecycle):
             ExecutionNotFound: There is no such execution.
             StoreUnavailable: The database did not answer: the wish may be stored, or not.
         """
-        core = await self._told()
+        core = await self._flushed()
         known = await core.reader.get(task_id)
         if known.is_completed and not known.presumed:
             return CancelOutcome.FINISHED
@@ -91,7 +91,7 @@ class Cancelling(Lifecycle):
             raise InvalidQuery("limit must be a whole number from 1 to 50,000")
         if filters.get("status") is None:
             filters["status"] = UNFINISHED
-        core = await self._told()
+        core = await self._flushed()
         counted: Counter[CancelOutcome] = Counter()
         after: str | None = None
         while limit > 0:
@@ -116,14 +116,6 @@ class Cancelling(Lifecycle):
             reason=None if reason is None else self.encoder.text(reason),
             by=None if by is None else self.encoder.name(str(by)),
         )
-
-    async def _told(self) -> Core:
-        """Commit what this process has told: what it knows to run is not queued."""
-        core = self.core()
-        core.recorder.tell_starts()
-        if core.recorder.backlog:
-            await core.recorder.flush(self.options.commit_budget)
-        return core
 
     def _hear_cancels(self) -> None:
         """Hear of cancels in the loop that the tracker runs in, called from any thread."""

@@ -29,6 +29,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime, to_micros
+from aiotrack.model import OWN_MODULE
 from aiotrack.repository import live
 from aiotrack.repository.limited import Fetch
 from aiotrack.repository.periods import (
@@ -46,7 +47,6 @@ from aiotrack.repository.periods import (
 from aiotrack.repository.stats import coverage
 from aiotrack.repository.sums import (
     NAME,
-    OWN_MODULE,
     WHOLE,
     Sums,
     add_counts,

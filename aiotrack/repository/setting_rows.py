@@ -10,17 +10,13 @@ from sqlalchemy import and_, or_, select
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.repository.tables import SettingRow
+from aiotrack.settings import GLOBAL, NOBODY, USER
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from aiotrack.repository.store import Repository
-
-GLOBAL: Final = "global"
-USER: Final = "user"
-NOBODY: Final = ""
-"""The owner of what holds for all."""
 
 _table = SettingRow.__table__
 

@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_micros
-from aiotrack.model import Stats
+from aiotrack.model import OWN_MODULE, Stats
 from aiotrack.repository import histogram, live
 from aiotrack.repository.filters import Filters
 from aiotrack.repository.limited import Fetch, Parameters
@@ -47,7 +47,7 @@ from aiotrack.repository.periods import (
     day_of,
     hour_of,
 )
-from aiotrack.repository.sums import MODULE, NAME, OWN_MODULE, STATUSES, WHOLE
+from aiotrack.repository.sums import MODULE, NAME, STATUSES, WHOLE
 from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow, UtcDateTime
 from aiotrack.repository.tally import FINE, Tally, counts_of
 

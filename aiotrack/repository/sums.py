@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiotrack.clock import to_datetime
+from aiotrack.model import OWN_MODULE
 from aiotrack.repository import histogram
 from aiotrack.repository.histogram import Histogram
 
 WHOLE, MODULE, NAME = 0, 1, 2
 """Levels of the rollups: all modules but our own, one module, one task name of a module."""
 
-OWN_MODULE: Final = "aiotrack"
 """The module of our own sweeps, which stats leave out unless asked."""
 
 STATUSES: Final = ("success", "failure", "revoked")

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import and_, bindparam, literal_column, or_, select
 
 from aiotrack.clock import to_datetime, to_micros
-from aiotrack.repository.setting_rows import USER
 from aiotrack.repository.tables import ExecutionRow, SettingRow, UtcDateTime, WorkerRow
+from aiotrack.repository.workers import MISSED
+from aiotrack.settings import USER
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from aiotrack.repository.store import Repository
-
-BEATS: Final = 3
-"""Beats that a worker may miss until nobody believes that it lives."""
 
 LONGEST_SILENCE: Final = timedelta(hours=3)
 """Three of the longest beats that a setting allows: older rows need no look."""
@@ -137,7 +135,7 @@ class Unfinished:
         rows = [
             row
             for row in await self._fetch(_LIVING, {"since": moment - LONGEST_SILENCE})
-            if row["beat_at"] + timedelta(seconds=BEATS * row["beat_seconds"]) > moment
+            if row["beat_at"] + timedelta(seconds=MISSED * row["beat_seconds"]) > moment
         ]
         return Living(
             frozenset(row["id"] for row in rows),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from aiotrack.classes import LOST
 from aiotrack.clock import Clock
 from aiotrack.model import Worker, WorkerStatus
 from aiotrack.repository.connections import at_once
@@ -280,7 +281,7 @@ class Registry:
         Their type of error is *mark*. What waits has no worker: its last run knows it.
         """
         columns = _executions.c
-        marked = (columns.error_class == "lost") & (columns.error_type == mark)
+        marked = (columns.error_class == LOST) & (columns.error_type == mark)
         return await self._unfinished("PENDING", marked, after, limit)
 
     async def waiting(self, *, after: Place | None = None, limit: int) -> builtins.list[Candidate]:

@@ -14,7 +14,7 @@ from aiotrack.sweeps.due import is_crontab, last_due
 from aiotrack.sweeps.mark_timed_out import MARK_TIMED_OUT
 from aiotrack.sweeps.rescue_lost import RESCUE_LOST
 from aiotrack.sweeps.roll_up import ROLL_UP
-from aiotrack.sweeps.sweep import LONGEST, OWN_MODULE, Sweep
+from aiotrack.sweeps.sweep import LONGEST, Sweep
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker, ScheduledTask
@@ -60,16 +60,8 @@ class Sweeps(Feature):
         now = self.tracker.clock.now()
         at = last_due(_schedule(sweep, self.tracker), now) if scheduled else now
         tracker = cast("Tracker", self.tracker)
-        run = by_hand.begin(
-            tracker,
-            sweep.task_name,
-            f"{sweep.task_name}:{to_datetime(at):%Y-%m-%dT%H:%M:%S{'' if scheduled else '.%f'}Z}",
-            module=OWN_MODULE,
-            args=(),
-            kwargs=options,
-            created_by=None,
-            metadata={},
-        )
+        mark = f"{to_datetime(at):%Y-%m-%dT%H:%M:%S{'' if scheduled else '.%f'}Z}"
+        run = by_hand.begin_sweep(tracker, sweep.task_name, mark, options)
         run.origin.time_limit = LONGEST  # then another sweep presumes that it was killed
         if not await core.repository.claim(run.started()):
             return None  # another worker has it

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from aiotrack import results
-from aiotrack.model import TaskStatus
+from aiotrack.classes import TIMEOUT
+from aiotrack.model import OWN_MODULE, TaskStatus
 from aiotrack.report import History, Report
 from aiotrack.row_settings import RowSettings
 from aiotrack.settings import NEVER, check_number, known
-from aiotrack.sweeps.sweep import OWN_MODULE, Sweep
+from aiotrack.sweeps.sweep import Sweep
 from aiotrack.verdicts import presume
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def _verdict(history: History, one: Open, limits: _Limits, now: int) -> Report |
         return None
     told = f"{limit:g} s" if limit < 60 or limit % 60 else f"{limit / 60:g} minutes"
     error = f"presumed: {_SAID[shown.status].format(told)}"
-    return presume(history, now=now, error=error, error_class="timeout")
+    return presume(history, now=now, error=error, error_class=TIMEOUT)
 
 
 MARK_TIMED_OUT = Sweep(

@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from aiotrack.core import Core
     from aiotrack.settings import Settings
 
-OWN_MODULE: Final = "aiotrack"
-"""The module of the sweeps' own records, which `stats` leaves out unless asked."""
-
 LONGEST: Final = 3600.0
 """Seconds after which a sweep that has not ended is presumed to have been killed: a guess, ten
 million rows take less."""

@@ -117,16 +117,7 @@ class Workers(Feature):
         """Rescue, and record that if it changed anything."""
         core, tracker = self.core, cast("Tracker", self.tracker)
         now = to_datetime(tracker.clock.now())
-        run = by_hand.begin(
-            tracker,
-            rescue.TASK,
-            f"{rescue.TASK}:{now:%Y-%m-%dT%H:%M:%S.%fZ}",
-            module=rescue.MODULE,
-            args=(),
-            kwargs={},
-            created_by=None,
-            metadata={},
-        )
+        run = by_hand.begin_sweep(tracker, rescue.TASK, f"{now:%Y-%m-%dT%H:%M:%S.%fZ}")
         try:
             rescued = await rescue.rescue(core, is_proven=True)
             run.result = rescued.count + await rescue.judge_unknown(core, self._waiting)

@@ -46,7 +46,7 @@ async def test_a_clock_that_is_set_while_work_runs_harms_no_record(
 async def test_the_clock_is_looked_at_again(tracker: Tracker) -> None:
     """A clock that went off is put right by the next write that comes a minute later."""
     set_clock(tracker, HOUR)
-    repository = tracker._core().repository
+    repository = tracker.core().repository
     repository._learn_at = time.monotonic()  # the minute is over
     async with tracker.track("shop.rows", task_id="off"):
         pass

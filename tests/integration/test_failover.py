@@ -137,7 +137,7 @@ async def test_a_read_only_server_costs_all_connections_to_it(
 ) -> None:
     """R22, 25006: one address that led to the standby for a while; reads go to the writer, too."""
     async with proxied(primary.url) as (proxy, url), Tracker(url) as tracker:
-        repository = tracker._core().repository
+        repository = tracker.core().repository
         proxy.lead_to(standby.port)
         proxy.cut()
         await repository.release()

@@ -206,7 +206,7 @@ async def outcomes(
 
 def make_faulty(tracker: Tracker, folder: Path) -> list[Faults]:
     """Put faults into every seam of a tracker's core in this loop."""
-    core = tracker._core()
+    core = tracker.core()
     faults = [Faults(seed) for seed in range(2)]
     store = FaultyRepository(tracker.database, clock=tracker.clock)
     store.faults = faults[0]

@@ -205,7 +205,7 @@ async def test_a_task_that_is_not_tracked_has_no_lines(small: Tracker) -> None:
         await work.kiq()
         await b.settle()
 
-        assert not small._core().feature(Logs).counters
+        assert not small.core().feature(Logs).counters
 
 
 async def test_our_own_statements_are_not_collected(tracker: Tracker) -> None:
@@ -375,7 +375,7 @@ async def test_on_failure_only_forgets_successes(database_url: str) -> None:
 
         failed = await b.run(fail)
         found = [await tracker.logs(one.task_id) for one in (retried, succeeded, failed)]
-        logs = tracker._core().feature(Logs)
+        logs = tracker.core().feature(Logs)
 
     assert [[(1, "begin"), (1, "fail")], [], [(1, "begin")]] == [
         [(line.attempt, line.message) for line in page.items] for page in found
@@ -387,7 +387,7 @@ async def test_on_failure_only_forgets_successes(database_url: str) -> None:
 async def check_flood(url: str, count: int) -> None:
     """Log so many lines in one attempt, and look at what is kept, and what it took."""
     async with Tracker(url, settings={"log_max_bytes": 8192}) as tracker:
-        logs, most = tracker._core().feature(Logs), 0
+        logs, most = tracker.core().feature(Logs), 0
         async with tracker.track("shop.x", task_id="x"):
             for number in range(count):
                 log.info("%07d", number)
@@ -396,7 +396,7 @@ async def check_flood(url: str, count: int) -> None:
                     await asyncio.sleep(0)
         page = await tracker.logs("x", limit=10_000)
         errors = await tracker.logs("x", level="ERROR")
-        async with tracker._core().repository.connection() as connection:
+        async with tracker.core().repository.connection() as connection:
             rows = (await connection.execute(text("SELECT count(*) FROM aiotrack_logs"))).scalar()
 
     kept = 4096 // 23
@@ -432,7 +432,7 @@ async def test_lines_of_many_floods_share_a_bounded_memory(
 ) -> None:
     """The oldest tails give way first, then heads; every record says how much it lacks."""
     monkeypatch.setattr("aiotrack.logs.writer.MEMORY", 300_000)
-    logs = small._core().feature(Logs)
+    logs = small.core().feature(Logs)
     count, lines, most = 40, 500, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "_wake", lambda: None)  # nobody writes
@@ -495,7 +495,7 @@ async def test_an_odd_record_harms_nobody(small: Tracker) -> None:
 
 async def test_finalizers_and_signals_may_log_while_a_line_is_taken(small: Tracker) -> None:
     """Whoever logs in the midst of a line never waits for it; nothing is lost."""
-    logs = small._core().feature(Logs)
+    logs = small.core().feature(Logs)
     async with small.track("shop.x", task_id="x"):
         log.info("one")
         with logs._lock:  # as a finalizer that runs while the lock is held
@@ -514,7 +514,7 @@ async def test_what_the_database_refuses_costs_only_itself(tracker: Tracker) -> 
         ],
         "postgresql": ["ALTER TABLE aiotrack_logs ADD CHECK (message <> 'bad')"],
     }
-    repository = tracker._core().repository
+    repository = tracker.core().repository
     async with repository.engine.begin() as connection:
         for statement in refusals[repository.dialect]:
             await connection.execute(text(statement))
@@ -523,7 +523,7 @@ async def test_what_the_database_refuses_costs_only_itself(tracker: Tracker) -> 
             log.info(message)
 
     assert [["good"], [], ["good"]] == [await messages(tracker, name) for name in "xyz"]
-    logs = tracker._core().feature(Logs)
+    logs = tracker.core().feature(Logs)
     assert (1, 0) == (logs.counters["dropped"], logs._memory)
 
 
@@ -576,7 +576,7 @@ async def test_a_tail_gives_what_is_there_then_what_comes(tracker: Tracker) -> N
 
 async def test_a_tail_does_not_hurry_the_writer(small: Tracker) -> None:
     """Followed in the process that logs, lines are written as seldom as without it."""
-    logs = small._core().feature(Logs)
+    logs = small.core().feature(Logs)
     seen = []
 
     async def follow() -> None:
@@ -603,7 +603,7 @@ async def test_a_tail_tells_what_rolled_away(small: Tracker) -> None:
         for _ in range(5):
             for number in range(100):
                 log.info("%d", number)
-            await tracker._core().feature(Logs).flush()
+            await tracker.core().feature(Logs).flush()
             for _ in range(20):
                 line = await anext(lines)
                 total += int(line.message.split()[1]) if line.logger == "aiotrack" else 1

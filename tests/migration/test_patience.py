@@ -34,7 +34,7 @@ async def test_a_statement_of_a_migration_may_take_longer_than_a_hook_waits(
 
 async def test_a_loop_goes_on_while_another_process_makes_the_schema(sqlite_url: str) -> None:
     """SQLite: the file's lock is held for a second, and the event loop runs all the time."""
-    path = Tracker(sqlite_url)._core().repository._path
+    path = Tracker(sqlite_url).core().repository._path
     assert path is not None
     ticks = 0
 
@@ -51,7 +51,7 @@ async def test_a_loop_goes_on_while_another_process_makes_the_schema(sqlite_url:
         starting = asyncio.create_task(tracker.startup())
         done, _ = await asyncio.wait({starting}, timeout=1)
     await starting
-    version = await tracker._core().repository.version()
+    version = await tracker.core().repository.version()
     ticking.cancel()
     await tracker.shutdown()
 
