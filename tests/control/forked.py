@@ -14,13 +14,13 @@ import threading
 from aiotrack import Tracker
 from tests.control.crew import serving
 
-tracker = Tracker(sys.argv[1], settings={"heartbeat_seconds": 0.2})
+tracker = Tracker(sys.argv[1], settings={"heartbeat_seconds": 1.0})
 broker = serving(tracker)
 
 
 async def tell() -> None:
     """Say who is there, once this one is."""
-    await asyncio.sleep(1.5)  # both have to beat
+    await asyncio.sleep(2)  # both have to beat
     seen = {one.id: one.status for one in await tracker.workers()}
     print(json.dumps([tracker.worker_id, seen]), flush=True)
 
