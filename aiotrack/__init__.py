@@ -64,8 +64,9 @@ if TYPE_CHECKING:
         Worker,
         WorkerStatus,
     )
+    from aiotrack.repository.columns import Base
     from aiotrack.repository.fenced import fenced_update
-    from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow, LogRow
+    from aiotrack.repository.tables import AttemptRow, ExecutionRow, LogRow
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
     from aiotrack.validation.retries import get_task_retry_labels
@@ -128,7 +129,8 @@ _HOMES = {
         "WorkerStatus",
     ),
     "aiotrack.repository.fenced": ("fenced_update",),
-    "aiotrack.repository.tables": ("AttemptRow", "Base", "ExecutionRow", "LogRow"),
+    "aiotrack.repository.columns": ("Base",),
+    "aiotrack.repository.tables": ("AttemptRow", "ExecutionRow", "LogRow"),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
     "aiotrack.validation.retries": ("get_task_retry_labels",),

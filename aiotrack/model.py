@@ -196,6 +196,34 @@ class Worker:
         return self.running / self.concurrency if self.concurrency else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """Where a broker's messages wait.
+
+    ``depth`` counts what waits and is with no worker; ``oldest_age`` is the seconds that the oldest
+    of it has waited, None where nothing does or the broker cannot tell; ``consumers`` are those
+    that are known to listen (None: not known); ``dead_letters`` were set aside after too many
+    deliveries.
+    """
+
+    name: str
+    depth: int
+    oldest_age: float | None = None
+    consumers: int | None = None
+    dead_letters: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInfo:
+    """A task that can be sent. ``parameters`` is a JSON schema of its keyword arguments."""
+
+    name: str
+    queue: str | None
+    labels: Mapping[str, Any]
+    doc: str | None
+    parameters: Mapping[str, Any]
+
+
 OWN_MODULE: Final = "aiotrack"
 """The module of the sweeps' own records, which `Tracker.stats` leaves out unless asked."""
 

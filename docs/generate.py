@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from aiotrack import errors
 from aiotrack.errors import AioTrackError, InvalidSetting
-from aiotrack.repository.tables import VERSION_TABLE, Base
+from aiotrack.repository.columns import VERSION_TABLE, Base
 from aiotrack.settings import PREFIX, ROW_KEYS, Settings, settable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +24,7 @@ REFERENCE = ROOT / "docs" / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code and run it again. -->"
 
 COLUMNS = {
-    "id": "Number of the record; `tracker.get_by_id` takes it.",
+    "id": "Number of the row; an execution's is taken by `tracker.get_by_id`.",
     "task_id": "TaskIQ's id; NUL, `%` and lone surrogates escaped, over 255 characters shortened.",
     "task_name": "The task's name.",
     "module": "Business scope.",
@@ -72,7 +72,8 @@ COLUMNS = {
     "at": "When it was written, or logged.",
     "level_number": "The level as a number.",
     "logger": "The logger's name; `aiotrack` for the line that stands for lines left out.",
-    "message": "What was logged, with its traceback, masked and bounded.",
+    "message": "What was logged, with its traceback, masked and bounded; of held work: what is "
+    "sent, as JSON.",
     "span": "`hour` or `day`.",
     "level": "A line's level by name. Of a rollup: 0 all modules but `aiotrack`, 1 one module, "
     "2 one task name of a module.",
@@ -113,6 +114,23 @@ COLUMNS = {
     "asked_at": "When somebody asked to cancel it.",
     "asked_by": "Who did.",
     "reason": "Why.",
+    "name": "What people call it.",
+    "description": "What it is for.",
+    "task_type": "The name of the task that is sent.",
+    "schedule_kind": "`manual`, `cron`, `interval` or `once`.",
+    "schedule": "When, as JSON; its keys depend on the kind.",
+    "parameters": "Keyword arguments, as JSON.",
+    "max_retries": "Retries after the first attempt.",
+    "timeout_seconds": "Seconds that a run may take.",
+    "updated_at": "When it was changed last.",
+    "actor": "Who did it, where that is known.",
+    "action": "What was done, such as `schedule.pause`.",
+    "target": "To what, such as `definition:7`.",
+    "before": "What was, as JSON.",
+    "after": "What is since then, as JSON.",
+    "held_at": "When it was submitted.",
+    "claimed_at": "When somebody began to send it.",
+    "needs": "The task_id of the execution that it waits for.",
 }
 TABLES = {
     "aiotrack_executions": """One row for each execution. The columns from `run_id` to `stamps`
@@ -130,6 +148,10 @@ again from the executions that are still there.""",
 `tracker.settings.set`: [keep the database small](../how-to/keep-the-database-small.md).""",
     "aiotrack_workers": """One row for each start of a process that runs tasks.""",
     "aiotrack_cancels": """Wishes to end executions, for workers to find.""",
+    "aiotrack_task_definitions": """Tasks with parameters and a schedule, by name.""",
+    "aiotrack_audit": """Who did what to what, and why; only ever appended to.""",
+    "aiotrack_held": """Messages that are not sent before other executions have succeeded.""",
+    "aiotrack_needs": """What each of them waits for.""",
     "aiotrack_rollups_dirty": """Periods whose rollups are not to be believed for now.""",
 }
 SETTINGS_TEXT = f"""# Settings

@@ -14,8 +14,8 @@ from aiotrack import Tracker
 from aiotrack.cli.connect import Database, url_of, version
 from aiotrack.cli.output import Json, print_json
 from aiotrack.errors import InvalidValue
+from aiotrack.repository.columns import HEAD
 from aiotrack.repository.migrations import config
-from aiotrack.repository.tables import HEAD
 
 app = typer.Typer(help="Look after the schema.", no_args_is_help=True)
 

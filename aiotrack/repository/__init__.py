@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from aiotrack.repository.columns import Base
+from aiotrack.repository.control_tables import WorkerRow
 from aiotrack.repository.store import Repository
-from aiotrack.repository.tables import AttemptRow, Base, ExecutionRow
+from aiotrack.repository.tables import AttemptRow, ExecutionRow
 
-__all__ = ["AttemptRow", "Base", "ExecutionRow", "Repository"]
+__all__ = ["AttemptRow", "Base", "ExecutionRow", "Repository", "WorkerRow"]

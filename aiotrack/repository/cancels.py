@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.repository.connections import at_once
+from aiotrack.repository.control_tables import CancelRow, WorkerRow
 from aiotrack.repository.store import Repository
-from aiotrack.repository.tables import CancelRow, WorkerRow
 
 PAGE: Final = 1000
 """Rows of one read."""

@@ -18,6 +18,7 @@ from aiotrack.clock import Clock
 from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError
 from aiotrack.report import Report
 from aiotrack.repository import migrations, schema
+from aiotrack.repository.columns import HEAD
 from aiotrack.repository.dialects import (
     is_reading,
     make_engine,
@@ -31,7 +32,6 @@ from aiotrack.repository.key_indexes import KeyIndexes, create_all
 from aiotrack.repository.marks import Marks
 from aiotrack.repository.probe import is_pooled
 from aiotrack.repository.sqlite import SqliteWriter, file_lock, make_shared
-from aiotrack.repository.tables import HEAD
 
 if TYPE_CHECKING:
     from aiotrack.repository.postgres import PostgresWriter

@@ -17,9 +17,10 @@ from aiotrack.clock import EPOCH, to_datetime, to_micros
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import InvalidQuery
 from aiotrack.model import TaskStatus
+from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.containment import Unstorable, contains, read_json, storable
 from aiotrack.repository.cursor import is_int
-from aiotrack.repository.tables import ExecutionRow, UtcDateTime
+from aiotrack.repository.tables import ExecutionRow
 
 MAX_VALUES: Final = 1000
 """Values of one filter; databases take some 32,000 parameters in a statement."""

@@ -34,9 +34,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime
+from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.histogram import LOG, NOTHING, SHORTEST, bucket
 from aiotrack.repository.periods import Range
-from aiotrack.repository.tables import ExecutionRow, UtcDateTime
+from aiotrack.repository.tables import ExecutionRow
 
 SKIPPED: Final = "skipped_by"
 """The metadata key of a run that did nothing because another did the same work."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Float, Text, bindparam, text
 
 from aiotrack.clock import to_datetime, to_micros
-from aiotrack.repository.tables import UtcDateTime
+from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.transaction import transaction
 from aiotrack.settings import USER
 

@@ -31,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.model import OWN_MODULE
 from aiotrack.repository import live
+from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.limited import Fetch
 from aiotrack.repository.periods import (
     DAY,
@@ -54,7 +55,7 @@ from aiotrack.repository.sums import (
     records,
     sums_of,
 )
-from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow, UtcDateTime
+from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow
 from aiotrack.repository.transaction import transaction
 
 if TYPE_CHECKING:

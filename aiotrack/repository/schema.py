@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.errors import StoreUnavailable
-from aiotrack.repository.tables import VERSION_TABLE
+from aiotrack.repository.columns import VERSION_TABLE
 
 WAIT = 30.0
 """Seconds to wait while another process makes the schema: a guess, many starts on a busy host."""

@@ -36,6 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiotrack.clock import to_micros
 from aiotrack.model import OWN_MODULE, Stats
 from aiotrack.repository import histogram, live
+from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.filters import Filters
 from aiotrack.repository.limited import Fetch, Parameters
 from aiotrack.repository.periods import (
@@ -48,7 +49,7 @@ from aiotrack.repository.periods import (
     hour_of,
 )
 from aiotrack.repository.sums import MODULE, NAME, STATUSES, WHOLE
-from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow, UtcDateTime
+from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow
 from aiotrack.repository.tally import FINE, Tally, counts_of
 
 MAX_EXACT: Final = 10_000

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import and_, bindparam, literal_column, or_, select
 
 from aiotrack.clock import to_datetime, to_micros
-from aiotrack.repository.tables import ExecutionRow, SettingRow, UtcDateTime, WorkerRow
+from aiotrack.repository.columns import UtcDateTime
+from aiotrack.repository.control_tables import SettingRow, WorkerRow
+from aiotrack.repository.tables import ExecutionRow
 from aiotrack.repository.workers import MISSED
 from aiotrack.settings import USER
 

@@ -34,7 +34,7 @@ from aiotrack import (
 )
 from aiotrack.current import Run
 from aiotrack.report import Report, Witness
-from aiotrack.repository.tables import WorkerRow
+from aiotrack.repository.control_tables import WorkerRow
 from aiotrack.tracker import Cancellation
 from aiotrack.verdicts import presume
 

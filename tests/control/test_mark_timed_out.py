@@ -14,7 +14,7 @@ from taskiq import AsyncResultBackend, InMemoryBroker, TaskiqResult
 from taskiq.schedule_sources import LabelScheduleSource
 
 from aiotrack import InvalidSetting, TaskStatus, Tracker, TrackerMiddleware
-from aiotrack.repository.tables import WorkerRow
+from aiotrack.repository.control_tables import WorkerRow
 from aiotrack.sweeps import CLEANUP, Sweeps, mark_timed_out
 from aiotrack.sweeps.sweep import LONGEST
 

@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from aiotrack import Base, SchemaOutdated, SchemaTooNew, Tracker
 from aiotrack.repository import migrations
-from aiotrack.repository.tables import HEAD, VERSION_TABLE
+from aiotrack.repository.columns import HEAD, VERSION_TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = set(Base.metadata.tables)

@@ -8,8 +8,8 @@ import contextlib
 import asyncpg
 
 from aiotrack import Tracker
+from aiotrack.repository.columns import HEAD, VERSION_TABLE
 from aiotrack.repository.sqlite import file_lock
-from aiotrack.repository.tables import HEAD, VERSION_TABLE
 
 
 async def test_a_statement_of_a_migration_may_take_longer_than_a_hook_waits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from aiotrack.repository.tables import VERSION_TABLE, Base
+from aiotrack.repository.columns import VERSION_TABLE, Base
 
 context.configure(
     connection=context.config.attributes["connection"],

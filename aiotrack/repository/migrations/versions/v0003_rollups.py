@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from aiotrack.repository.tables import BIG, UtcDateTime
+from aiotrack.repository.columns import BIG, UtcDateTime
 
 revision = "0003"
 down_revision = "0002"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from aiotrack.repository.tables import UtcDateTime
+from aiotrack.repository.columns import UtcDateTime
 
 revision = "0004"
 down_revision = "0003"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from aiotrack.repository.tables import BIG, JSON, UtcDateTime
+from aiotrack.repository.columns import BIG, JSON, UtcDateTime
 
 revision = "0006"
 down_revision = "0005"
