@@ -28,7 +28,7 @@ from aiotrack.repository.retention import Deleted, Retention
 from aiotrack.testing.servers import PostgresServer
 
 UNFINISHED = 1000
-ALONE = 8.0  # seconds of the recorder alone
+ALONE = 20.0  # seconds of the recorder alone
 PAUSE = 0.004  # seconds between two commits of the recorder
 
 FILL = """

@@ -88,11 +88,10 @@ FROM aiotrack_settings s JOIN aiotrack_executions e ON {_THEIRS} {_WHOSE} LIMIT 
 _STILL: Final = "WHERE id {among_ids} AND status IN ({statuses}) AND {moment} <= :latest"
 
 _LOCK: Final = f"""
-SELECT id, task_id, set_config('synchronous_commit', 'off', true)
-FROM aiotrack_executions {_STILL} ORDER BY task_id FOR UPDATE SKIP LOCKED
+SELECT id, task_id FROM aiotrack_executions {_STILL} ORDER BY task_id FOR UPDATE SKIP LOCKED
 """
-"""Whom somebody writes to right now stays. The commit does not wait for the disk: what a crash
-brings back is deleted the next time."""
+"""Whom somebody writes to right now stays. The commit waits for the disk, although a crash would do
+no harm: what has gathered for a later flush makes a recorder's commit wait for all of it."""
 
 _ALL_AT_ONCE: Final = (
     "WITH "

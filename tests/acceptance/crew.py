@@ -16,7 +16,7 @@ from aiotrack import Tracker, TrackerMiddleware
 
 QUEUE_VARIABLE = "ACCEPTANCE_QUEUE"
 
-BEAT = 0.5
+BEAT = float(os.environ.get("ACCEPTANCE_BEAT", "0.5"))
 """Seconds between two beats in these tests."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import time
@@ -19,6 +20,8 @@ from tests.acceptance.conftest import Workers, forget, until
 from tests.acceptance.crew import BEAT, QUEUE_VARIABLE, Crew
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
+
+MINUTES = float(os.environ.get("AIOTRACK_LIVING_MINUTES", "60"))
 
 
 class Site:
@@ -64,8 +67,9 @@ def site(database_url: str, redis_url: str, queue_name: str, tmp_path: Path) -> 
     """A context manager: the project with this kind of broker."""
 
     @contextlib.asynccontextmanager
-    async def site(kind: str) -> AsyncIterator[Site]:
+    async def site(kind: str, **more: str) -> AsyncIterator[Site]:
         environment = {
+            **more,
             "AIOTRACK_DATABASE_URL": database_url,
             "ACCEPTANCE_REDIS_URL": redis_url,
             "ACCEPTANCE_BROKER": kind,
@@ -233,3 +237,28 @@ async def test_a_receiver_in_a_program_is_a_worker(
 
     assert [] == before
     assert [(os.getpid(), WorkerStatus.ALIVE)] == [(one.pid, one.status) for one in found]
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(60 * MINUTES + 120)
+async def test_nobody_is_lost_who_lives(site: Callable[..., Any]) -> None:
+    """R31: an hour of three busy workers with the beats that are the default: no false alarm."""
+    lost: list[str] = []
+    end = time.monotonic() + 60 * MINUTES
+    looks = sent = 0
+    async with site("stream", ACCEPTANCE_BEAT="5") as here:
+        for _ in range(3):
+            here.worker("--max-async-tasks", "5")
+        while time.monotonic() < end:
+            for kind in (here.crew.nap, here.crew.nap, here.crew.block):
+                await kind.kiq(random.uniform(0.1, 4.0))
+                sent += 1
+            await asyncio.sleep(2)
+            found = await here.tracker.workers()
+            lost += [one.id for one in found if one.status is WorkerStatus.LOST]
+            looks += 1
+        verdicts = await here.tracker.count(error_class="lost")
+        rescues = await here.tracker.count(module="aiotrack")
+    print(f"{MINUTES:g} minutes, {looks} looks, {sent} tasks: {len(lost)} false alarms")
+
+    assert ([], 0, 0) == (lost, verdicts, rescues)
