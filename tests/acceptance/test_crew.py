@@ -257,8 +257,8 @@ async def test_nobody_is_lost_who_lives(site: Callable[..., Any]) -> None:
             found = await here.tracker.workers()
             lost += [one.id for one in found if one.status is WorkerStatus.LOST]
             looks += 1
-        verdicts = await here.tracker.count(error_class="lost")
-        rescues = await here.tracker.count(module="aiotrack")
+        verdicts = (await here.tracker.count(error_class="lost")).value
+        rescues = (await here.tracker.count(module="aiotrack")).value
     print(f"{MINUTES:g} minutes, {looks} looks, {sent} tasks: {len(lost)} false alarms")
 
     assert ([], 0, 0) == (lost, verdicts, rescues)
