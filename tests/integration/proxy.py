@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,8 +19,9 @@ class Proxy:
         swallowed: How many replies were lost without a word.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._target = (host, port)
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -34,7 +36,7 @@ class Proxy:
 
     async def start(self) -> None:
         """Listen, on the port of before if there was one."""
-        self._server = await asyncio.start_server(self._link, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._link, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import trustme
 from redis.asyncio import BlockingConnectionPool, Redis, Sentinel
 
 from aiotrack import LockNotAcquired, LockUnavailable, Tracker, is_task_locked
@@ -174,6 +177,26 @@ async def test_a_unix_socket(queue_name: str) -> None:
         ValkeyServer(settings={"unixsocket": f"{folder}/valkey"}),
     ):
         await use(f"unix://{folder}/valkey", queue_name)
+
+
+async def test_over_tls(redis_url: str, queue_name: str, tmp_path: Path) -> None:
+    """As a URL: the commands, the channel and the thread that renews."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    place = urlsplit(redis_url)
+    assert place.hostname is not None
+    assert place.port is not None
+    proxy = Proxy(place.hostname, place.port, tls=context)
+    await proxy.start()
+    try:
+        url = redis_url.replace("redis://", "rediss://").replace(str(place.port), str(proxy.port))
+        await use(f"{url}?ssl_ca_certs={tmp_path}/ca.pem", queue_name)
+        with pytest.raises(LockUnavailable, match=r"(?i)certificate|ssl"):
+            await use(url, queue_name)
+    finally:
+        await proxy.stop()
 
 
 async def test_what_the_server_does_not_allow(own_valkey: ValkeyServer, queue_name: str) -> None:
