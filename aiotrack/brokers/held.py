@@ -1,0 +1,107 @@
+"""What a worker has taken and not yet acknowledged, and the acknowledgement of each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    """A message: its stream, and its id there."""
+
+    stream: str
+    id: bytes
+
+
+class Held:
+    """The messages of one listener; read by the thread that renews their leases.
+
+    Args:
+        lease: Seconds.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._guard = threading.Lock()
+        self._keys: dict[Key, None] = {}
+        self._dropped: deque[Key] = deque()
+        self._left: dict[Key, float] = {}
+        self.most = 0
+        """The most that were seen to be held at once."""
+
+    def __len__(self) -> int:
+        self._settle()
+        return len(self._keys)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._keys
+
+    def add(self, keys: Iterable[Key]) -> None:
+        """Hold messages: their leases are renewed from now on."""
+        with self._guard:
+            self._keys.update(dict.fromkeys(keys))
+        self.most = max(self.most, len(self._keys))
+
+    def remove(self, keys: Iterable[Key]) -> None:
+        """Hold them no more."""
+        with self._guard:
+            for key in keys:
+                self._keys.pop(key, None)
+
+    def drop(self, key: Key) -> None:
+        """Tell that TaskIQ let go of a message without acknowledging it.
+
+        Called when its acknowledgement is collected as garbage, in whatever thread: it takes no
+        lock.
+        """
+        self._dropped.append(key)
+
+    def keys(self) -> list[Key]:
+        """Give all that is held."""
+        self._settle()
+        with self._guard:
+            return list(self._keys)
+
+    def left(self) -> list[Key]:
+        """Give what TaskIQ let go of, as long as its lease may last: it counts as delivered."""
+        self._settle()
+        return list(self._left)
+
+    def _settle(self) -> None:
+        now = time.monotonic()
+        with self._guard:
+            while self._dropped:
+                key = self._dropped.popleft()
+                if key in self._keys:
+                    del self._keys[key]
+                    self._left[key] = now + 2 * self._lease
+            for key in [key for key, end in self._left.items() if end < now]:
+                del self._left[key]
+
+
+class Acknowledgement:
+    """What TaskIQ calls when it is done with a message.
+
+    Args:
+        key: Which message.
+        held: Where it is held.
+        ack: Acknowledges it.
+    """
+
+    __slots__ = ("_ack", "_held", "_is_called", "_key")
+
+    def __init__(self, key: Key, held: Held, ack: Callable[[Key], Awaitable[None]]) -> None:
+        self._key, self._held, self._ack = key, held, ack
+        self._is_called = False
+
+    def __call__(self) -> Awaitable[None]:
+        """Acknowledge it; never raises."""
+        self._is_called = True
+        return self._ack(self._key)
+
+    def __del__(self) -> None:
+        if not self._is_called:
+            self._held.drop(self._key)
