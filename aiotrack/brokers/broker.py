@@ -173,14 +173,12 @@ class PriorityStreamBroker(RedisStreamBroker):
             await asyncio.sleep(0.1)
 
     # ── listening ───────────────────────────────────────────────────────────────────────────────
-    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
+    def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Give the messages of the queues; it neither ends nor raises while Redis is away."""
         session = self._here()
         listener = Listener(self, self._terms(), self._consumer(), session.redis, session.wire)
         session.listeners.append(listener)
-        async with contextlib.aclosing(listener.messages()) as messages:
-            async for message in messages:
-                yield message
+        return listener.messages()
 
     async def _declare_consumer_group(self) -> None:
         """Make the groups, if Redis is there: a listener makes those that are missing."""

@@ -1,11 +1,11 @@
-"""What a worker has taken and not yet acknowledged, and the acknowledgement of each."""
+"""What a worker has taken and not yet acknowledged."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -41,6 +41,7 @@ class Held:
 
     def add(self, keys: Iterable[Key]) -> None:
         """Hold messages: their leases are renewed from now on."""
+        self._settle()
         with self._guard:
             self._keys.update(dict.fromkeys(keys))
         self.most = max(self.most, len(self._keys))
@@ -54,7 +55,7 @@ class Held:
     def drop(self, key: Key) -> None:
         """Tell that TaskIQ let go of a message without acknowledging it.
 
-        Called when its acknowledgement is collected as garbage, in whatever thread: it takes no
+        Called when an acknowledgement is collected as garbage, in whatever thread: it takes no
         lock.
         """
         self._dropped.append(key)
@@ -80,28 +81,3 @@ class Held:
                     self._left[key] = now + 2 * self._lease
             for key in [key for key, end in self._left.items() if end < now]:
                 del self._left[key]
-
-
-class Acknowledgement:
-    """What TaskIQ calls when it is done with a message.
-
-    Args:
-        key: Which message.
-        held: Where it is held.
-        ack: Acknowledges it.
-    """
-
-    __slots__ = ("_ack", "_held", "_is_called", "_key")
-
-    def __init__(self, key: Key, held: Held, ack: Callable[[Key], Awaitable[None]]) -> None:
-        self._key, self._held, self._ack = key, held, ack
-        self._is_called = False
-
-    def __call__(self) -> Awaitable[None]:
-        """Acknowledge it; never raises."""
-        self._is_called = True
-        return self._ack(self._key)
-
-    def __del__(self) -> None:
-        if not self._is_called:
-            self._held.drop(self._key)

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +16,9 @@ from taskiq import AckableMessage
 from aiotrack.brokers import streams
 from aiotrack.brokers.acker import Acker
 from aiotrack.brokers.backoff import Backoff, told
+from aiotrack.brokers.delivery import Acknowledgement, Delivery
 from aiotrack.brokers.hazards import look
-from aiotrack.brokers.held import Acknowledgement, Held, Key
+from aiotrack.brokers.held import Held, Key
 from aiotrack.brokers.renewer import Renewer
 from aiotrack.brokers.room import Room
 from aiotrack.brokers.scripts import GROUPS, LEAVE, RECLAIM, TAKE, TIDY
@@ -101,9 +102,8 @@ class Listener:
                 while self._buffer:
                     key, data = self._buffer.popleft()
                     if key in self._held:  # else its lease was lost meanwhile
-                        yield AckableMessage(
-                            data=data, ack=Acknowledgement(key, self._held, self._acker.ack)
-                        )
+                        ack = Acknowledgement(key, self._held, self._acker.ack)
+                        yield Delivery(data=data, ack=ack)
         finally:
             await self._stop()
 
@@ -112,13 +112,8 @@ class Listener:
         if self._is_gone or not self._is_known:
             return
         names = self._turns[0]
-        places = {name: at for at, name in enumerate(names, 1)}
-        kept = [
-            word
-            for key in (*self._held.keys(), *self._held.left())
-            for word in (places[key.stream], key.id)
-        ]
-        words = (self._terms.group, self._consumer, int(goes), *kept)
+        kept = (*self._held.keys(), *self._held.left())
+        words = (self._terms.group, self._consumer, int(goes), *_pairs(names, kept))
         try:
             handed = await self._wire.run(LEAVE, names, *words)
         except FAULTS as error:
@@ -214,7 +209,9 @@ class Listener:
         dead_names = tuple(self._dead_of[name] for name in names)
         lease = max(1, int(terms.lease * 1000))
         words = (terms.group, self._consumer, wanted, lease, terms.max_deliveries)
-        fault, taken, dead = await self._wire.run_once(RECLAIM, (*names, *dead_names), *words)
+        kept = _pairs(names, self._held.keys())
+        keys = (*names, *dead_names)
+        fault, taken, dead = await self._wire.run_once(RECLAIM, keys, *words, *kept)
         self._say(fault)
         for at in range(0, len(dead), 3):
             log.error(
@@ -224,7 +221,7 @@ class Listener:
                 dead[at + 2],
                 dead_names[dead[at] - 1],
             )
-        found = [one for one in _messages(names, taken) if one[0] not in self._held]
+        found = _messages(names, taken)
         if found:
             log.warning(
                 "%d messages of workers that stopped are taken over, the first: %s of %s",
@@ -270,6 +267,11 @@ class Listener:
         if text and text not in self._faults and len(self._faults) < 100:
             self._faults.add(text)
             log.error("%s", told(ValueError(text)))
+
+
+def _pairs(names: Sequence[str], keys: Iterable[Key]) -> list[object]:
+    places = {name: at for at, name in enumerate(names, 1)}
+    return [word for key in keys for word in (places[key.stream], key.id)]
 
 
 def _messages(names: Sequence[str], flat: Sequence[Any]) -> list[tuple[Key, bytes]]:

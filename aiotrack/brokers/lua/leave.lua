@@ -9,10 +9,7 @@
 -- Answers how many were handed back.
 
 local group, consumer, goes = ARGV[1], ARGV[2], ARGV[3] == '1'
-local kept, handed = {}, 0
-for at = 4, #ARGV, 2 do
-  kept[ARGV[at] .. ' ' .. ARGV[at + 1]] = true
-end
+local kept, handed = kept_from(4), 0
 
 local function hand_back(stream, id)
   local entry = redis.call('XRANGE', stream, id, id)[1]

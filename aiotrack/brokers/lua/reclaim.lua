@@ -5,13 +5,14 @@
 -- ARGV[3]    how many at the most
 -- ARGV[4]    milliseconds of a lease
 -- ARGV[5]    deliveries after which a message is set aside
+-- ARGV       pairs: place of the stream, id of a message that it has: its thread is late
 --
 -- Answers {fault or '', {place, id, data, ...}, {place, id, deliveries, ...} of those set aside}.
 
 local group, consumer = ARGV[1], ARGV[2]
 local left, lease, most = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local count = #KEYS / 2
-local taken, dead, fault = {}, {}, ''
+local taken, dead, fault, kept = {}, {}, '', kept_from(6)
 
 local function forget(stream, id)
   redis.call('XACK', stream, group, id)
@@ -61,7 +62,9 @@ for place = 1, count do
     if left <= 0 then
       break
     end
-    if row[4] >= most and row[2] ~= consumer then
+    if kept[place .. ' ' .. row[1]] then
+      -- it runs here
+    elseif row[4] >= most then
       set_aside(place, row[1], row[2], row[4])
     else
       take_over(place, row[1])

@@ -16,6 +16,15 @@ local function is_fault(found, word)
   return type(found) == 'table' and found.err and string.find(found.err, word, 1, true) ~= nil
 end
 
+-- The messages that a consumer keeps: pairs of a stream's place and an id, as '<place> <id>'.
+local function kept_from(first)
+  local kept = {}
+  for at = first, #ARGV, 2 do
+    kept[ARGV[at] .. ' ' .. ARGV[at + 1]] = true
+  end
+  return kept
+end
+
 local function make_group(stream, group)
   return redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
 end
