@@ -141,9 +141,9 @@ class PriorityStreamBroker(RedisStreamBroker):
         """Send a message to the queue and with the priority that its labels name.
 
         Raises:
-            RedisError: The server refused it.
+            RedisError: The server refused it, or could not be reached: it was not sent.
             TimeoutError: Nobody knows whether it was taken.
-            OSError: Likewise, or the server could not be reached.
+            OSError: Likewise.
             InvalidValue: The label ``queue`` cannot name one.
         """
         queue, level = streams.place(message.labels, self.queue_name)

@@ -105,7 +105,7 @@ async def test_what_taskiq_let_go_of_is_given_again(
 
 
 async def test_dead_letters(make_broker: MakeBroker, redis: Any, queue_name: str) -> None:
-    """After so many deliveries it is kept aside, with what is known of it, and can be sent again."""
+    """After so many deliveries it is kept aside, and can be sent again."""
     broker, ran = make_broker(lease=0.3, max_deliveries=2), []
     note = sleeper(broker, ran)
 

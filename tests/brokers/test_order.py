@@ -92,7 +92,7 @@ async def test_queues_are_equals(make_broker: MakeBroker, queue_name: str) -> No
     """A level of one goes before the next level of another, and none waits for the other."""
     names = [f"{queue_name}-{letter}" for letter in "abc"]
     broker = make_broker(queue_name=names[0], queues=names)
-    for number in range(8):
+    for _ in range(8):
         for name in names:
             await send(broker, f"{name} 3", queue=name, priority=3)
             await send(broker, f"{name} 9", queue=name, priority=9)
