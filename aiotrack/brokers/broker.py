@@ -22,7 +22,7 @@ from taskiq_redis import RedisStreamBroker
 
 from aiotrack.brokers import letters, streams
 from aiotrack.brokers.backoff import told
-from aiotrack.brokers.listener import Listener, Terms
+from aiotrack.brokers.listener import PATIENCE, Listener, Terms
 from aiotrack.brokers.scripts import GROUPS
 from aiotrack.errors import InvalidValue
 from aiotrack.labels import word
@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 
 QUEUES_VARIABLE: Final = "AIOTRACK_QUEUES"
 
-PATIENCE: Final = 3.0
+TRYING: Final = 3.0
 """Seconds for which a send tries to reach a server that restarts."""
 
-FAREWELL: Final = 2.0
+FAREWELL: Final = 1.0
 """Seconds of a shutdown that saying farewell may take; TaskIQ gives all of it five."""
 
 KNOWN: Final = 1000
@@ -133,7 +133,7 @@ class PriorityStreamBroker(RedisStreamBroker):
         self.queues = _queues(queues, self.queue_name)
         """What a worker listens to."""
         self._names = consumer_name or platform.node() or "worker"
-        self._session: _Session | None = None
+        self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
         self._sent_to: dict[str, None] = {}
 
     # ── sending ─────────────────────────────────────────────────────────────────────────────────
@@ -154,8 +154,8 @@ class PriorityStreamBroker(RedisStreamBroker):
         await self._send(pack(("XADD", name, *trim, "*", "data", message.message)))
 
     async def _send(self, command: bytes) -> None:
-        """Send a command once; what was surely not done is tried again for `PATIENCE`."""
-        end = time.monotonic() + PATIENCE
+        """Send a command once; what was surely not done is tried again for `TRYING`."""
+        end = time.monotonic() + TRYING
         while True:
             try:
                 link = await self._wire().link()
@@ -193,13 +193,13 @@ class PriorityStreamBroker(RedisStreamBroker):
 
     async def shutdown(self) -> None:
         """Hand back what was not begun, say farewell, and disconnect."""
-        session, self._session = self._session, None
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
         try:
-            if session is not None and session.loop is asyncio.get_running_loop():
+            if session is not None:
                 await session.leave()
         finally:
             await super().shutdown()
-            if session is not None and session.loop is asyncio.get_running_loop():
+            if session is not None:
                 await session.close()
 
     # ── looking ─────────────────────────────────────────────────────────────────────────────────
@@ -243,12 +243,14 @@ class PriorityStreamBroker(RedisStreamBroker):
 
     # ── this loop's connection ──────────────────────────────────────────────────────────────────
     def _here(self) -> _Session:
-        """Give the running loop's connection; a broker serves one loop after the other."""
+        """Give the running loop's connection."""
         loop = asyncio.get_running_loop()
-        if self._session is None or self._session.loop is not loop:
+        if loop not in self._sessions:
+            for old in [old for old in self._sessions if old.is_closed()]:
+                del self._sessions[old]
             redis = make_client(Redis(connection_pool=self.connection_pool))
-            self._session = _Session(loop, redis, Wire(redis), [])
-        return self._session
+            self._sessions[loop] = _Session(redis, Wire(redis, PATIENCE), [])
+        return self._sessions[loop]
 
     def _wire(self) -> Wire:
         return self._here().wire
@@ -270,7 +272,6 @@ class PriorityStreamBroker(RedisStreamBroker):
 class _Session:
     """What belongs to one event loop."""
 
-    loop: asyncio.AbstractEventLoop
     redis: Redis
     wire: Wire
     listeners: list[Listener]

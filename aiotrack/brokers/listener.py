@@ -22,7 +22,7 @@ from aiotrack.brokers.held import Held, Key
 from aiotrack.brokers.renewer import Renewer
 from aiotrack.brokers.room import Room
 from aiotrack.brokers.scripts import GROUPS, LEAVE, RECLAIM, TAKE, TIDY
-from aiotrack.redis.client import FAULTS, TIMEOUT
+from aiotrack.redis.client import FAULTS
 from aiotrack.redis.wire import Link, Wire, connected, pack
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 BLOCK: Final = 2.0
 """Seconds that an idle worker waits at the server at a time: without uvloop a signal may have to
 wait as long."""
+
+PATIENCE: Final = 5.0
+"""Seconds that an answer may take: what is given up at the client may be done at the server."""
 
 AGED: Final = 10
 """Of so many messages that a worker takes, one is that which has waited longest."""
@@ -91,6 +94,7 @@ class Listener:
         self._tidy_at = time.monotonic()
         self._faults: set[str] = set()
         self._is_gone = False
+        self._is_in_doubt = False
 
     async def messages(self) -> AsyncGenerator[AckableMessage, None]:
         """Give message after message, for ever; what is left at the end is handed back."""
@@ -111,15 +115,18 @@ class Listener:
         """Hand back what TaskIQ was not given; say farewell if nothing is left then."""
         if self._is_gone or not self._is_known:
             return
+        try:
+            await self._hand_back(goes=goes)
+        except FAULTS as error:
+            log.warning("messages that were not begun are delivered after a lease: %s", error)
+        else:
+            self._is_gone = goes
+
+    async def _hand_back(self, *, goes: bool) -> None:
         names = self._turns[0]
         kept = (*self._held.keys(), *self._held.left())
         words = (self._terms.group, self._consumer, int(goes), *_pairs(names, kept))
-        try:
-            handed = await self._wire.run(LEAVE, names, *words)
-        except FAULTS as error:
-            log.warning("messages that were not begun are delivered after a lease: %s", error)
-            return
-        self._is_gone = goes
+        handed = await self._wire.run(LEAVE, names, *words)
         if handed:
             log.info("%d messages that were not begun were handed back", handed)
 
@@ -131,8 +138,10 @@ class Listener:
             try:
                 found = await self._fetch_once()
             except FAULTS as error:
+                self._is_in_doubt = True
                 await backoff.pause(error)
             except Exception as error:
+                self._is_in_doubt = True
                 log.exception("taking messages failed")
                 await backoff.pause(error)
             else:
@@ -143,6 +152,9 @@ class Listener:
     async def _fetch_once(self) -> list[tuple[Key, bytes]]:
         if not self._is_known:
             await self._introduce()
+        if self._is_in_doubt:  # an answer that was lost may have had messages in it
+            await self._hand_back(goes=False)
+            self._is_in_doubt = False
         now = time.monotonic()
         if now >= self._reclaim_at and (found := await self._reclaim()):
             return found
@@ -191,12 +203,12 @@ class Listener:
         self._since_aged = min(AGED - 1, self._since_aged + len(found))
         if len(found) > 1 and len(found) > (room := self._room.size()):
             self._held.add(key for key, _ in found[:room])
-            await self.leave(goes=False)  # several levels answered at once
+            await self._hand_back(goes=False)  # several levels answered at once
             del found[room:]
         return found
 
     async def _connect(self) -> Link:
-        link = self._link = Link(await connected(self._redis), BLOCK + TIMEOUT)
+        link = self._link = Link(await connected(self._redis), BLOCK + PATIENCE)
         try:
             self._link_id = await link.ask(pack(("CLIENT", "ID")))
         except FAULTS:  # not allowed: then the end of the connection must do

@@ -130,10 +130,12 @@ class Wire:
 
     Args:
         client: Says where the server is; its pool is not used.
+        patience: Seconds that an answer may take.
     """
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, patience: float = TIMEOUT) -> None:
         self._client = client
+        self._patience = patience
         self._link: Link | None = None
         self._opening: asyncio.Task[Link] | None = None
         self._is_closed = False
@@ -143,7 +145,7 @@ class Wire:
 
         Raises:
             RedisError: The server refused.
-            TimeoutError: It did not answer within a second, twice.
+            TimeoutError: It did not answer in time, twice.
             OSError: It cannot be reached.
         """
         try:
@@ -207,7 +209,7 @@ class Wire:
         return await asyncio.shield(self._opening)
 
     async def _connect(self) -> Link:
-        link = self._link = Link(await connected(self._client))
+        link = self._link = Link(await connected(self._client), self._patience)
         if self._is_closed:
             link.is_last = True
             asyncio.get_running_loop().call_later(TIMEOUT, link.end_when_idle)

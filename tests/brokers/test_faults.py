@@ -119,6 +119,25 @@ async def test_an_answer_that_is_lost_is_an_error(
     assert 2 == await redis.xlen(queue_name)
 
 
+async def test_messages_whose_answer_was_lost(
+    make_broker: MakeBroker, redis_url: str, redis: Any
+) -> None:
+    """With nobody: the worker hands them back, and takes them long before their lease ends."""
+    async with proxied(redis_url) as (proxy, url):
+        sender, worker, ran = make_broker(), make_broker(url, lease=600), []
+        note = sleeper(worker, ran)
+        async with serving(worker, 5):
+            await note.kicker().with_broker(sender).kiq(0)
+            await until("it ran", lambda: ran)
+            for number in range(1, 6):
+                proxy.lose_reply()
+                await note.kicker().with_broker(sender).kiq(number)
+                await until("it ran, too", lambda number=number: number in ran)
+            await until("all is acknowledged", lambda: is_drained(sender))
+
+    assert proxy.lost > 0
+
+
 async def test_a_key_that_is_no_stream(
     make_broker: MakeBroker, redis: Any, queue_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -223,5 +242,5 @@ async def test_a_stop_while_redis_is_away(
 
 def has_listener(broker: Any) -> bool:
     """Whether a listener has said hello."""
-    session = broker._session
-    return session is not None and any(one._is_known for one in session.listeners)
+    sessions = broker._sessions.values()
+    return any(one._is_known for session in sessions for one in session.listeners)

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from taskiq import BrokerMessage
+from taskiq.receiver import Receiver
 
 from aiotrack.brokers import PriorityStreamBroker, streams
+from aiotrack.brokers.held import Held, Key
 from aiotrack.brokers.listener import AGED
+from aiotrack.brokers.room import MOST, Room
 from aiotrack.errors import InvalidValue
 from tests.brokers.conftest import Hand, MakeBroker, serving, sleeper, until
 
@@ -156,3 +159,54 @@ async def test_a_label_of_the_task_routes_it(make_broker: MakeBroker, queue_name
         await until("both ran", lambda: ran and ran_there)
 
     assert (["here"], ["there"]) == (ran, ran_there)
+
+
+async def test_several_levels_at_once(make_broker: MakeBroker, redis: Any, queue_name: str) -> None:
+    """A transaction wakes a worker with more than it can run: the rest is handed back."""
+    broker, other, ran = make_broker(), make_broker(), []
+    note = sleeper(broker, ran)
+    for level in (1, 4, 9):
+        await note.kicker().with_broker(other).with_labels(priority=level).kiq(level, 0.2)
+    texts = {}
+    for level in (1, 4, 9):
+        name = streams.stream(queue_name, level)
+        ((_, fields),) = await redis.xrange(name)
+        texts[name] = fields
+        await redis.delete(name)
+    async with serving(broker):
+        await until("it waits", lambda: is_waiting(redis, queue_name))
+        pipe = redis.pipeline(transaction=True)
+        for name, fields in texts.items():
+            pipe.xadd(name, fields)
+        await pipe.execute()
+        await until("one runs", lambda: ran)
+        held = [int((await redis.xpending(name, "taskiq"))["pending"]) for name in texts]
+        await until("all ran", lambda: len(ran) == 3)
+
+    assert 1 == sum(held)
+    assert {1, 4, 9} == set(ran)
+
+
+async def is_waiting(redis: Any, queue: str) -> bool:
+    """Whether a consumer is blocked at the server."""
+    return any(one["cmd"] == "xreadgroup" for one in await redis.client_list()) and bool(
+        await redis.exists(queue)
+    )
+
+
+async def test_room(make_broker: MakeBroker) -> None:
+    """What a receiver has free; else what was seen to be held at once."""
+    broker = make_broker()
+    held = Held(60)
+    alone = Room(broker, held)
+    held.add([Key("s", b"1"), Key("s", b"2"), Key("s", b"3")])
+    held.remove([Key("s", b"1"), Key("s", b"2")])
+    receiver = Receiver(broker, max_async_tasks=7)
+    await receiver.sem_prefetch.acquire()
+    known = Room(broker, held)
+    del receiver
+    unlimited = Receiver(make_broker())
+
+    assert 2 == alone.size()
+    assert 7 == known.size()
+    assert MOST == Room(unlimited.broker, held).size()
