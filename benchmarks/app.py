@@ -54,10 +54,11 @@ async def late(sent: float) -> None:
 @broker.task("bench:tell")
 async def tell_delays() -> None:
     """Hand out what was noted."""
-    client = Redis.from_url(TARGET.redis)
-    await client.rpush(f"{TARGET.queue}:delays", json.dumps(_delays))
-    await client.aclose()
+    told = json.dumps(_delays)
     _delays.clear()
+    client = Redis.from_url(TARGET.redis)
+    await client.rpush(f"{TARGET.queue}:delays", told)
+    await client.aclose()
 
 
 _delays: list[float] = []

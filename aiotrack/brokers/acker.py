@@ -37,6 +37,7 @@ class Acker:
 
     def ack(self, key: Key) -> asyncio.Future[None]:
         """Acknowledge a message; done when the server has it, or when that was given up."""
+        self._held.finish(key)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._waiting.append((key, done))

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import BusyLoadingError, ReadOnlyError
 from taskiq import AckableMessage, BrokerMessage
 from taskiq_redis import RedisStreamBroker
 
@@ -165,7 +165,7 @@ class PriorityStreamBroker(RedisStreamBroker):
             else:
                 try:
                     await link.ask(command)
-                except BusyLoadingError:
+                except (BusyLoadingError, ReadOnlyError):
                     if time.monotonic() >= end:
                         raise
                 else:
@@ -220,7 +220,8 @@ class PriorityStreamBroker(RedisStreamBroker):
                 if name := word(task.labels.get(label)):
                     names[name] = None
         wire, group = self._wire(), self.consumer_group_name
-        return [await letters.state(wire, name, group, self.lease) for name in names]
+        asked = [letters.state(wire, name, group, self.lease) for name in names]
+        return await asyncio.gather(*asked)
 
     async def dead_letters(
         self, queue: str | None = None, *, limit: int = 100

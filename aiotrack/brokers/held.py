@@ -26,7 +26,7 @@ class Held:
     def __init__(self, lease: float) -> None:
         self._lease = lease
         self._guard = threading.Lock()
-        self._keys: dict[Key, None] = {}
+        self._keys: dict[Key, bool] = {}  # whether its acknowledgement is under way
         self._dropped: deque[Key] = deque()
         self._left: dict[Key, float] = {}
         self.most = 0
@@ -43,8 +43,19 @@ class Held:
         """Hold messages: their leases are renewed from now on."""
         self._settle()
         with self._guard:
-            self._keys.update(dict.fromkeys(keys))
+            self._keys.update(dict.fromkeys(keys, False))
         self.most = max(self.most, len(self._keys))
+
+    def finish(self, key: Key) -> None:
+        """Tell that a message is being acknowledged: soon it will not be ours any more."""
+        with self._guard:
+            if key in self._keys:
+                self._keys[key] = True
+
+    def lose(self, keys: Iterable[Key]) -> list[Key]:
+        """Hold messages no more that are not ours; give those that were not being acknowledged."""
+        with self._guard:
+            return [key for key in keys if self._keys.pop(key, True) is False]
 
     def remove(self, keys: Iterable[Key]) -> None:
         """Hold them no more."""

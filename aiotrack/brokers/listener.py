@@ -183,7 +183,7 @@ class Listener:
     async def _wait(self) -> list[tuple[Key, bytes]]:
         """Wait at the server until something comes, or until there is other work."""
         link = self._link
-        if link is None or not link.is_open:
+        if link is None or not link.is_open or link.is_last:
             link = await self._connect()
         names = self._turns[0]
         left = min(BLOCK, max(0.0, self._reclaim_at - time.monotonic()))

@@ -113,10 +113,9 @@ class Renewer:
         return True
 
     def _lose(self, lost: Sequence[Key]) -> None:
-        gone = [key for key in lost if key in self._held]  # not acknowledged meanwhile
+        gone = self._held.lose(lost)
         if not gone:
-            return
-        self._held.remove(gone)
+            return  # acknowledged meanwhile
         log.warning(
             "%d messages are not this worker's any more, and may run twice: it did nothing for "
             "longer than the lease of %g s, or Redis lost its data. The first: %s of %s",

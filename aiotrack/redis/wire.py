@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from aiotrack.redis.client import FAULTS, TIMEOUT
 from aiotrack.redis.line import Line
@@ -104,6 +104,8 @@ class Link:
     def _take(self, value: Any) -> None:
         """Hand an answer to who asked first; a refusal is an exception."""
         answer, _ = self._pending.popleft()
+        if isinstance(value, ReadOnlyError):
+            self.is_last = True  # it leads to a replica now: a new one may lead elsewhere
         if answer.done():
             pass  # nobody waits for it any more
         elif isinstance(value, Exception):
@@ -194,7 +196,7 @@ class Wire:
             OSError: It cannot be reached.
         """
         link = self._link
-        if link is None or not link.is_open:
+        if link is None or not link.is_open or (link.is_last and not self._is_closed):
             link = await self._open()
         return link
 

@@ -127,9 +127,9 @@ async def test_nothing_is_lost_and_the_most_urgent_come_first(start_levels: Star
     """Two processes, one killed every one to two and a half seconds."""
     async with start_levels() as (project, workers):
         begun = await outlive_kills(
-            project, workers, count=600, processes=2, at_once=4, deadline=60
+            project, workers, count=450, processes=2, at_once=4, deadline=60
         )
-        await check(project, begun, 600, room=8)
+        await check(project, begun, 450, room=8)
 
 
 @pytest.mark.chaos

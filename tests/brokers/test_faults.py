@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 from taskiq.exceptions import SendTaskError
 
 from aiotrack.redis.client import FAULTS
@@ -82,17 +82,19 @@ async def test_connections_that_are_dropped(
 
 
 async def test_a_send_while_redis_is_away(
-    make_broker: MakeBroker, own_valkey: ValkeyServer
+    make_broker: MakeBroker, own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It raises within seconds; one that falls into a restart waits for its end."""
     broker = make_broker(own_valkey.url)
     note = sleeper(broker, [])
     await note.kiq(1)
     await asyncio.to_thread(own_valkey.kill)
+    monkeypatch.setattr("aiotrack.brokers.broker.TRYING", 0.5)
     begun = time.monotonic()
     with pytest.raises(SendTaskError) as raised:
         await note.kiq(2)
     took = time.monotonic() - begun
+    monkeypatch.setattr("aiotrack.brokers.broker.TRYING", 20.0)
     sending = asyncio.create_task(note.kiq(3))
     await asyncio.to_thread(own_valkey.start)
     await sending
@@ -170,6 +172,27 @@ async def test_a_full_server(make_broker: MakeBroker, own_valkey: ValkeyServer) 
             await until("all ran", lambda: len(ran) == 20)
             await until("all is acknowledged", lambda: is_drained(broker))
         await redis.config_set("maxmemory", "0")
+
+
+async def test_a_server_that_becomes_a_replica(
+    make_broker: MakeBroker, own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a fail-over: a send raises, the worker waits, and goes on when it is promoted."""
+    monkeypatch.setattr("aiotrack.brokers.broker.TRYING", 0.5)
+    broker, ran = make_broker(own_valkey.url), []
+    note = sleeper(broker, ran)
+    async with Redis.from_url(own_valkey.url) as redis, serving(broker):
+        await note.kiq(1)
+        await until("it ran", lambda: ran)
+        await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(SendTaskError) as raised:
+            await note.kiq(2)
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+        await note.kiq(3)
+        await until("the next one ran", lambda: len(ran) == 2)
+
+    assert isinstance(raised.value.__cause__, ReadOnlyError)
+    assert [1, 3] == ran
 
 
 async def test_a_server_that_may_throw_queues_away(
