@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
@@ -31,7 +31,7 @@ def warn(broker: AsyncBroker) -> None:
     if not redelivers(broker):
         log.warning(
             "%s does not acknowledge messages: a worker that is killed loses its tasks, and their "
-            "records stay unfinished. Use a broker that does, for example RedisStreamBroker.",
+            "records stay unfinished. Use a broker that does, for example PriorityStreamBroker.",
             name,
         )
         return
@@ -56,17 +56,23 @@ def redelivers(broker: AsyncBroker) -> bool:
     return not any(base.__name__ in WITHOUT_ACKS for base in type(broker).__mro__)
 
 
-def _worker_types(broker: AsyncBroker) -> set[str]:
-    """Find the acknowledge types of the broker's receivers, which it does not know itself."""
+def receivers(broker: AsyncBroker) -> list[dict[str, Any]]:
+    """Give the attributes of a broker's receivers, which it does not know itself."""
     from taskiq.receiver import Receiver
 
     found = []
     for one in gc.get_referrers(broker):  # attributes lie in the object, or in its dictionary
         if isinstance(one, Receiver):
-            found.append(getattr(one, "ack_time", None))
-        elif type(one) is dict and one.get("broker") is broker:
-            found.append(one.get("ack_time"))
-    return {str(getattr(kind, "value", kind)) for kind in found} & EARLY.keys()
+            found.append(vars(one))
+        elif type(one) is dict and one.get("broker") is broker and "sem_prefetch" in one:
+            found.append(one)
+    return found
+
+
+def _worker_types(broker: AsyncBroker) -> set[str]:
+    """Find the acknowledge types of the broker's receivers."""
+    kinds = [one.get("ack_time") for one in receivers(broker)]
+    return {str(getattr(kind, "value", kind)) for kind in kinds} & EARLY.keys()
 
 
 def _labels(broker: AsyncBroker) -> list[tuple[str, str]]:

@@ -31,6 +31,9 @@ REQUEUES = "X-Taskiq-requeue"
 RETRIES = "_retries"
 """Set by TaskIQ's retry middlewares: retries that were sent so far."""
 
+PRIORITIES = {"low": 2, "medium": 5, "high": 8, "urgent": 10}
+"""Words for priorities; numbers go from 1 to 10 where a broker of ours carries them."""
+
 MOST = 2**31 - 2
 """The largest priority or count of retries: a column of 32 bits, and one more for the attempt."""
 MOST_ID = 2**63 - 1
@@ -58,11 +61,17 @@ def fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:
     queue = word(labels.get("queue")) or word(labels.get("queue_name"))
     if queue is not None:
         origin.queue = encoder.text(queue)
-    origin.priority = number(labels.get("priority"), default=None)
+    origin.priority = priority(labels.get("priority"))
     origin.config_id = number(labels.get(CONFIG), default=None, most=MOST_ID)
     origin.time_limit = seconds(labels.get("timeout"))
     if METADATA in labels:
         origin.metadata = encoder.encode_kwargs(read_metadata(labels)).text
+
+
+def priority(label: Any) -> int | None:
+    """Read the label ``priority``, a whole number or a word; None when it is neither."""
+    found = PRIORITIES.get(label.strip().lower()) if isinstance(label, str) else None
+    return number(label, default=None) if found is None else found
 
 
 def read_metadata(labels: Mapping[str, Any]) -> dict[str, Any]:

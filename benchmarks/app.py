@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 
 import workload
 from redis.asyncio import Redis
@@ -43,4 +45,21 @@ async def mixed(number: int) -> int:
     return number
 
 
+@broker.task("bench:late")
+async def late(sent: float) -> None:
+    """Note how long it took until the body began; the clock is the machine's."""
+    _delays.append(time.monotonic() - sent)
+
+
+@broker.task("bench:tell")
+async def tell_delays() -> None:
+    """Hand out what was noted."""
+    told = json.dumps(_delays)
+    _delays.clear()
+    client = Redis.from_url(TARGET.redis)
+    await client.rpush(f"{TARGET.queue}:delays", told)
+    await client.aclose()
+
+
+_delays: list[float] = []
 _tries: dict[int, int] = {}

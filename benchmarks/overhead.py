@@ -47,7 +47,8 @@ def _options() -> argparse.Namespace:
     made.add_argument("--fleets", type=int, help="sets of worker processes, for drain")
     options = made.parse_args()
     default = ["untracked", "postgres", "sqlite", "naive", "admin"] if options.short else VARIANTS
-    wanted = options.variants.split(",") if options.variants else list(default)
+    default = [name for name in default if not name.startswith("ours")]  # broker.py has those
+    wanted = options.variants.split(",") if options.variants else default
     options.variants = ["untracked", *(name for name in wanted if name != "untracked")]
     options.at_once = [int(number) for number in options.at_once.split(",")]
     options.rounds = options.rounds or (3 if options.short else 7)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+import broker as brokers
 import drain
 import index_cost as cost
 import live as watching
@@ -40,6 +41,18 @@ def overhead(results: Results) -> Iterator[str]:
     if alone:
         yield f"A lone task on an idle worker, {alone[0]['tasks']} of each:"
         yield lone.table(alone, markdown=True)
+
+
+def broker(results: Results) -> Iterator[str]:
+    found = [one for one in results if one["what"] == "dispatch"]
+    yield f"From XADD to the body, at {found[0]['rate']} tasks/s, {found[0]['tasks']:,} of each:"
+    yield brokers.dispatch_table(found, markdown=True)
+    drains = [one for one in results if one["what"] == "drain"]
+    for at_once, group in groupby(drains, key=lambda one: one["at_once"]):
+        rows = list(group)
+        yield f"A worker drains a stream, {at_once} at a time, {_size(rows[0])}:"
+        yield drain.table(rows, markdown=True)
+        yield f"{brokers.strict(rows).capitalize()}."
 
 
 def accuracy(results: Results) -> Iterator[str]:
@@ -156,6 +169,7 @@ def lock(results: Results) -> Iterator[str]:
 
 SECTIONS = {
     "overhead": overhead,
+    "broker": broker,
     "accuracy": accuracy,
     "live": live,
     "cancel": cancel,

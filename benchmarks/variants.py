@@ -37,6 +37,7 @@ class Variant:
         counts: How many rows say SUCCESS, as SQL; empty where that is not asked.
         needs: Packages that it needs besides aiotrack's own.
         has_sink: Whether it posts to the sink.
+        is_ours: Whether its broker is aiotrack's own.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Variant:
     counts: str = ""
     needs: tuple[str, ...] = ()
     has_sink: bool = False
+    is_ours: bool = False
 
     @property
     def missing(self) -> list[str]:
@@ -120,6 +122,21 @@ VARIANTS = {
             database="postgres",
             counts=_OURS,
         ),
+        Variant(name="ours", label="untracked, PriorityStreamBroker", add=untracked, is_ours=True),
+        Variant(
+            name="ours-control",
+            label="untracked, PriorityStreamBroker again",
+            add=untracked,
+            is_ours=True,
+        ),
+        Variant(
+            name="ours-postgres",
+            label="aiotrack, Postgres, PriorityStreamBroker",
+            add=aiotrack,
+            database="postgres",
+            counts=_OURS,
+            is_ours=True,
+        ),
         Variant(
             name="everything",
             label="aiotrack, Postgres, all features on",
@@ -181,8 +198,13 @@ class SignallingBroker(RedisStreamBroker):
 
 
 def build(variant: str, target: Target, *, signals: bool = False) -> AsyncBroker:
-    """Make the stock stream broker with one variant added to it."""
-    kind = SignallingBroker if signals else RedisStreamBroker
-    broker = kind(target.redis, queue_name=target.queue, consumer_id="0")
+    """Make a variant's broker, the stock stream broker for most, with the variant added to it."""
+    if VARIANTS[variant].is_ours:
+        from aiotrack.brokers import PriorityStreamBroker
+
+        broker: RedisStreamBroker = PriorityStreamBroker(target.redis, queue_name=target.queue)
+    else:
+        kind = SignallingBroker if signals else RedisStreamBroker
+        broker = kind(target.redis, queue_name=target.queue, consumer_id="0")
     made: AsyncBroker = VARIANTS[variant].add(broker, target)
     return made

@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from aiotrack.redis.client import FAULTS, TIMEOUT
 from aiotrack.redis.line import Line
@@ -48,9 +48,14 @@ class Link:
     """One connection, and what was asked on it, in the order of the answers to come.
 
     Whatever breaks it ends it with all that was asked: an answer can never reach another question.
+
+    Args:
+        connection: Connected, and used no more by others.
+        patience: Seconds that an answer may take; more than a command may block.
     """
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, patience: float = TIMEOUT) -> None:
+        self._patience = patience
         self._line = Line(connection, self._take, self.drop)
         self._pending: deque[tuple[Answer, float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
@@ -72,7 +77,7 @@ class Link:
         answer: Answer = self._loop.create_future()
         self._pending.append((answer, self._loop.time()))
         if self._watch is None:
-            self._watch = self._loop.call_later(TIMEOUT, self._look)
+            self._watch = self._loop.call_later(self._patience, self._look)
         self._line.write(data)
         return answer
 
@@ -99,6 +104,8 @@ class Link:
     def _take(self, value: Any) -> None:
         """Hand an answer to who asked first; a refusal is an exception."""
         answer, _ = self._pending.popleft()
+        if isinstance(value, ReadOnlyError):
+            self.is_last = True  # it leads to a replica now: a new one may lead elsewhere
         if answer.done():
             pass  # nobody waits for it any more
         elif isinstance(value, Exception):
@@ -113,9 +120,9 @@ class Link:
         self._watch = None
         if not self._pending:
             return
-        left = self._pending[0][1] + TIMEOUT - self._loop.time()
+        left = self._pending[0][1] + self._patience - self._loop.time()
         if left <= 0:
-            self.drop(TimeoutError(f"Redis did not answer in {TIMEOUT:g} s"))
+            self.drop(TimeoutError(f"Redis did not answer in {self._patience:g} s"))
         else:
             self._watch = self._loop.call_later(left, self._look)
 
@@ -125,10 +132,12 @@ class Wire:
 
     Args:
         client: Says where the server is; its pool is not used.
+        patience: Seconds that an answer may take.
     """
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, patience: float = TIMEOUT) -> None:
         self._client = client
+        self._patience = patience
         self._link: Link | None = None
         self._opening: asyncio.Task[Link] | None = None
         self._is_closed = False
@@ -138,7 +147,7 @@ class Wire:
 
         Raises:
             RedisError: The server refused.
-            TimeoutError: It did not answer within a second, twice.
+            TimeoutError: It did not answer in time, twice.
             OSError: It cannot be reached.
         """
         try:
@@ -150,9 +159,7 @@ class Wire:
 
     async def run_once(self, script: Script, keys: tuple[str, ...], *arguments: object) -> Any:
         """Run a script, and do not try again after a fault; see `run`."""
-        link = self._link
-        if link is None or not link.is_open:
-            link = await self._open()
+        link = await self.link()
         try:
             return await link.ask(script.call(keys, arguments))
         except NoScriptError:
@@ -180,11 +187,21 @@ class Wire:
             self._link.drop(ConnectionResetError("closed"))
             await asyncio.wait({self._link.ended}, timeout=TIMEOUT)
 
-    async def _ask(self, command: tuple[Any, ...]) -> Any:
+    async def link(self) -> Link:
+        """Give the open connection, for a command that must not be sent twice.
+
+        Raises:
+            RedisError: The server refused; nothing was asked, as with the next two.
+            TimeoutError: It did not answer in time.
+            OSError: It cannot be reached.
+        """
         link = self._link
-        if link is None or not link.is_open:
+        if link is None or not link.is_open or (link.is_last and not self._is_closed):
             link = await self._open()
-        return await link.ask(pack(command))
+        return link
+
+    async def _ask(self, command: tuple[Any, ...]) -> Any:
+        return await (await self.link()).ask(pack(command))
 
     async def _open(self) -> Link:
         """Connect once for all who need it now."""
@@ -194,7 +211,7 @@ class Wire:
         return await asyncio.shield(self._opening)
 
     async def _connect(self) -> Link:
-        link = self._link = Link(await connected(self._client))
+        link = self._link = Link(await connected(self._client), self._patience)
         if self._is_closed:
             link.is_last = True
             asyncio.get_running_loop().call_later(TIMEOUT, link.end_when_idle)

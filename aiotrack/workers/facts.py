@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import os
 import platform
@@ -13,6 +12,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from aiotrack.acks import receivers
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
@@ -24,8 +25,10 @@ def queues_of(brokers: Iterable[AsyncBroker], encoder: Encoder) -> list[str]:
     """Give the queues that a worker of these brokers listens to, where a broker tells."""
     found: dict[str, None] = {}
     for broker in brokers:
-        told = [getattr(broker, "queue_name", None)]
-        told += list(getattr(broker, "additional_streams", None) or ())
+        told = getattr(broker, "queues", None)
+        if not isinstance(told, tuple):  # PriorityStreamBroker's
+            told = [getattr(broker, "queue_name", None)]
+            told += list(getattr(broker, "additional_streams", None) or ())
         found |= {encoder.text(name): None for name in told if isinstance(name, str)}
     return list(found)
 
@@ -47,7 +50,9 @@ class Room:
     """
 
     def __init__(self, brokers: Iterable[AsyncBroker]) -> None:
-        self._semaphores = [sem for broker in brokers for sem in _semaphores(broker)]
+        self._semaphores: list[asyncio.Semaphore | None] = [
+            one.get("sem") for broker in brokers for one in receivers(broker)
+        ]
         self._seen = 0
 
     def size(self) -> int | None:
@@ -57,19 +62,6 @@ class Room:
         free = sum(getattr(sem, "_value", 0) for sem in self._semaphores)
         self._seen = max(self._seen, free)
         return self._seen or None
-
-
-def _semaphores(broker: AsyncBroker) -> list[asyncio.Semaphore | None]:
-    """Find the receivers of a broker, which it does not know itself."""
-    from taskiq.receiver import Receiver
-
-    found: list[asyncio.Semaphore | None] = []
-    for one in gc.get_referrers(broker):  # attributes lie in the object, or in its dictionary
-        if isinstance(one, Receiver):
-            found.append(one.sem)
-        elif type(one) is dict and one.get("broker") is broker and "sem_prefetch" in one:
-            found.append(one.get("sem"))
-    return found
 
 
 def versions() -> dict[str, str]:

@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from aiotrack import Execution, TaskStatus
 from aiotrack.testing.servers import PostgresServer
 from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.killing import kill_at_random
 from tests.acceptance.kills import IDLE, QUEUE_VARIABLE, Kills
 
 APP = "tests.acceptance.kills:broker"
@@ -60,12 +60,6 @@ def start_worker(workers: Workers, processes: int) -> subprocess.Popen[bytes]:
         *("-m", "taskiq", "worker", APP, "--log-level", "WARNING"),
         *("--workers", str(processes), "--wait-tasks-timeout", "5"),
     )
-
-
-def children(main: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Give the processes in which tasks run."""
-    found = psutil.Process(main.pid).children()
-    return [one for one in found if "resource_tracker" not in " ".join(one.cmdline())]
 
 
 def end(main: subprocess.Popen[bytes], sign: int) -> None:
@@ -129,18 +123,6 @@ async def faults(project: Kills, sent: dict[int, str]) -> list[str]:
             if ended > len(done[number]):
                 wrong.append(f"{number} ended {len(done[number])} times, not {ended}")
     return wrong
-
-
-async def kill_at_random(
-    main: subprocess.Popen[bytes], chance: random.Random, pauses: tuple[float, float]
-) -> None:
-    """Kill one of the worker's processes after the other; their parent starts new ones."""
-    while True:
-        await asyncio.sleep(chance.uniform(*pauses))
-        found = await asyncio.to_thread(children, main)
-        if found:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                chance.choice(found).kill()
 
 
 async def outlive_kills(

@@ -1,0 +1,180 @@
+"""Priorities and leases with real workers that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.killing import kill_at_random
+from tests.acceptance.levels import LEASE, QUEUE_VARIABLE, Body, Levels
+
+APP = "tests.acceptance.levels:broker"
+
+Start = Callable[[], contextlib.AbstractAsyncContextManager[tuple[Levels, Workers]]]
+
+
+@pytest.fixture
+def start_levels(
+    redis_url: str,
+    postgres_url: str,
+    queue_name: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Any:
+    """A context manager: the project as its client, and its workers, not yet started."""
+
+    @contextlib.asynccontextmanager
+    async def start_levels() -> AsyncIterator[tuple[Levels, Workers]]:
+        environment = {
+            "AIOTRACK_DATABASE_URL": postgres_url,
+            "AIOTRACK_JOURNAL_DIR": str(tmp_path / "journals"),
+            "ACCEPTANCE_REDIS_URL": redis_url,
+            QUEUE_VARIABLE: queue_name,
+        }
+        workers = Workers(environment, tmp_path / "workers.log")
+        project = Levels(database=postgres_url, redis=redis_url, queue=queue_name)
+        await project.broker.startup()
+        try:
+            yield project, workers
+        finally:
+            await asyncio.to_thread(workers.stop)
+            await project.broker.shutdown()
+            await project.redis.aclose()
+            await forget(redis_url, queue_name)
+            request.node.add_report_section("call", "workers", workers.told()[-6000:])
+
+    return start_levels
+
+
+def start_worker(workers: Workers, processes: int, at_once: int) -> subprocess.Popen[bytes]:
+    """Start a worker of the project."""
+    return workers.start(
+        *("-m", "taskiq", "worker", APP, "--log-level", "WARNING"),
+        *("--workers", str(processes), "--max-async-tasks", str(at_once)),
+        *("--wait-tasks-timeout", "5"),
+    )
+
+
+def overtaken(begun: list[Body], room: int) -> float:
+    """Give the share of tasks that began although more urgent ones waited.
+
+    All were sent before the first began. Who began is told a moment later, and a killed worker's
+    come a lease later: so many as all workers can hold, twice, are no fault.
+    """
+    first: dict[int, Body] = {}
+    for body in begun:
+        first.setdefault(body.number, body)
+    order = list(first.values())
+    waiting = Counter(body.level for body in order)
+    wrong = 0
+    for body in order:
+        waiting[body.level] -= 1
+        more_urgent = sum(count for level, count in waiting.items() if level > body.level)
+        wrong += more_urgent > 2 * room
+    return wrong / len(order)
+
+
+async def outlive_kills(
+    project: Levels, workers: Workers, *, count: int, processes: int, at_once: int, deadline: float
+) -> list[Body]:
+    """Send *count* tasks, kill workers until all are acknowledged; give what began."""
+    chance = random.Random(count)
+    for number in range(count):
+        level = chance.randint(1, 10)
+        sent = project.work.kicker().with_labels(priority=level)
+        await sent.kiq(number, level, chance.uniform(0.02, 0.06))
+    main = start_worker(workers, processes, at_once)
+
+    async def has_begun() -> bool:
+        return bool(await project.told("begun"))
+
+    await until("the first one begins", has_begun, 30)
+    killer = asyncio.create_task(kill_at_random(main, chance, (1.0, 2.5)))
+    try:
+        await until("all are acknowledged", project.is_drained, deadline)
+    finally:
+        killer.cancel()
+    return await project.told("begun")
+
+
+async def check(project: Levels, begun: list[Body], count: int, room: int) -> None:
+    """Look at what happened: nothing lost, nothing recorded wrong, order within the promise."""
+    done = {body.number for body in await project.told("done")}
+    stats = await project.tracker.stats()
+    (state,) = await project.broker.queue_states()
+
+    assert set(range(count)) == done
+    assert (count, count) == (stats.total, stats.success)
+    assert (0, 0) == (state.depth, state.dead_letters)
+    assert len(begun) > count, "no kill hit a body: the test shows nothing"
+    assert 0.05 < overtaken(begun, room) < 0.13  # one in ten is taken by its age
+
+
+@pytest.mark.timeout(120)
+async def test_nothing_is_lost_and_the_most_urgent_come_first(start_levels: Start) -> None:
+    """Two processes, one killed every one to two and a half seconds."""
+    async with start_levels() as (project, workers):
+        begun = await outlive_kills(
+            project, workers, count=450, processes=2, at_once=4, deadline=60
+        )
+        await check(project, begun, 450, room=8)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+async def test_nothing_is_lost_for_long(start_levels: Start) -> None:
+    """10,000 tasks, four processes."""
+    async with start_levels() as (project, workers):
+        begun = await outlive_kills(
+            project, workers, count=10_000, processes=4, at_once=5, deadline=600
+        )
+        await check(project, begun, 10_000, room=20)
+
+
+@pytest.mark.timeout(120)
+async def test_a_long_task_and_an_orphan(start_levels: Start) -> None:
+    """Three leases long it runs once, blocking its loop or not; killed, an idle worker takes it."""
+    async with start_levels() as (project, workers):
+        mains = [start_worker(workers, 1, 2) for _ in range(3)]
+
+        async def are_there() -> bool:
+            (state,) = await project.broker.queue_states()
+            return state.consumers == 3
+
+        await until("three workers listen", are_there, 30)
+        await project.block.kiq(1, 3 * LEASE)
+        await project.work.kiq(2, 1, 3 * LEASE)
+        await until("both are done", project.is_drained, 30)
+        once = [body.number for body in await project.told("begun")]
+
+        await project.work.kiq(3, 1, 2.0)
+        await until("it begins", lambda: has_begun(project, 3), 30)
+        (killed,) = [one for one in await project.told("begun") if one.number == 3]
+        (main,) = [one for one in mains if os.getpgid(killed.pid) == os.getpgid(one.pid)]
+        os.killpg(main.pid, signal.SIGKILL)
+        at = time.monotonic()
+        await until("it is done", project.is_drained, 30)
+        (_, again) = [one for one in await project.told("begun") if one.number == 3]
+        stats = await project.tracker.stats()
+
+    assert [1, 2] == sorted(once)
+    assert again.at - at < 1.5 * LEASE + 1  # a second for a slow machine; the queue was idle
+    assert again.pid != killed.pid
+    assert (3, 3) == (stats.total, stats.success)
+
+
+async def has_begun(project: Levels, number: int) -> bool:
+    """Whether a body has begun."""
+    return number in {one.number for one in await project.told("begun")}
