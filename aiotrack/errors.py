@@ -233,7 +233,7 @@ class DependencyFailed(AioTrackError):
         super().__init__(needs, reason)  # result backends make it again from these arguments
 
     def __str__(self) -> str:
-        return f"it was never sent: {self.needs} {self.reason}"
+        return f"it was never sent: it waited for {self.needs} {self.reason}"
 
 
 class WaitTimeout(AioTrackError, TimeoutError):

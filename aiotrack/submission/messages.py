@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from taskiq import TaskiqMessage
-from taskiq.kicker import AsyncKicker
 from taskiq.labels import prepare_label
+from taskiq.utils import maybe_awaitable
 
 from aiotrack.errors import InvalidInput
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
+
+log = logging.getLogger(__name__)
 
 UNSENT_LABEL = "types_of_exceptions"
 """Holds classes, for the retry middlewares of whoever runs the task: TaskIQ does not send it."""
@@ -56,15 +59,20 @@ def dump(message: TaskiqMessage) -> str:
 
 
 async def send(text: str, broker: AsyncBroker) -> None:
-    """Send a message that was kept, through the broker's middlewares.
+    """Send a message that was kept, through the broker's middlewares, as TaskIQ's kicker does.
 
-    Raises:
-        taskiq.SendTaskError: The broker did not take it.
+    By hand, for whatever is raised here says that it was not sent.
     """
-    message = TaskiqMessage.model_validate_json(text)
-    message.parse_labels()  # the kicker prepares them again, each as its own kind
-    kicker: AsyncKicker[..., Any] = AsyncKicker(message.task_name, broker, message.labels)
-    await kicker.with_task_id(message.task_id).kiq(*message.args, **message.kwargs)
+    message = TaskiqMessage.model_validate(json.loads(text))
+    for middleware in broker.middlewares:
+        message = await maybe_awaitable(middleware.pre_send(message))
+    await broker.kick(broker.formatter.dumps(message))
+    for middleware in reversed(broker.middlewares):
+        try:
+            await maybe_awaitable(middleware.post_send(message))
+        except Exception as error:
+            name = type(middleware).__name__
+            log.warning("post_send of %s failed on %s: %r", name, message.task_id, error)
 
 
 def name_of(text: str) -> str:

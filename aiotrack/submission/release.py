@@ -165,8 +165,7 @@ class Releaser:
                 return False
             await messages.send(text, found[0])
         except Exception as error:
-            fault = error.__cause__ or error
-            log.warning("%s is sent again in %g s: %r", task_id, GIVEN_UP, fault)
+            log.warning("%s was not sent; again in %g s: %r", task_id, GIVEN_UP, error)
             return False
         return True
 
@@ -215,17 +214,16 @@ class Releaser:
 def _error(broken: Broken) -> DependencyFailed:
     from aiotrack.repository.read import decode_task_id
 
-    what = "which it waited for,"
     if broken.status is None:
-        reason = f"{what} was deleted before it had succeeded"
+        reason = "which was deleted before it had succeeded"
     elif broken.status is TaskStatus.REVOKED:
-        reason = f"({broken.task_name}), {what} was cancelled"
+        reason = f"({broken.task_name}), which was cancelled"
     else:
         told = broken.error or broken.error_type or "nobody knows why"
         if broken.error_type not in {None, told, DependencyFailed.__name__}:
             told = f"{broken.error_type}: {told}"
         short = told if len(told) <= SHOWN else f"{told[:SHOWN]}…"
-        reason = f"({broken.task_name}), {what} failed: {short}"
+        reason = f"({broken.task_name}), which failed: {short}"
     return DependencyFailed(decode_task_id(broken.needs), reason)
 
 
