@@ -290,6 +290,74 @@ async def test_a_process_leaves_alone_what_it_does_not_know(database_url: str) -
     assert 1 == len(knows.sent)
 
 
+async def test_workers_hear_through_redis_what_is_waited_for(
+    made_sqlite_url: str, redis_url: str, queue_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle worker, whose next look is far away, sends what waited for what it ends."""
+    monkeypatch.setattr(feature, "LOOK", 600.0)
+    settings = {"heartbeat_seconds": 600, "namespace": queue_name}
+    async with (
+        Tracker(made_sqlite_url, redis=redis_url, settings=settings) as client,
+        Tracker(made_sqlite_url, redis=redis_url, settings=settings) as worker,
+    ):
+        Mute(client)
+        broker = Mute(worker)
+        client.feature(Submission)._watch = lambda: None
+        serving = worker.feature(Submission)
+        serving.serve(broker)
+
+        async def is_listening() -> bool:
+            return serving._bulletin is not None and serving._bulletin.is_open
+
+        await until("the worker listens", is_listening)
+        await client.register("need", "shop.pack", status="STARTED")
+        await client.submit("shop.note", ["a"], depends_on="need")
+
+        async def has_heard() -> bool:
+            return "need" in serving._needed
+
+        await until("the worker has heard of it", has_heard)
+        await worker.update("need", "done")
+
+        async def is_sent() -> bool:
+            return len(broker.sent) == 1
+
+        await until("it is sent", is_sent)
+        serving._read(b"no json")
+        serving._read(b"7")
+        await asyncio.sleep(0.1)  # neither harms
+
+    assert 1 == len(broker.sent)
+
+
+async def test_what_is_released_at_a_stop_is_not_lost(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop waits a moment for it; what it does not wait for is sent by the next process."""
+    monkeypatch.setattr(feature, "PATIENCE", 0.05)
+    async with Tracker(database_url) as tracker:
+        broker = Mute(tracker)
+        broker.hold_up = asyncio.Event()
+        await tracker.register("need", "shop.pack", status="STARTED")
+        await tracker.submit("shop.note", ["a"], depends_on="need")
+        await tracker.update("need", "done")
+
+        async def is_claimed() -> bool:
+            query = "SELECT count(*) FROM aiotrack_held WHERE claimed_at IS NOT NULL"
+            rows = await tracker.core().repository.execute(query, ())
+            return bool(rows[0][0] == 1)
+
+        await until("it is claimed", is_claimed)
+    broker.hold_up.set()
+    async with Tracker(database_url) as tracker:
+        after = Mute(tracker)
+        await tracker.core().repository.connect()
+        wait_for_claims(tracker, monkeypatch)
+        await look(tracker)
+
+    assert 1 == len(after.sent)
+
+
 async def test_a_look_goes_on_after_an_outage(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
