@@ -91,12 +91,15 @@ class Submission(Feature):
         Raises:
             StoreUnavailable: The database did not answer: it may be kept, or not.
         """
-        await self.releaser.rows().hold(report, message, needs)
         told = set(needs)
+        held = self.releaser.rows()
+        await held.hold(report, message, told)
         self._add(told)
         self._tell(told)
         try:  # what has ended until now, nobody else may have heard of
-            await self.releaser.settle([report.origin.task_id])
+            states = await held.states(told)
+            if len(states) < len(told) or any(one.is_over for one in states.values()):
+                await self.releaser.settle([report.origin.task_id])
         except StoreError as error:
             log.debug("a held message is looked at later: %s", error)
         self._watch()
