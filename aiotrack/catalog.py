@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_PLACED: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _MANY: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -60,7 +61,10 @@ def schema(function: Callable[..., Any]) -> dict[str, Any]:
         if parameter.kind in _MANY:
             continue
         told = _schema_of(hints.get(name, Any))
-        definitions |= told.pop("$defs", {})
+        if any(definitions.get(key, one) != one for key, one in told.get("$defs", {}).items()):
+            told = _schema_of(hints[name], f"#/properties/{name}/$defs/{{model}}")  # a namesake
+        else:
+            definitions |= told.pop("$defs", {})
         if parameter.default is inspect.Parameter.empty:
             required.append(name)
         else:
@@ -89,15 +93,10 @@ def faults(
     if parameters is None:
         return []
     hints, told = _hints(function), []
-    places = [
-        one
-        for one in parameters.values()
-        if one.kind in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    ]
-    takes_more = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters.values())
+    places, takes_more = _places(function, parameters)
     if len(args) > len(places) and not takes_more:
         told.append(f"takes {len(places)} positional arguments, not {len(args)}")
-    filled = dict(zip((one.name for one in places), args, strict=False))
+    filled = dict(zip(places, args, strict=False))
     told += [f"{name} is given twice" for name in filled.keys() & given.keys()]
     unknown = [
         name for name in given if name not in parameters or parameters[name].kind not in _NAMED
@@ -108,7 +107,7 @@ def faults(
     for name, parameter in parameters.items():
         if parameter.kind in _MANY:
             continue
-        if name in filled or name in given:
+        if name in filled or (name in given and parameter.kind in _NAMED):
             told += _misfit(name, hints.get(name, Any), filled.get(name, given.get(name)))
         elif parameter.default is inspect.Parameter.empty:
             told.append(f"{name} is missing")
@@ -123,6 +122,23 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter] | 
         return None
     hints = _hints(function)
     return {name: one for name, one in found.items() if not _is_dependency(one, hints.get(name))}
+
+
+def _places(
+    function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]
+) -> tuple[list[str], bool]:
+    """Give what positional arguments fill, and whether any number of others may follow.
+
+    TaskIQ gives dependencies by name: what is behind one is not reached by position.
+    """
+    places: list[str] = []
+    for name, one in inspect.signature(function).parameters.items():
+        if one.kind is inspect.Parameter.VAR_POSITIONAL:
+            return places, True
+        if one.kind not in _PLACED or name not in parameters:
+            break
+        places.append(name)
+    return places, False
 
 
 def _is_dependency(parameter: inspect.Parameter, hint: Any) -> bool:
@@ -156,10 +172,10 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-def _schema_of(hint: Any) -> dict[str, Any]:
+def _schema_of(hint: Any, place: str = "#/$defs/{model}") -> dict[str, Any]:
     adapter = _adapter(hint)
     try:
-        return {} if adapter is None else adapter.json_schema()
+        return {} if adapter is None else adapter.json_schema(ref_template=place)
     except Exception as error:  # it has no schema, or no JSON
         log.debug("%r has no JSON schema: %s", hint, error)
         return {}

@@ -9,12 +9,15 @@
     ├── InvalidQuery (ValueError)            a filter, cursor, limit or order that cannot be served
     ├── InvalidStatus (ValueError)           a status word that nobody knows
     ├── InvalidValue (ValueError)            an argument outside its range, a time without an offset
+    │   └── InvalidInput                     what a task was to be sent with, every fault of it
     ├── InvalidSetting (ValueError)          a setting or URL that cannot be used
     ├── MissingExtra (ImportError)           an optional package is not installed
     ├── TaskCancelled                        the result of an execution that somebody cancelled
     ├── InvalidResult (ValueError)           what a task returned is not what it promised
     ├── NotRepeatable (ValueError)           arguments are not stored as they were: no rerun
     ├── UnknownTask (LookupError)            no broker here knows a task of this name
+    ├── QueueFull                            too many messages wait: nothing more is sent for now
+    ├── DependencyFailed                     what an execution waited for did not succeed
     ├── WaitTimeout (TimeoutError)           an execution did not end in time
     ├── SlowConsumer                         who follows many executions does not read
     ├── LockError
@@ -34,7 +37,7 @@ kebab-case name that a machine can read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -164,6 +167,17 @@ class InvalidValue(AioTrackError, ValueError):
     code = "invalid-value"
 
 
+class InvalidInput(InvalidValue):
+    """What a task was to be sent with cannot be used; ``faults`` lists all that is wrong."""
+
+    code = "invalid-input"
+
+    def __init__(self, task_name: str, faults: Iterable[str]) -> None:
+        self.task_name = task_name
+        self.faults = list(faults)
+        super().__init__(f"{task_name} was not sent: {'; '.join(self.faults)}")
+
+
 class InvalidSetting(AioTrackError, ValueError):
     """A setting that cannot be used; ``key`` is its name."""
 
@@ -188,6 +202,38 @@ class MissingExtra(AioTrackError, ImportError):
             f"{feature} needs the package '{package}': type  pip install 'aiotrack[{extra}]'",
             name=package,
         )
+
+
+class QueueFull(AioTrackError):
+    """As many messages wait in a queue as the setting ``max_queue`` allows: nothing was sent."""
+
+    code = "queue-full"
+
+    def __init__(self, queue: str, depth: int, limit: int) -> None:
+        self.queue = queue
+        self.depth = depth
+        self.limit = limit
+        super().__init__(
+            f"{depth:,} messages wait in the queue {queue!r}, and max_queue is {limit:,}: "
+            "try again later, or start more workers"
+        )
+
+
+class DependencyFailed(AioTrackError):
+    """An execution was not sent: ``needs`` is what it waited for, ``reason`` what became of that.
+
+    It stands in the record of what waited, and in its result.
+    """
+
+    code = "dependency-failed"
+
+    def __init__(self, needs: str, reason: str) -> None:
+        self.needs = needs
+        self.reason = reason
+        super().__init__(needs, reason)  # result backends make it again from these arguments
+
+    def __str__(self) -> str:
+        return f"it was never sent: it waited for {self.needs} {self.reason}"
 
 
 class WaitTimeout(AioTrackError, TimeoutError):

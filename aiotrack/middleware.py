@@ -143,6 +143,12 @@ class TrackerMiddleware(TaskiqMiddleware):
         except Exception as error:
             complain("post_send", error)
 
+    def hold(self, message: TaskiqMessage) -> Report:
+        """Stamp a message that is sent later on, and give the report that it waits."""
+        self._stamp(message, CURRENT.get())
+        origin = self._origin(message, self._created_at(message.labels))
+        return Report(origin, Witness.SENT, TaskStatus.PENDING)
+
     async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Report STARTED without waiting, and make the run known to its own code."""
         try:

@@ -87,6 +87,10 @@ class Settings:
         retry_delay_seconds: Of the same: seconds before the first retry.
         retry_backoff: Of the same: how many times longer each further delay is.
         retry_jitter: Of the same: each delay is longer by a random part of a quarter.
+        max_queue: Messages that may wait in a queue before `Tracker.submit` raises `QueueFull`;
+            0: any number.
+        task_timeout_seconds: Seconds that a run of what `Tracker.submit` sends may take, where
+            neither the caller nor the task says; 0: any time.
     """
 
     database_url: str | None = None
@@ -121,6 +125,8 @@ class Settings:
     retry_delay_seconds: float = 5
     retry_backoff: float = 2.0
     retry_jitter: bool = True
+    max_queue: int = 100_000
+    task_timeout_seconds: float = 300
     _sources: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -241,6 +247,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "retry_delay_seconds": (0, 2_592_000),
     "retry_backoff": (1, 100),
     "heartbeat_seconds": (0.1, 3600),
+    "max_queue": (0, 1_000_000_000),
+    "task_timeout_seconds": (0, 31_536_000),
 }
 _AGES = {"retention_days", "timeout_minutes", "pending_timeout_minutes"}
 

@@ -25,6 +25,7 @@ from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
 from aiotrack.reruns import Reruns
+from aiotrack.submission import Submission, Submitting
 from aiotrack.sweeping import Sweeping
 from aiotrack.sweeps import Sweeps
 from aiotrack.validation import Validation
@@ -39,7 +40,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping):
+class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
@@ -55,7 +56,7 @@ class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping):
         InvalidSetting: A value cannot be used; the message names it.
     """
 
-    features: ClassVar = (Locks, Logs, Sweeps, Cancellation, Validation, Workers)
+    features: ClassVar = (Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission)
 
     @property
     def locks(self) -> Listing:

@@ -22,6 +22,7 @@ from aiotrack.cli import (
     records,
     rerun,
     sweep,
+    tasks,
     workers,
 )
 from aiotrack.errors import AioTrackError, LockUnavailable, StoreError
@@ -85,6 +86,7 @@ cancel.add_to(app)
 logs.add_to(app)
 workers.add_to(app)
 rerun.add_to(app)
+tasks.add_to(app)
 app.add_typer(locks.app, name="locks")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(config.app, name="config")

@@ -1,4 +1,4 @@
-"""Which database a verb reads, and a tracker on it for the time of the verb."""
+"""Which database a verb reads, and a tracker on it; or the broker of a project, and its tracker."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from taskiq import AsyncBroker
+from taskiq.cli.utils import add_cwd_in_path, import_object
 
-from aiotrack import Tracker
+from aiotrack import Tracker, TrackerMiddleware
 from aiotrack.clock import Clock
-from aiotrack.errors import StoreError, StoreUnavailable
+from aiotrack.errors import InvalidValue, StoreError, StoreUnavailable
 from aiotrack.repository import Repository
 from aiotrack.repository.dialects import shown_url
 from aiotrack.settings import DEFAULT_DATABASE, Settings
@@ -26,6 +28,16 @@ Database = Annotated[
         metavar="URL",
         help="Default: AIOTRACK_DATABASE_URL, else ./aiotrack.db.",
     ),
+]
+
+
+Broker = Annotated[
+    str, typer.Argument(metavar="MODULE:BROKER", help="The broker, as for taskiq worker.")
+]
+
+Modules = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="MODULE", help="A module with tasks; may be repeated."),
 ]
 
 
@@ -76,3 +88,24 @@ async def version(url: str) -> tuple[str | None, str]:
 def _check_file(path: str) -> None:
     if not Path(path).exists():
         raise StoreUnavailable(f"there is no file {path}: is that the database? (--database)")
+
+
+def broker_of(spec: str, modules: list[str]) -> tuple[AsyncBroker, Tracker]:
+    """Import a broker and the modules with its tasks, and find its tracker.
+
+    Raises:
+        InvalidValue: There is no such broker, or it has no tracker.
+    """
+    try:
+        broker = import_object(spec)
+        with add_cwd_in_path():
+            for module in modules:
+                __import__(module)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidValue(f"{spec}: {error}; write it as for taskiq worker") from error
+    if not isinstance(broker, AsyncBroker):
+        raise InvalidValue(f"{spec} is no broker, but {type(broker).__name__}")
+    for middleware in broker.middlewares:
+        if isinstance(middleware, TrackerMiddleware):
+            return broker, middleware.tracker
+    raise InvalidValue(f"{spec} has no TrackerMiddleware: nothing of it is recorded")

@@ -15,7 +15,9 @@ from aiotrack import (
     Execution,
     LockInfo,
     Page,
+    Queue,
     Stats,
+    TaskInfo,
     TaskStatus,
     Worker,
     WorkerStatus,
@@ -121,6 +123,51 @@ _STATUS_COLOURS = {
     WorkerStatus.LOST: "bold red",
     WorkerStatus.STOPPED: "dim",
 }
+
+
+def print_tasks(console: Console, tasks: list[TaskInfo]) -> None:
+    """Print a line for each task; a parameter that is not required has a question mark."""
+    if not tasks:
+        console.print("no task is known: name the modules that define them (--import)")
+        return
+    table = _table()
+    table.add_column("task", no_wrap=True, overflow="fold")
+    for column in ("queue", "parameters", "what it does"):
+        table.add_column(column, overflow="fold")
+    for one in tasks:
+        required = set(one.parameters.get("required", ()))
+        names = [
+            name if name in required else f"{name}?"
+            for name in one.parameters.get("properties", {})
+        ]
+        more = ["..."] if one.parameters.get("additionalProperties") else []
+        table.add_row(
+            Text(one_line(one.name)),
+            Text(one_line(one.queue or "", 40)),
+            Text(one_line(", ".join(names + more), 80)),
+            Text(one_line((one.doc or "").partition("\n")[0], 80)),
+        )
+    console.print(table)
+
+
+def print_queues(console: Console, queues: list[Queue]) -> None:
+    """Print a line for each queue."""
+    if not queues:
+        console.print("this broker does not tell what waits in it")
+        return
+    table = _table()
+    table.add_column("queue", no_wrap=True, overflow="fold")
+    for column in ("waiting", "oldest", "consumers", "dead letters"):
+        table.add_column(column, no_wrap=True, justify="right")
+    for one in queues:
+        table.add_row(
+            Text(one_line(one.name)),
+            f"{one.depth:,}",
+            seconds(one.oldest_age),
+            "?" if one.consumers is None else str(one.consumers),
+            f"{one.dead_letters:,}",
+        )
+    console.print(table)
 
 
 def print_workers(console: Console, workers: list[Worker]) -> None:

@@ -6,24 +6,19 @@ import asyncio
 from typing import Annotated
 
 import typer
-from taskiq import AsyncBroker, SendTaskError
-from taskiq.cli.utils import add_cwd_in_path, import_object
+from taskiq import SendTaskError
 
-from aiotrack import Execution, Rerun, Tracker, TrackerMiddleware
+from aiotrack import Execution, Rerun, Tracker
+from aiotrack.cli.connect import Broker, Modules, broker_of
 from aiotrack.cli.output import Json, execution_data, print_json
-from aiotrack.errors import ExecutionNotFound, InvalidValue, NotRepeatable, UnknownTask
+from aiotrack.errors import ExecutionNotFound, NotRepeatable, UnknownTask
 from aiotrack.terminal import block
 
 
 def rerun(
-    broker: Annotated[
-        str, typer.Argument(metavar="MODULE:BROKER", help="The broker, as for taskiq worker.")
-    ],
+    broker: Broker,
     task_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Executions.")],
-    modules: Annotated[
-        list[str] | None,
-        typer.Option("--import", metavar="MODULE", help="A module with tasks; may be repeated."),
-    ] = None,
+    modules: Modules = None,
     by: Annotated[str | None, typer.Option(metavar="NAME", help="Who asks for it.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +42,7 @@ def _data(one: Rerun) -> dict[str, object]:
 
 
 async def _rerun(spec: str, modules: list[str], ids: list[str], by: str | None) -> list[Rerun]:
-    broker, tracker = _found(spec, modules)
+    broker, tracker = broker_of(spec, modules)
     await broker.startup()
     try:
         return [await _one(tracker, task_id, by) for task_id in ids]
@@ -61,27 +56,6 @@ async def _one(tracker: Tracker, task_id: str, by: str | None) -> Rerun:
     except (ExecutionNotFound, NotRepeatable, UnknownTask, SendTaskError) as error:
         return Rerun(task_id=task_id, error=error)
     return Rerun(task_id=task_id, execution=made)
-
-
-def _found(spec: str, modules: list[str]) -> tuple[AsyncBroker, Tracker]:
-    """Import a broker and the modules with its tasks, and find its tracker.
-
-    Raises:
-        InvalidValue: There is no such broker, or it has no tracker.
-    """
-    try:
-        broker = import_object(spec)
-        with add_cwd_in_path():
-            for module in modules:
-                __import__(module)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidValue(f"{spec}: {error}; write it as for taskiq worker") from error
-    if not isinstance(broker, AsyncBroker):
-        raise InvalidValue(f"{spec} is no broker, but {type(broker).__name__}")
-    for middleware in broker.middlewares:
-        if isinstance(middleware, TrackerMiddleware):
-            return broker, middleware.tracker
-    raise InvalidValue(f"{spec} has no TrackerMiddleware: nothing of it is recorded")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -10,6 +10,8 @@ name                            type     what                                liv
 ``<namespace>:live``            channel  task_ids of executions that changed
 ``<namespace>:cancels``         channel  task_ids that somebody asked to
                                          end, with reason and asker: JSON
+``<namespace>:held``            channel  task_ids that held messages wait
+                                         for from now on: JSON
 ``<namespace>:woken:<loop>``    channel  ``<owner> <fence>``: a lock that an
                                          event loop's waiter was given
 ``{<namespace>:locks}:<lock>``  hash     owner, fence, info, since           as long as the lease
@@ -32,6 +34,11 @@ def live_channel(namespace: str) -> str:
 def cancels_channel(namespace: str) -> str:
     """Name the channel of wishes to end executions."""
     return f"{namespace}:cancels"
+
+
+def held_channel(namespace: str) -> str:
+    """Name the channel of executions that held messages wait for."""
+    return f"{namespace}:held"
 
 
 def woken_channel(namespace: str, loop: str) -> str:

@@ -130,6 +130,8 @@ class HeldRow(Base):
     __tablename__ = "aiotrack_held"
 
     task_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    task_name: Mapped[str] = mapped_column(Text)
+    """Only a process that knows it can send it."""
     message: Mapped[str] = mapped_column(Text)
     """TaskIQ's message as JSON."""
     held_at: Mapped[datetime] = mapped_column(UtcDateTime)

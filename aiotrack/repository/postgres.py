@@ -141,6 +141,19 @@ class PostgresWriter:
             )
             return rows
 
+    async def send_with(
+        self, report: Report, statements: Sequence[tuple[str, Sequence[Any]]]
+    ) -> None:
+        """Commit a plain send, and statements with it."""
+
+        async def work(connection: Any) -> None:
+            await connection.fetch(self._send, f"[{render(report)}]", timeout=COMMAND_TIMEOUT)
+            for statement, values in statements:
+                await connection.execute(statement, *values, timeout=COMMAND_TIMEOUT)
+
+        async with self._connection() as connection:
+            await self._transact(connection, work)
+
     async def claim(self, report: Report) -> bool:
         """Insert a plain report, unless there is a row of its task_id."""
         async with self._connection() as connection:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from aiotrack.repository.store import Repository
 
-CHILDREN: Final = ("attempts", "logs", "checkpoints", "cancels")
+CHILDREN: Final = ("attempts", "logs", "checkpoints", "cancels", "held", "needs")
 """Tables whose rows go with their execution."""
 
 ALWAYS: Final = 1e9

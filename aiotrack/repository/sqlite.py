@@ -85,8 +85,21 @@ class SqliteWriter:
 
     async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
         """Run one statement in a transaction of its own, and give its rows."""
-        words = re.sub(r"\$\d+", "?", statement)
+        words = _words(statement)
         return await self.run(lambda connection: connection.execute(words, values).fetchall())
+
+    async def send_with(
+        self, report: Report, statements: Sequence[tuple[str, Sequence[Any]]]
+    ) -> None:
+        """Commit a plain send, and statements with it."""
+        row = _execution_values(plain_row(report))
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(sql.SQLITE_SEND, row)
+            for statement, values in statements:
+                connection.execute(_words(statement), values)
+
+        await self.run(work)
 
     async def claim(self, report: Report) -> bool:
         """Insert a plain report, unless there is a row of its task_id."""
@@ -156,6 +169,11 @@ class SqliteWriter:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _words(statement: str) -> str:
+    """Write the places of values as SQLite does."""
+    return re.sub(r"\$\d+", "?", statement)
 
 
 @contextlib.contextmanager

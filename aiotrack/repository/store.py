@@ -148,6 +148,27 @@ class Repository(Connections):
         assert isinstance(self._writer, SqliteWriter)
         return await self._writer.run(work)
 
+    async def send_with(
+        self, report: Report, statements: Sequence[tuple[str, Sequence[Any]]]
+    ) -> None:
+        """Commit a plain send of a new task, and statements with it, as a whole.
+
+        Args:
+            report: Of the send.
+            statements: Each with its values, as in `execute`.
+
+        Raises:
+            StoreUnavailable: The database did not answer: it may have taken all of it.
+            StoreError: It refuses a value.
+        """
+        if not self._ready:
+            await self.connect()
+        try:
+            await self.apart(self._writer.send_with(report, statements))
+        except PoisonError as error:
+            raise StoreError(f"the database refuses a value: {error}") from error
+        self._on_commit([report])
+
     async def claim(self, report: Report) -> bool:
         """Store a plain report of a task nobody knows; False when there is one of its task_id."""
         if not self._ready:

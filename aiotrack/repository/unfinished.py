@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, bindparam, literal_column, or_, select
+from sqlalchemy import and_, bindparam, exists, literal_column, or_, select
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.repository.columns import UtcDateTime
-from aiotrack.repository.control_tables import SettingRow, WorkerRow
+from aiotrack.repository.control_tables import HeldRow, SettingRow, WorkerRow
 from aiotrack.repository.tables import ExecutionRow
 from aiotrack.repository.workers import MISSED
 from aiotrack.settings import USER
@@ -26,6 +26,7 @@ LONGEST_SILENCE: Final = timedelta(hours=3)
 """Three of the longest beats that a setting allows: older rows need no look."""
 
 _executions = ExecutionRow.__table__
+_held = HeldRow.__table__
 _settings = SettingRow.__table__
 _workers = WorkerRow.__table__
 
@@ -83,6 +84,7 @@ def _page() -> Select[Any]:
             created >= since,
             or_(created > since, number > bindparam("after")),
             created <= bindparam("until", type_=UtcDateTime),
+            ~exists().where(_held.c.task_id == _executions.c.task_id),  # it waits for others
         )
         .order_by(created, number)
         .limit(bindparam("size"))

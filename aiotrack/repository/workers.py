@@ -287,7 +287,10 @@ class Registry:
 
     async def waiting(self, *, after: Place | None = None, limit: int) -> builtins.list[Candidate]:
         """Give queued executions that are not quite new, the oldest first; as `started_by`."""
-        settled = text(f"aiotrack_executions.created_at < {self._words(0.0)['settled']}")
+        settled = text(
+            f"aiotrack_executions.created_at < {self._words(0.0)['settled']} AND NOT EXISTS "
+            "(SELECT 1 FROM aiotrack_held h WHERE h.task_id = aiotrack_executions.task_id)"
+        )
         return await self._unfinished("PENDING", settled, after, limit)
 
     async def _unfinished(

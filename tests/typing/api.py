@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
-from taskiq import AsyncBroker
+from taskiq import AsyncBroker, AsyncTaskiqTask
 
 from aiotrack import (
     Attempt,
@@ -15,12 +15,16 @@ from aiotrack import (
     Counts,
     Execution,
     ExecutionNotFound,
+    InvalidInput,
     LogLine,
     NotRepeatable,
     Page,
+    Queue,
+    QueueFull,
     Rerun,
     Settings,
     Stats,
+    TaskInfo,
     TaskLogCollector,
     TaskStatus,
     Tracker,
@@ -149,3 +153,22 @@ async def sweeps(tracker: Tracker) -> None:
     told = await tracker.settings.explain("retention_days", user="42")
     assert_type((told.layer, told.source), tuple[str, str | None])
     assert_type(await tracker.settings.all(), dict[str, Any])
+
+
+async def submits(tracker: Tracker, broker: AsyncBroker) -> None:
+    @broker.task
+    async def pay(amount: int) -> str:
+        return str(amount)
+
+    first = await tracker.submit(pay, [7], priority="high", timeout=5)
+    assert_type(first, AsyncTaskiqTask[Any])
+    second = await tracker.submit("shop.pack", kwargs={"a": 1}, depends_on=[first, "id", 7])
+    await tracker.submit("shop.pack", depends_on=[await tracker.get(second.task_id)], priority=3)
+    assert_type(await tracker.queues(), list[Queue])
+    assert_type(tracker.tasks(), list[TaskInfo])
+    try:
+        await tracker.submit("shop.pack")
+    except InvalidInput as error:
+        assert_type(error.faults, list[str])
+    except QueueFull as full:
+        assert_type((full.queue, full.depth, full.limit), tuple[str, int, int])

@@ -61,6 +61,7 @@ def upgrade() -> None:
     op.create_table(
         "aiotrack_held",
         sa.Column("task_id", sa.String(255), nullable=False),
+        sa.Column("task_name", sa.Text(), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("held_at", UtcDateTime(), nullable=False),
         sa.Column("claimed_at", UtcDateTime()),

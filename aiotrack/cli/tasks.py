@@ -1,0 +1,47 @@
+"""``aiotrack tasks`` and ``aiotrack queues``: what may be sent, and what waits to be taken."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+
+import typer
+
+from aiotrack import Queue
+from aiotrack.cli import pages
+from aiotrack.cli.connect import Broker, Modules, broker_of
+from aiotrack.cli.output import Json, console, print_json
+
+
+def tasks(broker: Broker, modules: Modules = None, as_json: Json = False) -> None:
+    """See the tasks that a broker knows, and what they take."""
+    _, tracker = broker_of(broker, modules or [])
+    found = tracker.tasks()
+    if as_json:
+        print_json({"items": [asdict(one) for one in found]})
+    else:
+        pages.print_tasks(console(), found)
+
+
+def queues(broker: Broker, as_json: Json = False) -> None:
+    """See how many messages wait in a broker's queues, for how long, and who listens."""
+    found = asyncio.run(_queues(broker))
+    if as_json:
+        print_json({"items": [asdict(one) for one in found]})
+    else:
+        pages.print_queues(console(), found)
+
+
+async def _queues(spec: str) -> list[Queue]:
+    broker, tracker = broker_of(spec, [])
+    await broker.startup()
+    try:
+        return await tracker.queues()
+    finally:
+        await broker.shutdown()
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the program."""
+    app.command()(tasks)
+    app.command()(queues)
