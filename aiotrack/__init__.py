@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from aiotrack.current import current_execution, tracking
     from aiotrack.errors import (
         AioTrackError,
+        DefinitionNotFound,
         ExecutionNotFound,
+        InvalidDefinition,
         InvalidQuery,
         InvalidResult,
         InvalidSetting,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         NoCurrentExecution,
         NotRepeatable,
         QueryTimeout,
+        ScheduleUnavailable,
         SchemaOutdated,
         SchemaTooNew,
         SlowConsumer,
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
         Page,
         Rerun,
         Stats,
+        TaskDefinition,
         TaskStatus,
         Worker,
         WorkerStatus,
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
     from aiotrack.repository.columns import Base
     from aiotrack.repository.fenced import fenced_update
     from aiotrack.repository.tables import AttemptRow, ExecutionRow, LogRow
+    from aiotrack.schedules.source import DefinitionScheduleSource
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
     from aiotrack.validation.retries import get_task_retry_labels
@@ -78,7 +83,9 @@ _HOMES = {
     "aiotrack.current": ("current_execution", "tracking"),
     "aiotrack.errors": (
         "AioTrackError",
+        "DefinitionNotFound",
         "ExecutionNotFound",
+        "InvalidDefinition",
         "InvalidQuery",
         "InvalidResult",
         "InvalidSetting",
@@ -93,6 +100,7 @@ _HOMES = {
         "NoCurrentExecution",
         "NotRepeatable",
         "QueryTimeout",
+        "ScheduleUnavailable",
         "SchemaOutdated",
         "SchemaTooNew",
         "SlowConsumer",
@@ -124,6 +132,7 @@ _HOMES = {
         "Page",
         "Rerun",
         "Stats",
+        "TaskDefinition",
         "TaskStatus",
         "Worker",
         "WorkerStatus",
@@ -131,6 +140,7 @@ _HOMES = {
     "aiotrack.repository.fenced": ("fenced_update",),
     "aiotrack.repository.columns": ("Base",),
     "aiotrack.repository.tables": ("AttemptRow", "ExecutionRow", "LogRow"),
+    "aiotrack.schedules.source": ("DefinitionScheduleSource",),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
     "aiotrack.validation.retries": ("get_task_retry_labels",),
@@ -147,9 +157,12 @@ __all__ = [
     "Cause",
     "Count",
     "Counts",
+    "DefinitionNotFound",
+    "DefinitionScheduleSource",
     "Execution",
     "ExecutionNotFound",
     "ExecutionRow",
+    "InvalidDefinition",
     "InvalidQuery",
     "InvalidResult",
     "InvalidSetting",
@@ -169,6 +182,7 @@ __all__ = [
     "Page",
     "QueryTimeout",
     "Rerun",
+    "ScheduleUnavailable",
     "SchemaOutdated",
     "SchemaTooNew",
     "Settings",
@@ -177,6 +191,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "TaskCancelled",
+    "TaskDefinition",
     "TaskLogCollector",
     "TaskStatus",
     "Tracker",
