@@ -27,6 +27,16 @@ FRESH: Final = 60 * SECOND
 PATIENCE: Final = 20 * SECOND
 """Short periods are not missed for that long by who was there: a machine may stand still."""
 
+_TYPES: Final[Mapping[str, type]] = {
+    "state": str,
+    "kind": str,
+    "schedule": dict,
+    "anchor": int,
+    "task": str,
+    "kwargs": dict,
+    "labels": dict,
+}
+
 
 def schedule_id(definition_id: int) -> str:
     """Name the schedule of a definition, as executions have it."""
@@ -87,34 +97,20 @@ class Entry:
             raise ValueError("JSON that is too deep") from None
         if not isinstance(told, dict) or told.get("state") not in {ACTIVE, PAUSED, DONE}:
             raise ValueError("no schedule")
-        kind, schedule, anchor = told.get("kind"), told.get("schedule"), told.get("anchor")
-        task, kwargs, labels = told.get("task"), told.get("kwargs"), told.get("labels")
-        if type(anchor) is not int or not isinstance(task, str) or not isinstance(kind, str):
-            raise ValueError("an anchor, a task or a kind of a wrong type")
-        if not (
-            isinstance(kwargs, dict) and isinstance(labels, dict) and isinstance(schedule, dict)
-        ):
-            raise ValueError("kwargs, labels or a schedule of a wrong type")
-        if not all(isinstance(one, str | int | float) for one in labels.values()):
+        fields = {name: told.get(name) for name in _TYPES}
+        odd = [name for name, kind in _TYPES.items() if type(fields[name]) is not kind]
+        if odd:
+            raise ValueError(f"{odd[0]} of a wrong type")
+        if any(isinstance(one, list | dict | None) for one in told["labels"].values()):
             raise ValueError("labels of a wrong type")
-        timed = timing.parse(kind, schedule)
+        timed = timing.parse(told["kind"], told["schedule"])
         if timed is None:
             raise ValueError("a manual one")
-        return cls(
-            state=told["state"],
-            kind=kind,
-            schedule=schedule,
-            anchor=anchor,
-            task=task,
-            kwargs=kwargs,
-            labels=labels,
-            timing=timed,
-        )
+        return cls(**fields, timing=timed)
 
     def write(self) -> str:
         """Give the JSON of it."""
-        names = ("state", "kind", "schedule", "anchor", "task", "kwargs", "labels")
-        return json.dumps({name: getattr(self, name) for name in names}, separators=(",", ":"))
+        return json.dumps({name: getattr(self, name) for name in _TYPES}, separators=(",", ":"))
 
     def to(self, state: str) -> Entry:
         """Give it in another state."""
