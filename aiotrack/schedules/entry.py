@@ -144,5 +144,6 @@ def labels_of(definition: TaskDefinition) -> dict[str, Any]:
     if definition.queue is not None:
         told |= {"queue": definition.queue, "queue_name": definition.queue}  # brokers read either
     if definition.max_retries:
-        told |= {"max_retries": definition.max_retries, "retry_on_error": True}
+        # TaskIQ's label counts attempts, the first one too
+        told |= {"max_retries": definition.max_retries + 1, "retry_on_error": True}
     return told

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from redis.asyncio import Redis
 from taskiq import InMemoryBroker, ScheduledTask, TaskiqScheduler
@@ -41,7 +42,7 @@ class Site:
         async def clean(**rest: Any) -> int:
             return len(rest)
 
-    async def __aenter__(self) -> Site:
+    async def __aenter__(self) -> Self:
         await self.broker.startup()
         return self
 
@@ -61,8 +62,14 @@ class Site:
         return await self.tracker.definitions.create(name=name, **told)
 
     async def rewind(self, definition: TaskDefinition, seconds: float) -> int:
-        """Let a definition have been due so long ago; give that moment in milliseconds."""
+        """Let a definition have been due so long ago; give that moment in milliseconds.
+
+        An interval began two days before that.
+        """
         moment = time.time_ns() // 1_000_000 - int(seconds * 1000)
+        known = json.loads(await self.redis.hget(self.entries, str(definition.id)))  # type: ignore[misc]
+        known["anchor"] = moment - 2 * 86_400_000
+        await self.redis.hset(self.entries, str(definition.id), json.dumps(known))  # type: ignore[misc]
         await self.redis.zadd(self.due, {str(definition.id): moment})
         return moment
 
@@ -81,12 +88,18 @@ class Beat:
         self._loop: SchedulerLoop | None = None
         self.site = site
 
-    async def __aenter__(self) -> Beat:
+    async def __aenter__(self) -> Self:
         await self.source.startup()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.source.shutdown()
+
+    async def due(self) -> list[ScheduledTask]:
+        """Give what is due now by the list."""
+        now = datetime.now(UTC)
+        listed = await self.source.get_schedules()
+        return [task for task in listed if task.time is not None and task.time <= now]
 
     async def tick(self) -> list[ScheduledTask]:
         """Look at all schedules once, send what is due, and give what TaskIQ found due."""

@@ -67,9 +67,7 @@ async def test_every_fault_is_told_in_one_error(site: Site) -> None:
     expected += ["no broker here knows a task 'shop.sub'", "name 'taken' is taken"]
     assert len(expected) == len(caught.value.faults)
     assert [] == [
-        part
-        for part, fault in zip(expected, caught.value.faults, strict=True)
-        if part not in fault
+        part for part, fault in zip(expected, caught.value.faults, strict=True) if part not in fault
     ]
     assert isinstance(caught.value, ValueError)
     assert ["taken"] == [one.name for one in (await site.tracker.definitions.list()).items]
@@ -96,9 +94,7 @@ async def test_every_fault_is_told_in_one_error(site: Site) -> None:
         ({"max_retries": 1.5}, "max_retries must be"),
     ],
 )
-async def test_what_cannot_be_is_refused(
-    one_site: Site, fields: dict[str, Any], part: str
-) -> None:
+async def test_what_cannot_be_is_refused(one_site: Site, fields: dict[str, Any], part: str) -> None:
     """At its making and at a change."""
     known = await one_site.define("known")
     good: dict[str, Any] = {"name": "new", "task_type": "shop.add", "parameters": {"a": 1}}

@@ -122,7 +122,10 @@ def test_a_moment_that_was_sent_does_not_come_again() -> None:
     done = Standing(entry)
     later = definition("once", {"at": "2027-01-15T09:00:00Z"})
 
-    assert ("inactive", done) == (done.state, move(START, definition("once", {"at": AT}), done, NOW))
+    assert ("inactive", done) == (
+        done.state,
+        move(START, definition("once", {"at": AT}), done, NOW),
+    )
     assert SECOND + 3_600_000 == move(START, later, done, NOW).due
 
 
@@ -159,7 +162,7 @@ def test_an_entry_is_read_as_it_was_written() -> None:
         "timeout": 2.5,
         "queue": "gpu",
         "queue_name": "gpu",
-        "max_retries": 3,
+        "max_retries": 4,
         "retry_on_error": True,
     } == entry.labels
 

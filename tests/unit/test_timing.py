@@ -1,4 +1,4 @@
-"""When a schedule is due: against every minute of days that clocks change on, and what is refused."""
+"""When a schedule is due: against every minute of days that clocks change on; and faults."""
 
 from __future__ import annotations
 
