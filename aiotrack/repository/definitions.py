@@ -1,4 +1,4 @@
-"""Task definitions: rows that take what they are given. What may stand there, the feature checks."""
+"""Task definitions: rows that take what they are given; what may stand there, others check."""
 
 from __future__ import annotations
 

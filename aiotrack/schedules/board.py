@@ -45,7 +45,7 @@ class Board:
 
     def now(self) -> int:
         """Give Redis' time as far as it is known here, in milliseconds."""
-        return _host_now() + self._offset
+        return host_now() + self._offset
 
     def forget_version(self) -> None:
         """Read everything at the next look."""
@@ -56,9 +56,14 @@ class Board:
         is_seen = self._since is not None and due >= self._since
         return now - due > entry.patience(due, seen=is_seen)
 
-    def follow(self, reading: Reading) -> list[Late]:
-        """Take what was read; give what was not sent in time and is not to be sent any more."""
-        self._set_clock(reading.now)
+    def follow(self, reading: Reading, asked: int) -> list[Late]:
+        """Take what was read; give what was not sent in time and is not to be sent any more.
+
+        Args:
+            reading: What was read just now.
+            asked: When, as `host_now` told it.
+        """
+        self._set_clock(reading.now, asked)
         if reading.is_all:
             for definition_id in self._lines.keys() - {line.id for line in reading.lines}:
                 self.take(Line(definition_id, 0, None, None))
@@ -111,11 +116,15 @@ class Board:
             self.listing.add(Due(line, entry, late.due, late), now - self._offset)
         return True
 
-    def _set_clock(self, now: int) -> None:
-        """Learn how far the host's clock is off; the list tells times by that."""
-        found = now - _host_now()
-        offset = found if abs(found) > STEP else 0
-        if abs(offset - self._offset) > STEP:
+    def _set_clock(self, now: int, asked: int) -> None:
+        """Learn how far the host's clock is off, as far as the way to Redis and back tells it.
+
+        A due time that is listed too late by a little is sent a whole second too late.
+        """
+        doubt = max(STEP, (host_now() - asked) // 2 + 1)
+        found = now - (asked + host_now()) // 2
+        offset = found if abs(found) > doubt else 0
+        if abs(offset - self._offset) > doubt:
             self._offset = offset
             for line in list(self._lines.values()):
                 self.listing.drop(line.id)
@@ -130,5 +139,6 @@ class Board:
             log.error("the schedule of definition %s in Redis is set aside: %s", name, fault)
 
 
-def _host_now() -> int:
+def host_now() -> int:
+    """Give this host's time in milliseconds."""
     return time.time_ns() // 1_000_000

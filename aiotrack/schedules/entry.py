@@ -97,7 +97,7 @@ class Entry:
             raise ValueError("JSON that is too deep") from None
         if not isinstance(told, dict) or told.get("state") not in {ACTIVE, PAUSED, DONE}:
             raise ValueError("no schedule")
-        fields = {name: told.get(name) for name in _TYPES}
+        fields: dict[str, Any] = {name: told.get(name) for name in _TYPES}
         odd = [name for name, kind in _TYPES.items() if type(fields[name]) is not kind]
         if odd:
             raise ValueError(f"{odd[0]} of a wrong type")

@@ -17,7 +17,7 @@ from taskiq import ScheduledTask, ScheduleSource
 from taskiq.exceptions import ScheduledTaskCancelledError
 
 from aiotrack.errors import AioTrackError, ExecutionNotFound, InvalidValue, ScheduleUnavailable
-from aiotrack.schedules.board import Board
+from aiotrack.schedules.board import Board, host_now
 from aiotrack.schedules.entry import DONE, FRESH, task_id
 from aiotrack.schedules.feature import new_table
 from aiotrack.schedules.listing import Due
@@ -207,13 +207,15 @@ class DefinitionScheduleSource(ScheduleSource):
 
     async def _read(self) -> None:
         board, table = self._board, self._table()
+        asked = host_now()
         try:
             reading = await table.read(board.making, board.version, board.stale)
         except LostError:
             await rebuild(self._tracker.core(), table)
             board.forget_version()
+            asked = host_now()
             reading = await table.read()
-        for late in board.follow(reading):
+        for late in board.follow(reading, asked):
             await table.sent(late.id, late.due)  # too late, or wanted by nobody any more
 
     def _table(self) -> Timetable:

@@ -304,13 +304,14 @@ async def test_a_clock_that_is_off_is_seen_through(
     one_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The list tells times by the host's clock, Redis decides."""
-    from aiotrack.schedules import board
+    from aiotrack.schedules import board, source
 
     made = await one_site.define()
     await one_site.tracker.schedules.start("count")
     hour = 3_600_000
-    true = board._host_now
-    monkeypatch.setattr(board, "_host_now", lambda: true() + hour)
+    true = board.host_now
+    monkeypatch.setattr(board, "host_now", lambda: true() + hour)
+    monkeypatch.setattr(source, "host_now", lambda: true() + hour)
     async with Beat(one_site) as beat:
         (task,) = await beat.source.get_schedules()
         next_run = await one_site.tracker.schedules.next_run("count")
