@@ -88,7 +88,7 @@ class Board:
             if known is None or known.raw != line.raw or line.id not in self._entries:
                 self._entries[line.id] = Entry.read(line.raw)
             self._show(line, self._entries[line.id])
-        except ValueError as error:
+        except Exception as error:  # whatever somebody wrote there
             self._entries.pop(line.id, None)
             self.listing.drop(line.id)
             self._set_aside(str(line.id), line.raw, str(error))

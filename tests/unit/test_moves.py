@@ -178,6 +178,7 @@ GOOD = Entry.of(definition(), ACTIVE, SECOND).write()
         b"[1]",
         b"[" * 100_000,
         GOOD.replace('"active"', '"running"').encode(),
+        GOOD.replace('"active"', "[1]").encode(),
         GOOD.replace("1800000000000", "1.5").encode(),
         GOOD.replace('"seconds":60', '"seconds":0').encode(),
         GOOD.replace('"interval"', '"manual"').encode(),

@@ -1,0 +1,87 @@
+"""Three tasks on schedules: a clean-up, an import, a mail. One is paused, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from pathlib import Path
+
+from taskiq import InMemoryBroker, TaskiqScheduler
+from taskiq.api import run_scheduler_task
+
+from aiotrack import DefinitionScheduleSource, Tracker, TrackerMiddleware
+from aiotrack.testing.servers import ValkeyServer
+
+logging.getLogger("aiotrack").addHandler(logging.NullHandler())  # it tells of a stop, too
+folder = tempfile.TemporaryDirectory()
+server = ValkeyServer()
+broker = InMemoryBroker()
+
+
+@broker.task("shop.clean_up")
+async def clean_up(days: int) -> int:
+    return days  # delete what is older
+
+
+@broker.task("shop.import_prices")
+async def import_prices(source: str, currency: str = "EUR") -> str:
+    return f"{source} in {currency}"
+
+
+@broker.task("shop.remind")
+async def remind(text: str) -> str:
+    return text
+
+
+async def main(tracker: Tracker) -> None:
+    definitions, schedules = tracker.definitions, tracker.schedules
+    nightly = {"cron": "0 3 * * *", "tz": "Europe/Berlin"}
+    for name, task, kind, schedule, parameters in (
+        ("clean up", "shop.clean_up", "cron", nightly, {"days": 30}),
+        ("prices", "shop.import_prices", "interval", {"seconds": 1}, {"source": "ecb"}),
+        ("reminder", "shop.remind", "manual", {}, {"text": "pay"}),
+    ):
+        await definitions.create(
+            name=name, task_type=task, schedule_kind=kind, schedule=schedule, parameters=parameters
+        )
+    for name in ("clean up", "prices"):
+        print(f"{name}: {await schedules.start(name)}")
+
+    prices = await definitions.get("prices")
+    await fired(tracker, prices.id, 2)
+    print(f"prices: {await schedules.pause('prices')}")
+    before = (await definitions.stats("prices")).success
+    print(f"prices: {await schedules.resume('prices')}")
+    await fired(tracker, prices.id, before + 2)
+
+    reminder = await schedules.trigger("reminder", by="ada")
+    print((await tracker.wait(reminder.task_id, timeout=10)).result)
+    night = await schedules.next_run("clean up")
+    print(f"the next clean-up is tonight: {night is not None}")
+    for execution in (await tracker.list(config_id=prices.id, limit=1)).items:
+        print(f"{execution.task_name}: {execution.result} ({execution.schedule_id})")
+
+
+async def fired(tracker: Tracker, definition_id: int, count: int) -> None:
+    """Wait until a definition has run so often."""
+    async with asyncio.timeout(15):
+        while (await tracker.stats(config_id=definition_id)).success < count:
+            await asyncio.sleep(0.1)
+
+
+async def project() -> None:
+    with folder, server:
+        tracker = Tracker(f"sqlite+aiosqlite:///{Path(folder.name) / 'x.db'}", redis=server.url)
+        broker.add_middlewares(TrackerMiddleware(tracker))
+        await broker.startup()
+        source = DefinitionScheduleSource(tracker)  # `taskiq scheduler` does this, elsewhere
+        beat = asyncio.create_task(run_scheduler_task(TaskiqScheduler(broker, [source])))
+        await main(tracker)
+        beat.cancel()
+        await source.shutdown()
+        await broker.shutdown()
+
+
+if __name__ == "__main__":
+    asyncio.run(project())
