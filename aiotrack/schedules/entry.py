@@ -95,12 +95,10 @@ class Entry:
             told = json.loads(raw.decode())
         except RecursionError:
             raise ValueError("JSON that is too deep") from None
-        if not isinstance(told, dict):
-            raise ValueError("no schedule")
-        fields: dict[str, Any] = {name: told.get(name) for name in _TYPES}
-        odd = [name for name, kind in _TYPES.items() if type(fields[name]) is not kind]
+        fields = {name: told.get(name) for name in _TYPES} if isinstance(told, dict) else {}
+        odd = [name for name, kind in _TYPES.items() if type(fields.get(name)) is not kind]
         if odd:
-            raise ValueError(f"{odd[0]} of a wrong type")
+            raise ValueError(f"no {odd[0]}, or of a wrong type")
         if told["state"] not in {ACTIVE, PAUSED, DONE}:
             raise ValueError("a state that there is not")
         if any(isinstance(one, list | dict | None) for one in told["labels"].values()):
