@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.repository.control_tables import AuditRow
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _table = AuditRow.__table__
 _COLUMNS = tuple(_table.c)
 _TOLD: Final = ("before", "after")
+
+EACH: Final = 500
+"""Targets of one statement; each is some rows of an index."""
 
 _APPEND: Final = """
 INSERT INTO aiotrack_audit (at, actor, action, target, reason, before, after)
@@ -56,25 +59,27 @@ class Audit:
         )
         await self._repository.execute(_APPEND, values)
 
-    async def last_of(
-        self, actions: Iterable[str], *, target: str | None = None
-    ) -> dict[str, Deed]:
-        """Give the last deed of these kinds on each target. One statement.
+    async def last_of(self, actions: Iterable[str], targets: Sequence[str]) -> dict[str, Deed]:
+        """Give the last deed of these kinds on each target; a statement for every 500."""
+        kinds = sorted(actions)
+        found: dict[str, Deed] = {}
+        for start in range(0, len(targets), EACH):
+            part = targets[start : start + EACH]
+            wanted = (
+                select(func.max(_table.c.id))
+                .where(_table.c.target.in_(part), _table.c.action.in_(kinds))
+                .group_by(_table.c.target)
+            )
+            rows = await self._rows(select(*_COLUMNS).where(_table.c.id.in_(wanted)))
+            found |= {row["target"]: _deed(row) for row in rows}
+        return found
 
-        Args:
-            actions: Kinds.
-            target: Only on this one.
-        """
-        wanted = select(func.max(_table.c.id)).where(_table.c.action.in_(sorted(actions)))
-        if target is not None:
-            wanted = wanted.where(_table.c.target == target)
-        query = select(*_COLUMNS).where(_table.c.id.in_(wanted.group_by(_table.c.target)))
-
+    async def _rows(self, query: Select[Any]) -> Sequence[Any]:
         async def work(connection: AsyncConnection) -> Sequence[Any]:
-            return (await connection.execute(query)).mappings().all()
+            found: Sequence[Any] = (await connection.execute(query)).mappings().all()
+            return found
 
-        found = await self._repository.ask(work)
-        return {row["target"]: _deed(row) for row in found}
+        return await self._repository.ask(work)
 
 
 def _deed(row: Mapping[str, Any]) -> Deed:

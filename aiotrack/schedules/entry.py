@@ -95,7 +95,9 @@ class Entry:
             told = json.loads(raw.decode())
         except RecursionError:
             raise ValueError("JSON that is too deep") from None
-        fields = {name: told.get(name) for name in _TYPES} if isinstance(told, dict) else {}
+        fields: dict[str, Any] = {}
+        if isinstance(told, dict):
+            fields = {name: told.get(name) for name in _TYPES}
         odd = [name for name, kind in _TYPES.items() if type(fields.get(name)) is not kind]
         if odd:
             raise ValueError(f"no {odd[0]}, or of a wrong type")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiotrack.errors import ExecutionNotFound
 from aiotrack.schedules.entry import ACTIVE, DONE, INACTIVE, PAUSED, task_id
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+KNOWN: Final = 86_400_000
+"""Milliseconds for which the record of what was sent is surely there: who keeps them for less?"""
+
 
 async def rebuild(core: Core, table: Timetable) -> None:
     """Make them, unless somebody else does. Nothing is sent for what was due meanwhile.
 
-    An interval keeps its grid. A moment that is over is sent only if no execution of it is known.
+    An interval keeps its grid. A moment that is over is sent only if no execution of it is known,
+    and not after a day: then its record may have been cleaned up.
 
     Raises:
         ScheduleUnavailable: Redis did not answer.
@@ -33,7 +37,8 @@ async def rebuild(core: Core, table: Timetable) -> None:
 
     await core.repository.connect()
     definitions = await DefinitionRows(core.repository).select()
-    deeds = await Audit(core.repository).last_of(LASTING)
+    targets = [f"definition:{definition.id}" for definition in definitions]
+    deeds = await Audit(core.repository).last_of(LASTING, targets)
     now = await table.now()
     found: list[tuple[int, Standing]] = []
     for definition in definitions:
@@ -71,6 +76,8 @@ async def _unless_sent(core: Core, definition_id: int, standing: Standing, now: 
     entry, due = standing.entry, standing.due
     if entry is None or entry.timing.at is None or due is None or due > now:
         return standing
+    if due < now - KNOWN:
+        return Standing(entry.to(DONE))
     try:
         await core.reader.get(task_id(definition_id, due))
     except ExecutionNotFound:

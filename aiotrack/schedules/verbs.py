@@ -246,7 +246,7 @@ class Schedules:
         after = _told(made)
         if known == made:
             target = f"definition:{definition_id}"
-            kept = await Audit(self._core().repository).last_of(moves.LASTING, target=target)
+            kept = await Audit(self._core().repository).last_of(moves.LASTING, [target])
             last = kept[target].after if target in kept else _told(NOTHING)
             if last == after:
                 return

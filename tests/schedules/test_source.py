@@ -30,8 +30,9 @@ def name_of(definition_id: int, moment: int) -> str:
     return entry.task_id(definition_id, moment)
 
 
-async def test_taskiq_s_own_loop_sends_every_second_once(site: Site) -> None:
+async def test_taskiq_s_own_loop_sends_every_second_once(one_site: Site) -> None:
     """With two schedulers; a pause begins and ends within two seconds and keeps the grid."""
+    site = one_site
     made = await site.define(schedule={"seconds": 1}, parameters={"a": 40})
     beats = [Beat(site), Beat(site)]
     async with contextlib.AsyncExitStack() as stack:

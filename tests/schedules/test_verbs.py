@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from aiotrack import InvalidDefinition, ScheduleUnavailable, Tracker, UnknownTask
-from aiotrack.repository.control_tables import AuditRow
+from aiotrack.repository.control_tables import AuditRow, DefinitionRow
 from tests.schedules.site import Site
 
 
@@ -209,6 +209,16 @@ async def test_a_moment_that_was_sent_before_the_loss_is_not_sent_again(site: Si
     at = (datetime.now(UTC) - timedelta(seconds=30)).replace(microsecond=0)
     told = {"schedule_kind": "once", "schedule": {"at": at.isoformat()}}
     sent, unsent = await site.define("sent", **told), await site.define("unsent", **told)
+    old = await site.define("old", **told)
+    await site.tracker.schedules.start("old")
+    before = (at - timedelta(days=2)).isoformat()
+    async with site.tracker.core().repository.connection() as connection:
+        await connection.execute(
+            update(DefinitionRow)
+            .where(DefinitionRow.id == old.id)
+            .values(schedule=json.dumps({"at": before}))
+        )
+        await connection.commit()
     await site.tracker.schedules.start("sent")
     await site.tracker.schedules.start("unsent")
     await site.tracker.register(
@@ -216,7 +226,9 @@ async def test_a_moment_that_was_sent_before_the_loss_is_not_sent_again(site: Si
     )
     await site.redis.delete(*site.keys)
 
-    assert {sent.id: "inactive", unsent.id: "active"} == await site.tracker.schedules.statuses()
+    assert {sent.id: "inactive", unsent.id: "active", old.id: "inactive"} == (
+        await site.tracker.schedules.statuses()
+    )
 
 
 async def test_without_redis_it_is_said(made_sqlite_url: str) -> None:
