@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from aiotrack.current import current_execution, tracking
     from aiotrack.errors import (
         AioTrackError,
+        DefinitionNotFound,
         DependencyFailed,
         ExecutionNotFound,
+        InvalidDefinition,
         InvalidInput,
         InvalidQuery,
         InvalidResult,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         NotRepeatable,
         QueryTimeout,
         QueueFull,
+        ScheduleUnavailable,
         SchemaOutdated,
         SchemaTooNew,
         SlowConsumer,
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
         Queue,
         Rerun,
         Stats,
+        TaskDefinition,
         TaskInfo,
         TaskStatus,
         Worker,
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     from aiotrack.repository.columns import Base
     from aiotrack.repository.fenced import fenced_update
     from aiotrack.repository.tables import AttemptRow, ExecutionRow, LogRow
+    from aiotrack.schedules.source import DefinitionScheduleSource
     from aiotrack.settings import Settings
     from aiotrack.tracker import Tracker
     from aiotrack.validation.retries import get_task_retry_labels
@@ -86,6 +91,8 @@ _HOMES = {
         "DependencyFailed",
         "ExecutionNotFound",
         "InvalidInput",
+        "DefinitionNotFound",
+        "InvalidDefinition",
         "InvalidQuery",
         "InvalidResult",
         "InvalidSetting",
@@ -101,6 +108,7 @@ _HOMES = {
         "NotRepeatable",
         "QueryTimeout",
         "QueueFull",
+        "ScheduleUnavailable",
         "SchemaOutdated",
         "SchemaTooNew",
         "SlowConsumer",
@@ -134,6 +142,7 @@ _HOMES = {
         "Rerun",
         "Stats",
         "TaskInfo",
+        "TaskDefinition",
         "TaskStatus",
         "Worker",
         "WorkerStatus",
@@ -141,6 +150,7 @@ _HOMES = {
     "aiotrack.repository.fenced": ("fenced_update",),
     "aiotrack.repository.columns": ("Base",),
     "aiotrack.repository.tables": ("AttemptRow", "ExecutionRow", "LogRow"),
+    "aiotrack.schedules.source": ("DefinitionScheduleSource",),
     "aiotrack.settings": ("Settings",),
     "aiotrack.tracker": ("Tracker",),
     "aiotrack.validation.retries": ("get_task_retry_labels",),
@@ -157,10 +167,13 @@ __all__ = [
     "Cause",
     "Count",
     "Counts",
+    "DefinitionNotFound",
+    "DefinitionScheduleSource",
     "DependencyFailed",
     "Execution",
     "ExecutionNotFound",
     "ExecutionRow",
+    "InvalidDefinition",
     "InvalidInput",
     "InvalidQuery",
     "InvalidResult",
@@ -183,6 +196,7 @@ __all__ = [
     "Queue",
     "QueueFull",
     "Rerun",
+    "ScheduleUnavailable",
     "SchemaOutdated",
     "SchemaTooNew",
     "Settings",
@@ -191,6 +205,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "TaskCancelled",
+    "TaskDefinition",
     "TaskInfo",
     "TaskLogCollector",
     "TaskStatus",

@@ -14,6 +14,9 @@
     ├── MissingExtra (ImportError)           an optional package is not installed
     ├── TaskCancelled                        the result of an execution that somebody cancelled
     ├── InvalidResult (ValueError)           what a task returned is not what it promised
+    ├── DefinitionNotFound (LookupError)     no task definition has this id or name
+    ├── InvalidDefinition (ValueError)       what is wrong with a task definition, all of it
+    ├── ScheduleUnavailable                  Redis does not answer: nobody knows what is scheduled
     ├── NotRepeatable (ValueError)           arguments are not stored as they were: no rerun
     ├── UnknownTask (LookupError)            no broker here knows a task of this name
     ├── QueueFull                            too many messages wait: nothing more is sent for now
@@ -37,7 +40,7 @@ kebab-case name that a machine can read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -108,6 +111,42 @@ class InvalidResult(AioTrackError, ValueError):
     """What a task returned does not fit its return annotation, or its validator refused it."""
 
     code = "invalid-result"
+
+
+class DefinitionNotFound(AioTrackError, LookupError):
+    """No task definition has this id (int) or name (text)."""
+
+    code = "definition-not-found"
+
+    def __init__(self, key: str | int) -> None:
+        self.key = key
+        if isinstance(key, int):
+            shown = f"id {key}" if key.bit_length() < 64 else "an id of that size"
+        else:
+            shown = f"name {key!r}"
+        super().__init__(f"no task definition with {shown}")
+
+
+class InvalidDefinition(AioTrackError, ValueError):
+    """A task definition cannot be stored, or scheduled; ``faults`` lists all that is wrong."""
+
+    code = "invalid-definition"
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        super().__init__("; ".join(self.faults))
+
+
+class ScheduleUnavailable(AioTrackError):
+    """Redis does not answer, or there is none: nobody knows what is scheduled."""
+
+    code = "schedule-unavailable"
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(
+            f"schedules cannot be read or changed: {reason or type(reason).__name__}; "
+            "is Redis running, and is redis= or AIOTRACK_REDIS_URL right?"
+        )
 
 
 class NotRepeatable(AioTrackError, ValueError):

@@ -224,6 +224,37 @@ class TaskInfo:
     parameters: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDefinition:
+    """A task that is sent by its definition: by hand, or by a schedule. It knows no state.
+
+    ``task_type`` is the task's name, ``parameters`` are its keyword arguments. ``schedule_kind`` is
+    ``manual``, ``cron``, ``interval`` or ``once``, and ``schedule`` what that needs:
+    ``{"cron": "*/5 * * * *", "tz": "Europe/Berlin"}`` (UTC without ``tz``), ``{"seconds": 300}``,
+    ``{"at": "2027-01-01T00:00:00Z"}``. ``timeout_seconds`` is what a run may take (None: the
+    task's own limit), ``priority`` 1 to 10, the highest first. Ids are never used again.
+    """
+
+    id: int
+    name: str
+    description: str = ""
+    task_type: str
+    schedule_kind: str = "manual"
+    schedule: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    max_retries: int = 0
+    timeout_seconds: float | None = None
+    priority: int = 5
+    queue: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether a schedule may send it: it is not ``manual``."""
+        return self.schedule_kind != "manual"
+
+
 OWN_MODULE: Final = "aiotrack"
 """The module of the sweeps' own records, which `Tracker.stats` leaves out unless asked."""
 

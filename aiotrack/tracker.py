@@ -25,6 +25,8 @@ from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
 from aiotrack.reruns import Reruns
+from aiotrack.schedules import Timetables
+from aiotrack.scheduling import Scheduling
 from aiotrack.submission import Submission, Submitting
 from aiotrack.sweeping import Sweeping
 from aiotrack.sweeps import Sweeps
@@ -40,7 +42,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting):
+class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
@@ -56,7 +58,9 @@ class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting):
         InvalidSetting: A value cannot be used; the message names it.
     """
 
-    features: ClassVar = (Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission)
+    features: ClassVar = (
+        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables),
+    )
 
     @property
     def locks(self) -> Listing:

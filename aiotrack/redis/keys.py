@@ -1,8 +1,8 @@
 """Every key and channel in Redis: what it is, who writes it, how long it lives.
 
 All carry the setting ``namespace`` (``aiotrack``): two projects on one Redis share nothing. The
-keys of locks share the hash tag ``{<namespace>:locks}``, so that a script may touch several of them
-also in a cluster.
+keys of locks share the hash tag ``{<namespace>:locks}``, those of schedules likewise, so that a
+script may touch several of them also in a cluster.
 
 ==============================  =======  ==================================  =====================
 name                            type     what                                lives
@@ -20,10 +20,23 @@ name                            type     what                                liv
 ``…:<lock>:waiters``            hash     how each of them is told            10 s; likewise
 ``…:<lock>:gone:<owner>``       string   this owner has given up             10 s
 ``{<namespace>:locks}``         zset     every held lock, by its lease       until the last is read
+``{<namespace>:schedules}``     hash     definition -> what is sent, when,   until it is stopped
+                                         and whether it is paused: JSON
+``{…:schedules}:due``           zset     definition, by its next due time    likewise
+                                         (milliseconds)
+``{…:schedules}:changes``       zset     definition, by its last change      for ever
+``{…:schedules}:version``       string   the number of the last change       for ever
+``{…:schedules}:sending``       zset     ``<definition>:<due>`` that is      until it was sent
+                                         being sent, by the end of the
+                                         time for it
+``{…:schedules}:made``          string   which making of all these this is:  for ever
+                                         without it they are made anew
 ==============================  =======  ==================================  =====================
 """
 
 from __future__ import annotations
+
+_OF_SCHEDULES = ("changes", "due", "sending", "version", "made")
 
 
 def live_channel(namespace: str) -> str:
@@ -55,3 +68,9 @@ def lock_keys(namespace: str, lock: str) -> tuple[str, str]:
     """Name the key of a lock, beside which its others stand, and the list of all."""
     index = lock_index(namespace)
     return f"{index}:{lock}", index
+
+
+def schedule_keys(namespace: str) -> tuple[str, ...]:
+    """Name the keys of the schedules, as their scripts take them."""
+    base = f"{{{namespace}:schedules}}"
+    return (base, *(f"{base}:{name}" for name in _OF_SCHEDULES))

@@ -1,0 +1,237 @@
+"""Task definitions: stored, found, changed, refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from aiotrack import DefinitionNotFound, InvalidDefinition, InvalidQuery, Page, Tracker
+from aiotrack.repository.audit import Audit
+from tests.schedules.site import Site
+
+
+async def test_a_definition_is_stored_as_it_is_told(site: Site) -> None:
+    """All fields, with their defaults; by id and by name."""
+    made = await site.tracker.definitions.create(
+        name="Nightly é",
+        description="Counts the stock",
+        task_type="shop.add",
+        schedule_kind="cron",
+        schedule={"cron": "0 3 * * *", "tz": "Europe/Berlin"},
+        parameters={"a": 5, "b": 7},
+        max_retries=2,
+        timeout_seconds=90,
+        priority=8,
+        queue="gpu",
+        by="ada",
+    )
+    bare = await site.tracker.definitions.create(name="bare", task_type="shop.clean")
+
+    assert made == await site.tracker.definitions.get(made.id)
+    assert made == await site.tracker.definitions.get_by_name("Nightly é")
+    assert (90.0, 8, "gpu", 2, True) == (
+        *(made.timeout_seconds, made.priority, made.queue, made.max_retries),
+        made.is_scheduled,
+    )
+    assert ("manual", {}, {}, 0, None, 5, None, "", False) == (
+        *(bare.schedule_kind, bare.schedule, bare.parameters, bare.max_retries),
+        *(bare.timeout_seconds, bare.priority, bare.queue, bare.description, bare.is_scheduled),
+    )
+    assert made.created_at == made.updated_at
+
+
+async def test_every_fault_is_told_in_one_error(site: Site) -> None:
+    """Nothing is stored, and who asked need not ask seven times."""
+    await site.define("taken")
+    told: dict[str, Any] = {
+        "name": "taken",
+        "task_type": "shop.sub",
+        "schedule_kind": "cron",
+        "schedule": {"cron": "61 * * * *", "tz": "Mars", "every": 5},
+        "parameters": {"a": object()},
+        "max_retries": -1,
+        "timeout_seconds": 0,
+        "priority": 11,
+        "queue": "",
+        "description": 5,
+        "colour": "red",
+    }
+    with pytest.raises(InvalidDefinition) as caught:
+        await site.tracker.definitions.create(**told)
+
+    expected = ["'colour' is no field", "description must be text", "parameters must be JSON"]
+    expected += ["max_retries must be", "timeout_seconds must be", "priority must be a whole"]
+    expected += ["queue must be text", "'every' is unknown", "bad minute '61'", "tz 'Mars'"]
+    expected += ["no broker here knows a task 'shop.sub'", "name 'taken' is taken"]
+    assert len(expected) == len(caught.value.faults)
+    assert [] == [
+        part for part, fault in zip(expected, caught.value.faults, strict=True) if part not in fault
+    ]
+    assert isinstance(caught.value, ValueError)
+    assert ["taken"] == [one.name for one in (await site.tracker.definitions.list()).items]
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"name": ""}, "name must be text"),
+        ({"name": "x" * 201}, "200 are the most"),
+        ({"name": "a\0b"}, "NUL"),
+        ({"name": "\ud800"}, "half a character"),
+        ({"name": None}, "name must be text"),
+        ({"task_type": None}, "task_type must be text"),
+        ({"parameters": {"b": 1}}, "a is missing"),
+        ({"parameters": {"a": "many"}}, "a: "),
+        ({"parameters": {"a": 1, "c": 1}}, "has no parameter 'c'"),
+        ({"parameters": [1]}, "must be a mapping"),
+        ({"parameters": {"a": float("nan")}}, "must be JSON"),
+        ({"parameters": {1: 1}}, "text as keys"),
+        ({"priority": True}, "priority must be"),
+        ({"priority": 0}, "priority must be"),
+        ({"timeout_seconds": float("inf")}, "timeout_seconds must be"),
+        ({"max_retries": 1.5}, "max_retries must be"),
+    ],
+)
+async def test_what_cannot_be_is_refused(one_site: Site, fields: dict[str, Any], part: str) -> None:
+    """At its making and at a change."""
+    known = await one_site.define("known")
+    good: dict[str, Any] = {"name": "new", "task_type": "shop.add", "parameters": {"a": 1}}
+    with pytest.raises(InvalidDefinition) as at_making:
+        await one_site.tracker.definitions.create(**good | fields)
+    with pytest.raises(InvalidDefinition) as at_change:
+        await one_site.tracker.definitions.update("known", **fields)  # type: ignore[arg-type]
+
+    assert part in str(at_making.value)
+    assert part in str(at_change.value)
+    assert known == await one_site.tracker.definitions.get("known")
+
+
+async def test_what_must_be_told_is_asked_for(one_site: Site) -> None:
+    """A name and a task."""
+    with pytest.raises(InvalidDefinition) as caught:
+        await one_site.tracker.definitions.create()
+
+    assert ["name is missing", "task_type is missing"] == caught.value.faults
+
+
+async def test_a_process_without_brokers_takes_any_task(sqlite_url: str) -> None:
+    """It cannot know which there are; all else is checked."""
+    async with Tracker(sqlite_url) as tracker:
+        made = await tracker.definitions.create(
+            name="x", task_type="shop.unknown", parameters={"z": 1}
+        )
+        with pytest.raises(InvalidDefinition):
+            await tracker.definitions.create(name="y", task_type="shop.unknown", priority=99)
+        changed = await tracker.definitions.update("x", description="new")
+        await tracker.definitions.delete("x")
+
+    assert {"z": 1} == made.parameters
+    assert "new" == changed.description
+
+
+async def test_a_change_keeps_what_is_not_named(site: Site) -> None:
+    """By id or name; the name may change, and not to one that is taken."""
+    made = await site.define()
+    await site.define("other")
+    changed = await site.tracker.definitions.update(made.id, name="tally", priority=9)
+    with pytest.raises(InvalidDefinition, match="name 'other' is taken"):
+        await site.tracker.definitions.update("tally", name="other")
+    same = await site.tracker.definitions.update("tally", name="tally")
+
+    assert replace(made, name="tally", priority=9, updated_at=changed.updated_at) == changed
+    assert changed.updated_at > made.updated_at
+    assert replace(changed, updated_at=same.updated_at) == same
+
+
+async def test_ids_are_never_used_again(site: Site) -> None:
+    """Executions of the old one are not the new one's."""
+    first = await site.define()
+    execution = await site.tracker.schedules.trigger(first.id)
+    await site.tracker.definitions.delete("count")
+    second = await site.define()
+
+    assert first.id < second.id
+    assert first.id == (await site.tracker.get(execution.task_id)).config_id
+    assert (1, 0) == (
+        (await site.tracker.definitions.stats(first.id)).total,
+        (await site.tracker.definitions.stats("count")).total,
+    )
+
+
+@pytest.mark.parametrize("key", [12345, 10**30, -1, "nobody"])
+async def test_an_unknown_definition_is_not_found(one_site: Site, key: int | str) -> None:
+    """Whatever is asked of it."""
+    verbs = one_site.tracker.definitions
+    with pytest.raises(DefinitionNotFound):
+        await verbs.get(key)
+    with pytest.raises(DefinitionNotFound):
+        await verbs.update(key, priority=1)
+    with pytest.raises(LookupError):
+        await verbs.delete(key)
+    with pytest.raises(DefinitionNotFound):
+        await one_site.tracker.schedules.start(key)
+    with pytest.raises(DefinitionNotFound):
+        await one_site.tracker.schedules.trigger(key)
+
+
+async def test_definitions_are_found_by_every_filter(site: Site) -> None:
+    """Exact ones, and a part of a text in any case; page by page."""
+    verbs = site.tracker.definitions
+    for number in range(5):
+        await site.define(f"Stock {number}", description="100% of it" if number == 3 else "")
+    await verbs.create(name="clean", task_type="shop.clean")
+
+    async def names(**filters: Any) -> list[str]:
+        return [one.name for one in (await verbs.list(**filters)).items]
+
+    assert ["clean"] == await names(task_type="shop.clean")
+    assert ["Stock 1"] == await names(name="Stock 1")
+    assert ["clean"] == await names(schedule_kind="manual")
+    assert 5 == len(await names(text="sTOCK"))
+    assert ["Stock 3"] == await names(text="100%")
+    assert [] == await names(text="1000%")
+    assert 6 == len(await names(text="shop."))
+    assert {"shop.add": 5, "shop.clean": 1} == await verbs.count_by_type()
+    first = await verbs.list(limit=2, task_type="shop.add")
+    second: Page[Any] = await verbs.list(limit=3, task_type="shop.add", after=first.next)
+    assert ["Stock 0", "Stock 1", "Stock 2", "Stock 3", "Stock 4"] == [
+        one.name for one in (*first.items, *second.items)
+    ]
+    assert second.next is None
+    with pytest.raises(InvalidQuery):
+        await verbs.list(limit=2, task_type="shop.clean", after=first.next)
+    with pytest.raises(InvalidQuery):
+        await verbs.list(limit=0)
+    with pytest.raises(InvalidQuery):
+        await verbs.list(text="\0")
+
+
+async def test_the_audit_says_who_changed_what(site: Site) -> None:
+    """Without secrets."""
+    made = await site.tracker.definitions.create(
+        name="clean", task_type="shop.clean", parameters={"password": "hunter2-hunter2"}, by="ada"
+    )
+    created = await last(site, "definition.create")
+    await site.tracker.definitions.update("clean", priority=9, by=7)
+    updated = await last(site, "definition.update")
+    await site.tracker.definitions.delete("clean")
+    deleted = await last(site, "definition.delete")
+
+    assert ("ada", f"definition:{made.id}") == (created.actor, created.target)
+    assert "hunter2" not in str(created.after)
+    assert ("7", {"priority": 5}, {"priority": 9}) == (
+        *(updated.actor, updated.before, updated.after),
+    )
+    assert (None, None, "clean") == (
+        *(deleted.actor, deleted.after),
+        (deleted.before or {}).get("name"),
+    )
+
+
+async def last(site: Site, action: str) -> Any:
+    """Give the only deed of a kind."""
+    targets = [f"definition:{number}" for number in range(10)]
+    (found,) = (await Audit(site.tracker.core().repository).last_of([action], targets)).values()
+    return found
