@@ -10,12 +10,12 @@
     ├── InvalidStatus (ValueError)           a status word that nobody knows
     ├── InvalidValue (ValueError)            an argument outside its range, a time without an offset
     │   └── InvalidInput                     what a task was to be sent with, every fault of it
+    │       └── InvalidDefinition            what is wrong with a task definition, all of it
     ├── InvalidSetting (ValueError)          a setting or URL that cannot be used
     ├── MissingExtra (ImportError)           an optional package is not installed
     ├── TaskCancelled                        the result of an execution that somebody cancelled
     ├── InvalidResult (ValueError)           what a task returned is not what it promised
     ├── DefinitionNotFound (LookupError)     no task definition has this id or name
-    ├── InvalidDefinition (ValueError)       what is wrong with a task definition, all of it
     ├── ScheduleUnavailable                  Redis does not answer: nobody knows what is scheduled
     ├── NotRepeatable (ValueError)           arguments are not stored as they were: no rerun
     ├── UnknownTask (LookupError)            no broker here knows a task of this name
@@ -40,7 +40,7 @@ kebab-case name that a machine can read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ class AioTrackError(Exception):
     code = "aiotrack-error"
 
 
+def _shown(key: str | int, word: str) -> str:
+    if isinstance(key, int):
+        return f"id {key}" if key.bit_length() < 64 else "an id of that size"
+    return f"{word} {key!r}"
+
+
 class ExecutionNotFound(AioTrackError, LookupError):
     """No execution has this ``task_id`` (text) or ``id`` (int)."""
 
@@ -60,11 +66,7 @@ class ExecutionNotFound(AioTrackError, LookupError):
 
     def __init__(self, key: str | int) -> None:
         self.key = key
-        if isinstance(key, int):
-            shown = f"id {key}" if key.bit_length() < 64 else "an id of that size"
-        else:
-            shown = f"task_id {key!r}"
-        super().__init__(f"no execution with {shown}")
+        super().__init__(f"no execution with {_shown(key, 'task_id')}")
 
 
 class TrackerNotFound(AioTrackError, LookupError):
@@ -120,21 +122,7 @@ class DefinitionNotFound(AioTrackError, LookupError):
 
     def __init__(self, key: str | int) -> None:
         self.key = key
-        if isinstance(key, int):
-            shown = f"id {key}" if key.bit_length() < 64 else "an id of that size"
-        else:
-            shown = f"name {key!r}"
-        super().__init__(f"no task definition with {shown}")
-
-
-class InvalidDefinition(AioTrackError, ValueError):
-    """A task definition cannot be stored, or scheduled; ``faults`` lists all that is wrong."""
-
-    code = "invalid-definition"
-
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = list(faults)
-        super().__init__("; ".join(self.faults))
+        super().__init__(f"no task definition with {_shown(key, 'name')}")
 
 
 class ScheduleUnavailable(AioTrackError):
@@ -211,10 +199,16 @@ class InvalidInput(InvalidValue):
 
     code = "invalid-input"
 
-    def __init__(self, task_name: str, faults: Iterable[str]) -> None:
-        self.task_name = task_name
-        self.faults = list(faults)
-        super().__init__(f"{task_name} was not sent: {'; '.join(self.faults)}")
+    def __init__(self, faults: Iterable[str], task_name: str | None = None) -> None:
+        self.faults, self.task_name = list(faults), task_name
+        told = "; ".join(self.faults)
+        super().__init__(told if task_name is None else f"{task_name} was not sent: {told}")
+
+
+class InvalidDefinition(InvalidInput):
+    """A task definition cannot be stored, or scheduled; ``faults`` lists all that is wrong."""
+
+    code = "invalid-definition"
 
 
 class InvalidSetting(AioTrackError, ValueError):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from aiotrack import Execution, LogLine, TaskStatus
+from aiotrack.demo.schedule import Story
 
 if TYPE_CHECKING:
     from aiotrack.demo.kinds import Kind
@@ -39,6 +40,8 @@ class Board:
         self.began_at = datetime.now(UTC) - timedelta(seconds=5)  # the database's clock may differ
         self.sweeps: list[Execution] = []
         """What the scheduler sent on the tracker's own account."""
+        self.story = Story()
+        """What became of the schedule that is paused and resumed."""
 
     @property
     def rows(self) -> list[Row]:

@@ -109,7 +109,7 @@ def _hides_secrets(execution: Execution) -> bool:
 
 def kinds() -> list[Kind]:
     """Give every kind, in the order in which they are sent."""
-    every = (_simple(), _repeated(), _long(), _values(), _linked(), _locked(), _ended())
+    every = (_simple(), _repeated(), _long(), _values(), _linked(), _locked(), _ended(), _ranked())
     return [kind for some in every for kind in some]
 
 
@@ -277,6 +277,41 @@ def _locked() -> list[Kind]:
         for title in ("wants a lock that another has:", "one waits, and is woken")
     ]
     return [*counts, *moves]
+
+
+def _ranked() -> list[Kind]:
+    """The first is sent before the second, and both before a worker is there."""
+    waited: list[Execution] = []
+
+    def waits(execution: Execution) -> bool:
+        waited.append(execution)
+        return execution.priority == 1
+
+    def overtakes(execution: Execution) -> bool:
+        other = waited[-1]
+        if execution.started_at is None or other.started_at is None:
+            return False
+        is_later = execution.created_at > other.created_at
+        return execution.priority == 10 and is_later and execution.started_at < other.started_at
+
+    def rank(execution: Execution) -> str:
+        wait = execution.wait
+        return f"priority {execution.priority}, began {wait or 0:.2f} s after it was sent"
+
+    return [
+        Kind(
+            title="waits its turn",
+            send=lambda: tasks.tracker.submit(tasks.send_mail, ("all customers",)),
+            proof=waits,
+            evidence=rank,
+        ),
+        Kind(
+            title="is urgent, overtakes it",
+            send=lambda: tasks.tracker.submit(tasks.send_mail, ("ada",), priority="urgent"),
+            proof=overtakes,
+            evidence=rank,
+        ),
+    ]
 
 
 async def _cancel(task_id: str) -> None:

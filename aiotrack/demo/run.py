@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from aiotrack.demo.board import Board
+from aiotrack.demo.schedule import play
 from aiotrack.demo.screen import Screen, screen_for
 from aiotrack.demo.summary import Place, summarise
 from aiotrack.demo.worker import Child, Scheduler, Worker
@@ -27,6 +28,7 @@ from aiotrack.testing.servers import PostgresServer, ValkeyServer
 
 if TYPE_CHECKING:
     from aiotrack import Tracker
+    from aiotrack.demo.kinds import Kind
 
 PATIENCE = 60.0
 """Seconds until tasks that did not end are given up; an idle machine needs six."""
@@ -105,6 +107,7 @@ async def _run(options: Options, console: Console) -> int:
             "AIOTRACK_DATABASE_URL": place.url,
             "AIOTRACK_REDIS_URL": redis,
             "AIOTRACK_DEMO_RUN": name,
+            "AIOTRACK_NAMESPACE": name,  # whose Redis it may be: its schedules are not ours
             # So that the demo need not wait for what takes seconds or minutes otherwise:
             "AIOTRACK_HEARTBEAT_SECONDS": "0.5",
             "AIOTRACK_MARK_TIMEOUT_CRONTAB": "* * * * *",
@@ -131,32 +134,43 @@ async def _play(
 ) -> tuple[Board, Tracker]:
     """Start worker and scheduler, send every kind, follow until all ended, and stop both."""
     from aiotrack.demo.kinds import kinds
-    from aiotrack.demo.tasks import RUN, broker, tracker
+    from aiotrack.demo.tasks import RUN, broker, tidy_carts, tracker
 
     board = Board()
     await tracker.startup()  # raises when the database cannot be used; the broker's only logs it
     await broker.startup()
     try:
+        await _send(board, [kind for kind in kinds() if not kind.is_last])  # nobody takes it yet
         for part, child in (("worker", worker), ("scheduler", scheduler)):
             stack.enter_context(child)
             _tell(console, part, f"{child.words}, pid {child.pid}")
         console.print()
-        with screen_for(console) as screen:
-            for is_last in (False, True):
-                for kind in kinds():
-                    if kind.send is not None and kind.is_last is is_last:
-                        board.sent((await kind.send()).task_id, kind)
-                await _follow(board, (worker, scheduler), screen, tracker, prefix=f"{RUN}-")
-            await _sweep(board, tracker)
-            screen.show(board, "worker and scheduler are stopping …")
-            scheduler.stop()
-            worker.stop()
+        playing = asyncio.create_task(play(tracker, tidy_carts.task_name))
+        children = (worker, scheduler)
+        try:
+            with screen_for(console) as screen:
+                await _follow(board, children, screen, tracker, prefix=f"{RUN}-")
+                await _send(board, [kind for kind in kinds() if kind.is_last])
+                await _follow(board, children, screen, tracker, prefix=f"{RUN}-")
+                await _sweep(board, tracker)
+                board.story = await playing
+                screen.show(board, "worker and scheduler are stopping …")
+                scheduler.stop()
+                worker.stop()
+        finally:
+            playing.cancel()
     except asyncio.CancelledError:
         console.print("stopping …", style="dim")
         raise
     finally:
         await broker.shutdown()
     return board, tracker
+
+
+async def _send(board: Board, kinds: Iterable[Kind]) -> None:
+    for kind in kinds:
+        if kind.send is not None:
+            board.sent((await kind.send()).task_id, kind)
 
 
 async def _sweep(board: Board, tracker: Tracker) -> None:
@@ -238,11 +252,14 @@ def _redis_errors(url: str) -> Iterator[None]:
 
 
 async def _forget(url: str, queue: str) -> None:
-    """Remove the demo's queue from a Redis that is not ours; results expire by themselves."""
+    """Remove the demo's keys from a Redis that is not ours; results expire by themselves."""
     from redis.asyncio import Redis
 
+    from aiotrack.brokers.streams import dead, streams
+    from aiotrack.redis.keys import schedule_keys
+
     async with Redis.from_url(url) as client:
-        await client.delete(queue)
+        await client.delete(*streams([queue]), dead(queue), *schedule_keys(queue))
 
 
 def _database(options: Options, folder: Path, stack: ExitStack, console: Console) -> Place:

@@ -74,6 +74,7 @@ async def summarise(
         wrong = list(row.kind.faults(row.execution, attempts))
         faults += [f"{row.execution.task_name} ({row.kind.title}): {fault}" for fault in wrong]
         _add(table, row, row.execution, attempts, is_right=not wrong)
+    faults += board.story.faults
     if not board.sweeps:
         faults.append("no sweep was run: did the scheduler send one?")
     if stats.total != len(board.rows):
@@ -82,6 +83,8 @@ async def summarise(
     console.print()
     for sweep in board.sweeps[:1]:
         told = f"{sweep.task_name}, sent by the scheduler: {sweep.status}, ended {sweep.result}"
+        console.print(Text(told, style="dim"), soft_wrap=True)
+    for told in board.story.told:
         console.print(Text(told, style="dim"), soft_wrap=True)
     console.print(_verdict(stats, faults, time.monotonic() - begun))
     for fault in faults:

@@ -16,15 +16,17 @@ from uuid import uuid4
 from taskiq import Context, SimpleRetryMiddleware, TaskiqDepends, TaskiqScheduler
 from taskiq.schedule_sources import LabelScheduleSource
 from taskiq.serializers import JSONSerializer
-from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
+from taskiq_redis import RedisAsyncResultBackend
 
 from aiotrack import (
+    DefinitionScheduleSource,
     Tracker,
     TrackerMiddleware,
     current_execution,
     prevent_duplicate_task,
     task_lock,
 )
+from aiotrack.brokers import PriorityStreamBroker
 
 log = logging.getLogger("shop")
 
@@ -35,13 +37,7 @@ RUN = os.environ.get("AIOTRACK_DEMO_RUN", "demo")
 tracker = Tracker()  # 1: where to record; AIOTRACK_DATABASE_URL, or a URL given here
 
 broker = (
-    RedisStreamBroker(
-        REDIS_URL,
-        queue_name=RUN,
-        consumer_id="0",  # also what was sent before the first worker came
-        xread_count=1,  # a worker takes what it can run, the rest stays for the others
-        xread_block=500,  # milliseconds: how soon an idle worker hears that it shall stop
-    )
+    PriorityStreamBroker(REDIS_URL, queue_name=RUN)
     .with_id_generator(lambda: f"{RUN}-{uuid4().hex[:8]}")
     .with_result_backend(
         RedisAsyncResultBackend(REDIS_URL, serializer=JSONSerializer(), result_ex_time=600)
@@ -54,8 +50,12 @@ broker = (
 
 
 scheduler = TaskiqScheduler(
-    broker, [LabelScheduleSource(broker)]
-)  # sends the tracker's sweeps, too
+    broker,
+    [
+        LabelScheduleSource(broker),  # sends the tracker's sweeps, too
+        DefinitionScheduleSource(tracker),  # what is defined, started and paused while it runs
+    ],
+)
 
 
 class CardDeclined(Exception):
@@ -188,6 +188,19 @@ async def index(site: str) -> None:
     log.info("indexing %s", site)
     await asyncio.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@broker.task("mail.send")
+async def send_mail(to: str) -> str:
+    """Wait its turn, or not: what is urgent is taken first, whenever it was sent."""
+    await asyncio.sleep(0.1)
+    return f"mail to {to}"
+
+
+@broker.task("carts.tidy")
+async def tidy_carts() -> int:
+    """Be sent by a schedule."""
+    return 3
 
 
 @broker.task("stock.count")

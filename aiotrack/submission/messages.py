@@ -55,7 +55,7 @@ def dump(message: TaskiqMessage) -> str:
         return json.dumps(message.model_dump())
     except (TypeError, ValueError, RecursionError) as error:
         fault = f"what waits for other executions is kept as JSON: {error}"
-        raise InvalidInput(message.task_name, [fault]) from None
+        raise InvalidInput([fault], message.task_name) from None
 
 
 async def send(text: str, broker: AsyncBroker) -> None:

@@ -61,7 +61,7 @@ def check(
         labels["timeout"] = default_timeout
     needs = _needs(depends_on, faults)
     if faults:
-        raise InvalidInput(task.task_name, faults)
+        raise InvalidInput(faults, task.task_name)
     return Wish(args=given[0], kwargs=given[1], labels=labels, needs=needs)
 
 
