@@ -40,6 +40,9 @@ SHARE: Final = 30
 MOST_RIPE, MORE = 1000, 0.01
 """Messages that a look finds at the most, and the seconds until the next if there may be more."""
 
+FEW: Final = 4
+"""Submits that ask the database at once: more would wait in vain for one of its connections."""
+
 PATIENCE: Final = 0.4
 """Seconds at a close for what is under way."""
 
@@ -51,6 +54,7 @@ class Submission(Feature):
         super().__init__(tracker, core)
         self.gate = Gate(tracker.options.max_queue)
         self.releaser = Releaser(core)
+        self.few = asyncio.Semaphore(FEW)
         self._needed: set[str] = set()
         """What is waited for: the hot path pays one look into it, and only while there is any."""
         self._fresh: set[str] = set()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from taskiq import SimpleRetryMiddleware
 
 from aiotrack import (
@@ -22,6 +24,20 @@ from aiotrack.report import Report, Witness
 from aiotrack.submission import feature
 from aiotrack.verdicts import presume
 from tests.submission.shop import Shop, until
+
+
+class Parcel(BaseModel):
+    """An argument that TaskIQ's kicker makes plain."""
+
+    kilos: int
+
+
+@dataclass
+class Place:
+    """Another one."""
+
+    street: str
+
 
 PENDING, SUCCESS, FAILURE = TaskStatus.PENDING, TaskStatus.SUCCESS, TaskStatus.FAILURE
 
@@ -111,6 +127,23 @@ async def test_a_failure_fails_what_waits_for_it(shop: Shop) -> None:
     assert ["a", "d", "e"] == sorted(shop.begun)
     assert [] == await shop.tracker.attempts(second.task_id)
     await until("nothing is held", lambda: is_empty(shop))
+
+
+async def test_a_result_backend_that_is_away_does_no_harm(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The record says what happened."""
+
+    async def away(*_: Any) -> None:
+        raise ConnectionError("away")
+
+    first = await shop.tracker.submit("shop.wait", ["a"])
+    second = await shop.hold("b", first)
+    shop.broker.result_backend.set_result = away
+    await shop.tracker.cancel(first.task_id)
+
+    assert FAILURE is (await shop.done(second)).status
+    assert "is not told" in caplog.text
 
 
 async def test_what_failed_before_fails_the_new_one_at_once(shop: Shop) -> None:
@@ -334,13 +367,16 @@ async def test_arguments_come_back_as_they_were(shop: Shop) -> None:
     first = await shop.tracker.submit("shop.wait", ["a"])
     values = [1, 1.5, None, True, "\x00 ü \ud800", {"a": [1, {"b": None}]}, 10**30]
     sent = await shop.tracker.submit(take, values, {"key": values}, depends_on=first)
+    rich = await shop.tracker.submit(take, [Parcel(kilos=2), Place("Elm St")], depends_on=first)
     with pytest.raises(InvalidInput, match="kept as JSON"):
         await shop.tracker.submit(take, [{1, 2}], depends_on=first)
-    assert (1, 1) == await shop.held()
+    assert (2, 2) == await shop.held()
     shop.gate.set()
 
     assert SUCCESS is (await shop.done(sent)).status
-    assert [(tuple(values), {"key": values})] == got
+    assert SUCCESS is (await shop.done(rich)).status
+    assert (tuple(values), {"key": values}) in got
+    assert (({"kilos": 2}, {"street": "Elm St"}), {}) in got
 
 
 async def test_many_needs_are_named_in_part(shop: Shop) -> None:

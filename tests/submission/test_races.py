@@ -141,6 +141,29 @@ async def test_what_ends_right_before_the_commit_is_seen(
     assert SUCCESS is (await shop.done(await shop.hold("a", "need"))).status
 
 
+async def test_what_is_kept_is_not_lost_when_nobody_can_look(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database goes away right after the message was kept: a look finds it later."""
+    shop = Shop(tracker)
+    await tracker.register("need", "shop.pack", status="STARTED")
+    keep, ask = Held.hold, Held.states
+
+    async def away(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    async def hold(self: Held, *args: Any) -> None:
+        await keep(self, *args)
+        await tracker.update("need", "done")
+        monkeypatch.setattr(Held, "states", away)
+
+    monkeypatch.setattr(Held, "hold", hold)
+    sent = await shop.hold("a", "need")
+    monkeypatch.setattr(Held, "states", ask)
+
+    assert SUCCESS is (await shop.done(sent)).status
+
+
 @pytest.mark.usefixtures("no_watch")
 async def test_releasers_send_once(database_url: str) -> None:
     """Four processes' worth of them find the same messages at the same time."""
