@@ -37,7 +37,7 @@ LOOK: Final = 1.0
 SHARE: Final = 30
 """Times longer than a look took is the rest after it, when it found nothing to do."""
 
-MOST_RIPE, MORE = 1000, 0.01
+MOST_FOUND, MORE = 1000, 0.01
 """Messages that a look finds at the most, and the seconds until the next if there may be more."""
 
 FEW: Final = 4
@@ -161,15 +161,12 @@ class Submission(Feature):
             if bulletin is not None:
                 await bulletin.listen()
         self._fresh.clear()
-        held = self.releaser.rows()
-        needed = await held.needed()
-        ripe = await held.ripe(self.releaser.given_up())
-        if ripe:
-            await self.releaser.settle(ripe)
+        needed = await self.releaser.rows().needed()
+        found = await self.releaser.look()
         self._needed = needed | self._fresh
         now = time.monotonic()
-        if ripe:
-            self._due = now + (LOOK if len(ripe) < MOST_RIPE else MORE)
+        if found:
+            self._due = now + (LOOK if found < MOST_FOUND else MORE)
         else:
             idle = 0.0 if self._needed else self.tracker.options.heartbeat_seconds
             self._due = now + max(LOOK, idle, SHARE * (now - begun))

@@ -14,6 +14,7 @@ import pytest
 from taskiq import BrokerMessage, TaskiqMiddleware
 
 from aiotrack import StoreUnavailable, TaskStatus, Tracker, TrackerMiddleware
+from aiotrack.repository import held
 from aiotrack.repository.held import Held
 from aiotrack.submission import Submission, feature, release
 from tests.control.crew import QuietBroker
@@ -58,8 +59,7 @@ def no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def look(tracker: Tracker) -> None:
     """Look after all that is held, now."""
-    releaser = tracker.feature(Submission).releaser
-    await releaser.settle(await releaser.rows().ripe(releaser.given_up()))
+    await tracker.feature(Submission).releaser.look()
 
 
 async def settle(tracker: Tracker, sent: Any) -> None:
@@ -162,6 +162,29 @@ async def test_what_is_kept_is_not_lost_when_nobody_can_look(
     monkeypatch.setattr(Held, "states", ask)
 
     assert SUCCESS is (await shop.done(sent)).status
+
+
+@pytest.mark.usefixtures("no_watch")
+async def test_very_many_are_looked_at_in_turns(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece comes, and then the first one again."""
+    monkeypatch.setattr(held, "_LAST", held._LAST.replace(f"LIMIT {held.PIECE}", "LIMIT 3"))
+    monkeypatch.setattr(held, "PIECE", 3)
+    broker = Mute(tracker)
+    for number in range(10):
+        await tracker.register(f"n{number}", "shop.pack", status="STARTED")
+        await tracker.submit("shop.note", [str(number)], depends_on=f"n{number}")
+        await tracker.update(f"n{number}", "done" if number % 2 else None)
+    looks = [await tracker.feature(Submission).releaser.look() for _ in range(4)]
+    early = len(broker.sent)
+    for number in range(10):
+        await tracker.update(f"n{number}", "done")
+    for _ in range(4):
+        await look(tracker)
+
+    assert 5 == sum(looks) == early
+    assert 10 == len(broker.sent)
 
 
 @pytest.mark.usefixtures("no_watch")
@@ -306,10 +329,10 @@ async def test_a_process_leaves_alone_what_it_does_not_know(database_url: str) -
         sent = await one.submit("shop.note", ["a"], depends_on="need")
         other = two.feature(Submission).releaser
         await two.update("need", "done")
-        found = await other.rows().ripe(other.given_up())
+        found = await other.look()
         await settle(one, sent)
 
-    assert [] == found
+    assert 0 == found
     assert 1 == len(knows.sent)
 
 
@@ -423,8 +446,7 @@ async def main():
         broker = Stuck()
         broker.add_middlewares(TrackerMiddleware(tracker))
         broker.register_task(lambda name: None, task_name="shop.note")
-        releaser = tracker.feature(Submission).releaser
-        await releaser.settle(await releaser.rows().ripe(releaser.given_up()))
+        await tracker.feature(Submission).releaser.look()
 
 asyncio.run(main())
 """
