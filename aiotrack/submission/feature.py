@@ -120,8 +120,11 @@ class Submission(Feature):
             watching.cancel()
             self._is_closing = False
         await self.releaser.close(max(0.0, end - time.monotonic()))
-        for one in self._telling:
-            one.cancel()
+        telling = set(self._telling)
+        if telling:
+            await asyncio.wait(telling, timeout=max(0.0, end - time.monotonic()))
+            for one in telling:
+                one.cancel()
         if bulletin is not None:
             await bulletin.close()
 

@@ -376,6 +376,25 @@ async def test_workers_hear_through_redis_what_is_waited_for(
     assert 1 == len(broker.sent)
 
 
+async def test_redis_that_is_away_holds_up_nothing(
+    made_sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever holds or sends does not wait for it."""
+    async with Tracker(made_sqlite_url, redis="redis://127.0.0.1:1") as tracker:
+        broker = Mute(tracker)
+        tracker.feature(Submission).serve(broker)
+        await tracker.register("need", "shop.pack", status="STARTED")
+        await tracker.submit("shop.note", ["a"], depends_on="need")
+        await tracker.update("need", "done")
+
+        async def is_sent() -> bool:
+            return len(broker.sent) == 1
+
+        await until("it is sent", is_sent)
+
+    assert "ERROR" not in {one.levelname for one in caplog.records}
+
+
 async def test_what_is_released_at_a_stop_is_not_lost(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,8 +436,8 @@ async def test_a_look_goes_on_after_an_outage(
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Held, "dependants", away)
-        patch.setattr(Held, "needed", away)
+        for verb in ("dependants", "needed", "claim"):  # a look may be under way
+            patch.setattr(Held, verb, away)
         shop.gate.set()
         await shop.done(first)
         await asyncio.sleep(0.3)
