@@ -36,11 +36,13 @@ _WORDS: Final = {
         "among": "= ANY (ARRAY(SELECT value FROM json_array_elements_text(CAST({} AS json))))",
         "each": "json_array_elements_text(CAST({} AS json))",
         "alone": "FOR UPDATE OF {} SKIP LOCKED",
+        "after": "FOR UPDATE OF {}",
     },
     "sqlite": {
         "among": "IN (SELECT value FROM json_each({}))",
         "each": "json_each({})",
         "alone": "",
+        "after": "",
     },
 }
 
@@ -117,11 +119,26 @@ ORDER BY n.task_id, n.needs
 _CLAIM: Final = f"""
 UPDATE aiotrack_held SET claimed_at = $1 WHERE task_id IN (
     SELECT h.task_id FROM aiotrack_held h
-    WHERE h.task_id {{among[$2]}} AND {_FREE.format(before="$3")} ORDER BY h.task_id {{alone[h]}}
+    WHERE h.task_id {{among[$2]}} AND {_FREE.format(before="$3")} AND EXISTS (
+        SELECT 1 FROM aiotrack_executions e WHERE e.task_id = h.task_id
+        AND e.runs = 0 AND (e.status = 'PENDING' OR e.presumed)
+    ) ORDER BY h.task_id {{alone[h]}}
 ) RETURNING task_id, message
 """
-_DROP_NEEDS: Final = "DELETE FROM aiotrack_needs WHERE task_id {among[$1]} RETURNING task_id"
-_DROP_HELD: Final = "DELETE FROM aiotrack_held WHERE task_id {among[$1]} RETURNING task_id"
+"""Not what has failed or was cancelled by now: its needs go before its message does."""
+_DROP_NEEDS: Final = """
+DELETE FROM aiotrack_needs WHERE (task_id, needs) IN (
+    SELECT n.task_id, n.needs FROM aiotrack_needs n
+    WHERE n.task_id {among[$1]} ORDER BY n.task_id, n.needs {after[n]}
+) RETURNING task_id
+"""
+_DROP_HELD: Final = """
+DELETE FROM aiotrack_held WHERE task_id IN (
+    SELECT h.task_id FROM aiotrack_held h
+    WHERE h.task_id {among[$1]} ORDER BY h.task_id {after[h]}
+) RETURNING task_id
+"""
+"""After whoever looks at a row right now: one that was sent and stays would be sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

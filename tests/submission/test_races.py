@@ -216,6 +216,29 @@ async def test_releasers_send_once(database_url: str) -> None:
 
 
 @pytest.mark.usefixtures("no_watch")
+async def test_what_fails_is_failed_once(database_url: str) -> None:
+    """Whoever looks, and however many at once."""
+    messages = 60
+    async with Tracker(database_url) as one, Tracker(database_url) as two:
+        brokers = [Mute(one), Mute(two)]
+        needs = [f"n{number}" for number in range(5)]
+        for need in needs:
+            await one.register(need, "shop.pack", status="STARTED")
+        sent = [
+            await one.submit("shop.note", [str(number)], depends_on=needs)
+            for number in range(messages)
+        ]
+        await two.update("n3", "failed", error="broken")
+        await asyncio.gather(*(look(tracker) for tracker in 4 * [one, two]))
+        ends = [await one.get(task.task_id) for task in sent]
+        left = [await count(one, table) for table in ("held", "needs")]
+
+    assert {(FAILURE, "DependencyFailed")} == {(end.status, end.error_type) for end in ends}
+    assert [0, 0] == left
+    assert [] == [text for broker in brokers for text in broker.sent]
+
+
+@pytest.mark.usefixtures("no_watch")
 async def test_a_broker_that_is_away_gets_it_later(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,11 @@ async def test_what_the_task_says_comes_before_the_defaults(small: Tracker) -> N
     assert (3, 9.0) == (said.priority, said.time_limit)
     assert {"priority": 7, "timeout": 60} == shop.note.labels
 
+    shop.note.labels["priority"] = "urgent"
+    word = await shop.done(await small.submit(shop.note, ["c"]))
+
+    assert 10 == word.priority
+
 
 async def test_the_time_limit_of_what_has_none(made_sqlite_url: str) -> None:
     """The setting's; 0 is none. A plain `kiq` gets none."""
