@@ -37,8 +37,11 @@ LOOK: Final = 1.0
 SHARE: Final = 30
 """Times longer than a look took is the rest after it, when it found nothing to do."""
 
-MOST_RIPE, MORE = 1000, 0.01
+MOST_FOUND, MORE = 1000, 0.01
 """Messages that a look finds at the most, and the seconds until the next if there may be more."""
+
+FEW: Final = 4
+"""Submits that ask the database at once: more would wait in vain for one of its connections."""
 
 PATIENCE: Final = 0.4
 """Seconds at a close for what is under way."""
@@ -51,6 +54,7 @@ class Submission(Feature):
         super().__init__(tracker, core)
         self.gate = Gate(tracker.options.max_queue)
         self.releaser = Releaser(core)
+        self.few = asyncio.Semaphore(FEW)
         self._needed: set[str] = set()
         """What is waited for: the hot path pays one look into it, and only while there is any."""
         self._fresh: set[str] = set()
@@ -116,8 +120,11 @@ class Submission(Feature):
             watching.cancel()
             self._is_closing = False
         await self.releaser.close(max(0.0, end - time.monotonic()))
-        for one in self._telling:
-            one.cancel()
+        telling = set(self._telling)
+        if telling:
+            await asyncio.wait(telling, timeout=max(0.0, end - time.monotonic()))
+            for one in telling:
+                one.cancel()
         if bulletin is not None:
             await bulletin.close()
 
@@ -157,15 +164,12 @@ class Submission(Feature):
             if bulletin is not None:
                 await bulletin.listen()
         self._fresh.clear()
-        held = self.releaser.rows()
-        needed = await held.needed()
-        ripe = await held.ripe(self.releaser.given_up())
-        if ripe:
-            await self.releaser.settle(ripe)
+        needed = await self.releaser.rows().needed()
+        found = await self.releaser.look()
         self._needed = needed | self._fresh
         now = time.monotonic()
-        if ripe:
-            self._due = now + (LOOK if len(ripe) < MOST_RIPE else MORE)
+        if found:
+            self._due = now + (LOOK if found < MOST_FOUND else MORE)
         else:
             idle = 0.0 if self._needed else self.tracker.options.heartbeat_seconds
             self._due = now + max(LOOK, idle, SHARE * (now - begun))

@@ -54,6 +54,7 @@ class Releaser:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._late: set[asyncio.Task[Any]] = set()
+        self._after = ""
 
     def rows(self) -> Held:
         """Give the held messages of the tasks that this process can send."""
@@ -65,7 +66,22 @@ class Releaser:
         }
         return Held(self._core.repository, names)
 
-    def given_up(self) -> int:
+    async def look(self) -> int:
+        """Find what there is something to do about, and do it; of very many, a piece at a time.
+
+        Returns:
+            How many messages were found.
+
+        Raises:
+            StoreUnavailable: The database did not answer; what was done until then stays.
+        """
+        await self._core.repository.connect()  # it knows what time it is
+        held = self.rows()
+        found, self._after = await held.ripe(after=self._after, before=self._given_up())
+        await self.settle(found)
+        return len(found)
+
+    def _given_up(self) -> int:
         """Give the moment, in microseconds: a claim from before it was given up."""
         return self._core.clock.now() - int(GIVEN_UP * 1e6)
 
@@ -143,7 +159,7 @@ class Releaser:
         if not task_ids:
             return
         now = self._core.clock.now()
-        claimed = await held.claim(task_ids, now=now, before=self.given_up())
+        claimed = await held.claim(task_ids, now=now, before=self._given_up())
         if not claimed:
             return
         until = time.monotonic() + GIVEN_UP - SEND

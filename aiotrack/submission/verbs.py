@@ -108,9 +108,10 @@ class Submitting(Lifecycle):
         if wish.needs:
             told = {**read_metadata(labels), DEPENDS_ON: _named(list(wish.needs.values()))}
             labels[METADATA] = self.encoder.encode_kwargs(told).text
-            if await self._is_waiting(feature, wish):
-                await feature.gate.check(broker, labels)
-                return await self._hold(feature, broker, known, labels, wish)
+            async with feature.few:
+                if await self._is_waiting(feature, wish):
+                    await feature.gate.check(broker, labels)
+                    return await self._hold(feature, broker, known, labels, wish)
         await feature.gate.check(broker, labels)
         kicker = known.kicker().with_broker(broker).with_labels(**labels)
         sent: AsyncTaskiqTask[Any] = await kicker.kiq(*wish.args, **wish.kwargs)

@@ -55,6 +55,8 @@ def check(
     number = _priority(priority, faults)
     if number != UNTOLD or "priority" not in task.labels:
         labels["priority"] = number
+    elif task.labels["priority"] in PRIORITIES:
+        labels["priority"] = PRIORITIES[task.labels["priority"]]  # so the record shows it
     if timeout is not None:
         labels["timeout"] = _seconds(timeout, faults)
     elif "timeout" not in task.labels and default_timeout > 0:

@@ -12,12 +12,12 @@ from taskiq import InMemoryBroker
 from taskiq.schedule_sources import LabelScheduleSource
 
 from aiotrack import InvalidSetting, StoreUnavailable, TaskStatus, Tracker, TrackerMiddleware
-from aiotrack.repository.control_tables import CancelRow, WorkerRow
+from aiotrack.repository.control_tables import CancelRow, HeldRow, NeedRow, WorkerRow
 from aiotrack.repository.retention import Deleted, Retention
 from aiotrack.sweeps import cleanup
 
 NAME = "aiotrack:cleanup"
-CHILDREN = ("attempts", "logs", "checkpoints", "cancels")
+CHILDREN = ("attempts", "logs", "checkpoints", "cancels", "held", "needs")
 
 
 async def old(
@@ -128,7 +128,7 @@ async def test_everybody_is_cleaned_by_their_own_value(tracker: Tracker) -> None
 
 
 async def test_what_belongs_to_an_execution_goes_with_it(database_url: str) -> None:
-    """Attempts, logs, checkpoints and cancels; nothing of others."""
+    """Attempts, logs, checkpoints, cancels and held messages; nothing of others."""
     async with Tracker(database_url) as tracker:
         for task_id in ("a", "b"):
             async with tracker.track("shop.pay", task_id=task_id):
@@ -139,6 +139,11 @@ async def test_what_belongs_to_an_execution_goes_with_it(database_url: str) -> N
             for task_id in ("a", "b"):
                 await connection.execute(
                     insert(CancelRow.__table__), {"task_id": task_id, "asked_at": now}
+                )
+                held = {"task_id": task_id, "task_name": "shop.pay", "message": "{}"}
+                await connection.execute(insert(HeldRow.__table__), held | {"held_at": now})
+                await connection.execute(
+                    insert(NeedRow.__table__), {"task_id": task_id, "needs": "c"}
                 )
                 await connection.execute(
                     text(
@@ -161,8 +166,8 @@ async def test_what_belongs_to_an_execution_goes_with_it(database_url: str) -> N
         kept = await tracker.get("b")
 
     assert (2, "b") == (done, kept.task_id)
-    assert [2, 2, 2, 2] == before
-    assert [1, 1, 1, 1] == after
+    assert [2, 2, 2, 2, 2, 2] == before
+    assert [1, 1, 1, 1, 1, 1] == after
 
 
 async def test_counts_of_cleaned_days_are_what_is_there(tracker: Tracker) -> None:

@@ -70,8 +70,7 @@ class Shop:
 
     async def look(self) -> None:
         """Look after all that is held, now."""
-        releaser = self.tracker.feature(Submission).releaser
-        await releaser.settle(await releaser.rows().ripe(releaser.given_up()))
+        await self.tracker.feature(Submission).releaser.look()
 
     async def held(self) -> tuple[int, int]:
         """Count the messages that are held, and what they need."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from taskiq import SimpleRetryMiddleware
 
 from aiotrack import (
@@ -22,6 +24,20 @@ from aiotrack.report import Report, Witness
 from aiotrack.submission import feature
 from aiotrack.verdicts import presume
 from tests.submission.shop import Shop, until
+
+
+class Parcel(BaseModel):
+    """An argument that TaskIQ's kicker makes plain."""
+
+    kilos: int
+
+
+@dataclass
+class Place:
+    """Another one."""
+
+    street: str
+
 
 PENDING, SUCCESS, FAILURE = TaskStatus.PENDING, TaskStatus.SUCCESS, TaskStatus.FAILURE
 
@@ -113,6 +129,23 @@ async def test_a_failure_fails_what_waits_for_it(shop: Shop) -> None:
     await until("nothing is held", lambda: is_empty(shop))
 
 
+async def test_a_result_backend_that_is_away_does_no_harm(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The record says what happened."""
+
+    async def away(*_: Any) -> None:
+        raise ConnectionError("away")
+
+    first = await shop.tracker.submit("shop.wait", ["a"])
+    second = await shop.hold("b", first)
+    shop.broker.result_backend.set_result = away
+    await shop.tracker.cancel(first.task_id)
+
+    assert FAILURE is (await shop.done(second)).status
+    assert "is not told" in caplog.text
+
+
 async def test_what_failed_before_fails_the_new_one_at_once(shop: Shop) -> None:
     """It is recorded: the next step of a pipeline may be submitted all the same."""
     shop.gate.set()
@@ -163,7 +196,18 @@ async def test_a_chain_of_fifty(shop: Shop) -> None:
 
 async def test_many_wait_for_one(shop: Shop) -> None:
     """Each is sent once."""
-    count = 150
+    await fan_out(shop, 150)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(180)
+async def test_a_thousand_wait_for_one(shop: Shop) -> None:
+    """The same, of more."""
+    await fan_out(shop, 1000)
+
+
+async def fan_out(shop: Shop, count: int) -> None:
+    """Let so many wait for one, and see that each runs once."""
     first = await shop.tracker.submit("shop.wait", ["first"])
     await asyncio.gather(*(shop.hold(str(number), first) for number in range(count)))
     shop.gate.set()
@@ -171,7 +215,7 @@ async def test_many_wait_for_one(shop: Shop) -> None:
     async def all_done() -> bool:
         return (await shop.tracker.stats()).success == count + 1
 
-    await until("all are done", all_done, 40)
+    await until("all are done", all_done, 120)
 
     assert sorted(["first", *map(str, range(count))]) == sorted(shop.begun)
     await until("nothing is held", lambda: is_empty(shop))
@@ -313,62 +357,67 @@ async def test_sweeps_leave_alone_what_waits(tracker: Tracker) -> None:
     assert PENDING is await shop.status(sent)
 
 
-async def test_what_nobody_records_is_recorded_while_it_waits(shop: Shop) -> None:
+async def test_what_nobody_records_is_recorded_while_it_waits(small_shop: Shop) -> None:
     """Else nobody could say what became of it."""
-    shop.note.labels["track"] = False
-    first = await shop.tracker.submit("shop.wait", ["a"])
-    second = await shop.hold("b", first)
-    shop.gate.set()
+    small_shop.note.labels["track"] = False
+    first = await small_shop.tracker.submit("shop.wait", ["a"])
+    second = await small_shop.hold("b", first)
+    small_shop.gate.set()
 
-    assert SUCCESS is (await shop.done(second)).status
+    assert SUCCESS is (await small_shop.done(second)).status
 
 
-async def test_arguments_come_back_as_they_were(shop: Shop) -> None:
+async def test_arguments_come_back_as_they_were(small_shop: Shop) -> None:
     """Of every kind that JSON knows; what it does not know is refused, and nothing is left."""
     got: list[Any] = []
 
-    @shop.broker.task("shop.take", rate=0.5, raw=b"\x00\xff", flag=True)
+    @small_shop.broker.task("shop.take", rate=0.5, raw=b"\x00\xff", flag=True)
     async def take(*args: Any, **kwargs: Any) -> None:
         got.append((args, kwargs))
 
-    first = await shop.tracker.submit("shop.wait", ["a"])
+    first = await small_shop.tracker.submit("shop.wait", ["a"])
     values = [1, 1.5, None, True, "\x00 ü \ud800", {"a": [1, {"b": None}]}, 10**30]
-    sent = await shop.tracker.submit(take, values, {"key": values}, depends_on=first)
+    sent = await small_shop.tracker.submit(take, values, {"key": values}, depends_on=first)
+    rich = await small_shop.tracker.submit(
+        take, [Parcel(kilos=2), Place("Elm St")], depends_on=first
+    )
     with pytest.raises(InvalidInput, match="kept as JSON"):
-        await shop.tracker.submit(take, [{1, 2}], depends_on=first)
-    assert (1, 1) == await shop.held()
-    shop.gate.set()
+        await small_shop.tracker.submit(take, [{1, 2}], depends_on=first)
+    assert (2, 2) == await small_shop.held()
+    small_shop.gate.set()
 
-    assert SUCCESS is (await shop.done(sent)).status
-    assert [(tuple(values), {"key": values})] == got
+    assert SUCCESS is (await small_shop.done(sent)).status
+    assert SUCCESS is (await small_shop.done(rich)).status
+    assert (tuple(values), {"key": values}) in got
+    assert (({"kilos": 2}, {"street": "Elm St"}), {}) in got
 
 
-async def test_many_needs_are_named_in_part(shop: Shop) -> None:
+async def test_many_needs_are_named_in_part(small_shop: Shop) -> None:
     """The metadata stays small, and says how many there are."""
     for number in range(25):
-        await shop.tracker.register(f"n{number:02}", "shop.pack", status="STARTED")
-    sent = await shop.hold("a", *(f"n{number:02}" for number in range(25)))
-    named = (await shop.tracker.get(sent.task_id)).metadata["depends_on"]
+        await small_shop.tracker.register(f"n{number:02}", "shop.pack", status="STARTED")
+    sent = await small_shop.hold("a", *(f"n{number:02}" for number in range(25)))
+    named = (await small_shop.tracker.get(sent.task_id)).metadata["depends_on"]
 
     assert [*(f"n{number:02}" for number in range(20)), "and 5 more"] == named
-    assert (1, 25) == await shop.held()
+    assert (1, 25) == await small_shop.held()
 
 
-async def test_a_run_may_hold_what_follows_it(shop: Shop) -> None:
+async def test_a_run_may_hold_what_follows_it(small_shop: Shop) -> None:
     """A body submits what waits for itself; the child knows its parent."""
     sent: list[Any] = []
 
-    @shop.broker.task("shop.plan")
+    @small_shop.broker.task("shop.plan")
     async def plan() -> None:
         from aiotrack import current_execution
 
         run = current_execution()
         assert run is not None
-        sent.append(await shop.hold("after", run))
+        sent.append(await small_shop.hold("after", run))
 
-    first = await shop.tracker.submit(plan)
-    await shop.done(first)
-    done = await shop.done(sent[0])
+    first = await small_shop.tracker.submit(plan)
+    await small_shop.done(first)
+    done = await small_shop.done(sent[0])
 
     assert SUCCESS is done.status
     assert first.task_id == done.parent_task_id

@@ -14,6 +14,7 @@ import pytest
 from taskiq import BrokerMessage, TaskiqMiddleware
 
 from aiotrack import StoreUnavailable, TaskStatus, Tracker, TrackerMiddleware
+from aiotrack.repository import held
 from aiotrack.repository.held import Held
 from aiotrack.submission import Submission, feature, release
 from tests.control.crew import QuietBroker
@@ -58,8 +59,7 @@ def no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def look(tracker: Tracker) -> None:
     """Look after all that is held, now."""
-    releaser = tracker.feature(Submission).releaser
-    await releaser.settle(await releaser.rows().ripe(releaser.given_up()))
+    await tracker.feature(Submission).releaser.look()
 
 
 async def settle(tracker: Tracker, sent: Any) -> None:
@@ -141,6 +141,52 @@ async def test_what_ends_right_before_the_commit_is_seen(
     assert SUCCESS is (await shop.done(await shop.hold("a", "need"))).status
 
 
+async def test_what_is_kept_is_not_lost_when_nobody_can_look(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database goes away right after the message was kept: a look finds it later."""
+    shop = Shop(tracker)
+    await tracker.register("need", "shop.pack", status="STARTED")
+    keep, ask = Held.hold, Held.states
+
+    async def away(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    async def hold(self: Held, *args: Any) -> None:
+        await keep(self, *args)
+        await tracker.update("need", "done")
+        monkeypatch.setattr(Held, "states", away)
+
+    monkeypatch.setattr(Held, "hold", hold)
+    sent = await shop.hold("a", "need")
+    monkeypatch.setattr(Held, "states", ask)
+
+    assert SUCCESS is (await shop.done(sent)).status
+
+
+@pytest.mark.usefixtures("no_watch")
+async def test_very_many_are_looked_at_in_turns(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece comes, and then the first one again."""
+    monkeypatch.setattr(held, "_LAST", held._LAST.replace(f"LIMIT {held.PIECE}", "LIMIT 3"))
+    monkeypatch.setattr(held, "PIECE", 3)
+    broker = Mute(tracker)
+    for number in range(10):
+        await tracker.register(f"n{number}", "shop.pack", status="STARTED")
+        await tracker.submit("shop.note", [str(number)], depends_on=f"n{number}")
+        await tracker.update(f"n{number}", "done" if number % 2 else None)
+    looks = [await tracker.feature(Submission).releaser.look() for _ in range(4)]
+    early = len(broker.sent)
+    for number in range(10):
+        await tracker.update(f"n{number}", "done")
+    for _ in range(4):
+        await look(tracker)
+
+    assert 5 == sum(looks) == early
+    assert 10 == len(broker.sent)
+
+
 @pytest.mark.usefixtures("no_watch")
 async def test_releasers_send_once(database_url: str) -> None:
     """Four processes' worth of them find the same messages at the same time."""
@@ -167,6 +213,29 @@ async def test_releasers_send_once(database_url: str) -> None:
 
     assert messages == sum(len(broker.sent) for broker in brokers)
     assert messages == len({bytes(text) for broker in brokers for text in broker.sent})
+
+
+@pytest.mark.usefixtures("no_watch")
+async def test_what_fails_is_failed_once(database_url: str) -> None:
+    """Whoever looks, and however many at once."""
+    messages = 60
+    async with Tracker(database_url) as one, Tracker(database_url) as two:
+        brokers = [Mute(one), Mute(two)]
+        needs = [f"n{number}" for number in range(5)]
+        for need in needs:
+            await one.register(need, "shop.pack", status="STARTED")
+        sent = [
+            await one.submit("shop.note", [str(number)], depends_on=needs)
+            for number in range(messages)
+        ]
+        await two.update("n3", "failed", error="broken")
+        await asyncio.gather(*(look(tracker) for tracker in 4 * [one, two]))
+        ends = [await one.get(task.task_id) for task in sent]
+        left = [await count(one, table) for table in ("held", "needs")]
+
+    assert {(FAILURE, "DependencyFailed")} == {(end.status, end.error_type) for end in ends}
+    assert [0, 0] == left
+    assert [] == [text for broker in brokers for text in broker.sent]
 
 
 @pytest.mark.usefixtures("no_watch")
@@ -283,10 +352,10 @@ async def test_a_process_leaves_alone_what_it_does_not_know(database_url: str) -
         sent = await one.submit("shop.note", ["a"], depends_on="need")
         other = two.feature(Submission).releaser
         await two.update("need", "done")
-        found = await other.rows().ripe(other.given_up())
+        found = await other.look()
         await settle(one, sent)
 
-    assert [] == found
+    assert 0 == found
     assert 1 == len(knows.sent)
 
 
@@ -330,6 +399,25 @@ async def test_workers_hear_through_redis_what_is_waited_for(
     assert 1 == len(broker.sent)
 
 
+async def test_redis_that_is_away_holds_up_nothing(
+    made_sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever holds or sends does not wait for it."""
+    async with Tracker(made_sqlite_url, redis="redis://127.0.0.1:1") as tracker:
+        broker = Mute(tracker)
+        tracker.feature(Submission).serve(broker)
+        await tracker.register("need", "shop.pack", status="STARTED")
+        await tracker.submit("shop.note", ["a"], depends_on="need")
+        await tracker.update("need", "done")
+
+        async def is_sent() -> bool:
+            return len(broker.sent) == 1
+
+        await until("it is sent", is_sent)
+
+    assert "ERROR" not in {one.levelname for one in caplog.records}
+
+
 async def test_what_is_released_at_a_stop_is_not_lost(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,8 +459,8 @@ async def test_a_look_goes_on_after_an_outage(
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Held, "dependants", away)
-        patch.setattr(Held, "needed", away)
+        for verb in ("dependants", "needed", "claim"):  # a look may be under way
+            patch.setattr(Held, verb, away)
         shop.gate.set()
         await shop.done(first)
         await asyncio.sleep(0.3)
@@ -400,8 +488,7 @@ async def main():
         broker = Stuck()
         broker.add_middlewares(TrackerMiddleware(tracker))
         broker.register_task(lambda name: None, task_name="shop.note")
-        releaser = tracker.feature(Submission).releaser
-        await releaser.settle(await releaser.rows().ripe(releaser.given_up()))
+        await tracker.feature(Submission).releaser.look()
 
 asyncio.run(main())
 """

@@ -181,7 +181,8 @@ async def test_only_what_waits_takes_a_database() -> None:
 
 # ── what is sent ────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(
-    ("given", "number"), [(1, 1), (10, 10), ("low", 2), ("Medium", 5), ("high", 8), ("urgent", 10)]
+    ("given", "number"),
+    [(None, 1), (1, 1), (10, 10), ("low", 2), ("Medium", 5), ("high", 8), ("urgent", 10)],
 )
 async def test_priorities_are_recorded(small: Tracker, given: Any, number: int) -> None:
     """Words are numbers."""
@@ -201,6 +202,11 @@ async def test_what_the_task_says_comes_before_the_defaults(small: Tracker) -> N
     assert (7, 60.0) == (plain.priority, plain.time_limit)
     assert (3, 9.0) == (said.priority, said.time_limit)
     assert {"priority": 7, "timeout": 60} == shop.note.labels
+
+    shop.note.labels["priority"] = "urgent"
+    word = await shop.done(await small.submit(shop.note, ["c"]))
+
+    assert 10 == word.priority
 
 
 async def test_the_time_limit_of_what_has_none(made_sqlite_url: str) -> None:
@@ -288,7 +294,30 @@ async def test_a_stream_without_a_group(open_broker: Open, redis_url: str, queue
         await redis.xgroup_destroy(queue_name, broker.consumer_group_name)
         alone = await tracker.queues()
 
-    assert [1] == [one.depth for one in alone]
+        await redis.delete(queue_name)
+        empty = await tracker.queues()
+
+    assert [1, 0] == [one.depth for one in (*alone, *empty)]
+
+
+async def test_a_stream_whose_length_nobody_knows(
+    open_broker: Open, redis_url: str, queue_name: str
+) -> None:
+    """Somebody deleted what waits in it: it is left out, and has no limit."""
+    async with (
+        open_broker("stream", max_queue=1) as (tracker, broker),
+        Redis.from_url(redis_url) as redis,
+    ):
+        for number in range(4):
+            await broker.find_task("shop.note").kiq(str(number))
+        entries = await redis.xrange(queue_name)
+        await redis.xdel(queue_name, entries[1][0])
+        (group,) = await redis.xinfo_groups(queue_name)
+        unknown = await tracker.queues()
+        await tracker.submit("shop.note", ["4"])
+
+    assert group["lag"] is None
+    assert [] == unknown
 
 
 async def test_the_limit_may_be_none(open_broker: Open) -> None:
