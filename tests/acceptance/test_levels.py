@@ -94,7 +94,7 @@ async def outlive_kills(
     for number in range(count):
         level = chance.randint(1, 10)
         sent = project.work.kicker().with_labels(priority=level)
-        await sent.kiq(number, level, chance.uniform(0.02, 0.06))
+        await sent.kiq(number, level, chance.uniform(0.03, 0.09))
     main = start_worker(workers, processes, at_once)
 
     async def has_begun() -> bool:
