@@ -89,12 +89,12 @@ def overtaken(begun: list[Body], room: int) -> float:
 async def outlive_kills(
     project: Levels, workers: Workers, *, count: int, processes: int, at_once: int, deadline: float
 ) -> list[Body]:
-    """Send *count* tasks, kill workers until all are acknowledged; give what began."""
+    """Send *count* tasks, kill workers until all are taken; give what began."""
     chance = random.Random(count)
     for number in range(count):
         level = chance.randint(1, 10)
         sent = project.work.kicker().with_labels(priority=level)
-        await sent.kiq(number, level, chance.uniform(0.02, 0.06))
+        await sent.kiq(number, level, chance.uniform(0.03, 0.09))
     main = start_worker(workers, processes, at_once)
 
     async def has_begun() -> bool:
@@ -102,10 +102,15 @@ async def outlive_kills(
 
     await until("the first one begins", has_begun, 30)
     killer = asyncio.create_task(kill_at_random(main, chance, (1.0, 2.5)))
+
+    async def are_taken() -> bool:
+        return not (await project.broker.queue_states())[0].depth
+
     try:
-        await until("all are acknowledged", project.is_drained, deadline)
+        await until("all are taken", are_taken, deadline)
     finally:
         killer.cancel()
+    await until("all are acknowledged", project.is_drained, deadline)
     return await project.told("begun")
 
 
@@ -127,9 +132,9 @@ async def test_nothing_is_lost_and_the_most_urgent_come_first(start_levels: Star
     """Two processes, one killed every one to two and a half seconds."""
     async with start_levels() as (project, workers):
         begun = await outlive_kills(
-            project, workers, count=450, processes=2, at_once=4, deadline=60
+            project, workers, count=400, processes=2, at_once=4, deadline=60
         )
-        await check(project, begun, 450, room=8)
+        await check(project, begun, 400, room=8)
 
 
 @pytest.mark.chaos
@@ -170,7 +175,7 @@ async def test_a_long_task_and_an_orphan(start_levels: Start) -> None:
         stats = await project.tracker.stats()
 
     assert [1, 2] == sorted(once)
-    assert again.at - at < 1.5 * LEASE + 1  # a second for a slow machine; the queue was idle
+    assert again.at - at < 1.5 * LEASE + 5  # five for a slow machine; the queue was idle
     assert again.pid != killed.pid
     assert (3, 3) == (stats.total, stats.success)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
+import random
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ReadOnlyError, ResponseError
 from taskiq.exceptions import SendTaskError
 
+from aiotrack.brokers import streams
 from aiotrack.redis.client import FAULTS
 from aiotrack.testing.servers import ValkeyServer
 from tests.brokers.conftest import Hand, MakeBroker, serving, sleeper, until
@@ -267,3 +272,63 @@ def has_listener(broker: Any) -> bool:
     """Whether a listener has said hello."""
     sessions = broker._sessions.values()
     return any(one._is_known for session in sessions for one in session.listeners)
+
+
+@pytest.mark.parametrize(
+    "seconds", [2.0, pytest.param(120.0, marks=[pytest.mark.chaos, pytest.mark.timeout(240)])]
+)
+async def test_a_bad_network(
+    make_broker: MakeBroker, redis_url: str, redis: Any, seconds: float
+) -> None:
+    """Connections are cut and answers lost, everywhere: what was sent is run once."""
+    ran: Counter[str] = Counter()
+    chance, sent = random.Random(seconds), set()
+    async with contextlib.AsyncExitStack() as stack:
+        nets = [await stack.enter_async_context(proxied(redis_url)) for _ in range(3)]
+        sender, *workers = [make_broker(url, lease=5) for _, url in nets]
+        for broker in (sender, *workers):
+
+            @broker.task("count")
+            async def count(text: str) -> None:
+                ran[text] += 1
+                await asyncio.sleep(chance.uniform(0, 0.05))
+
+        task = sender.find_task("count")
+        assert task is not None
+
+        async def send(name: int, end: float) -> None:
+            for number in itertools.count():
+                if time.monotonic() > end:
+                    return
+                text = f"{name} {number}"
+                with contextlib.suppress(SendTaskError):  # it may run all the same
+                    await task.kicker().with_labels(priority=chance.randint(1, 10)).kiq(text)
+                    sent.add(text)
+                await asyncio.sleep(0.01)
+
+        async def harm() -> None:
+            while True:
+                await asyncio.sleep(chance.uniform(0, 0.3))
+                proxy, _ = chance.choice(nets)
+                if chance.random() < 0.5:
+                    proxy.cut()
+                else:
+                    proxy.lose_reply(chance.randint(1, 6))
+
+        for broker in workers:
+            await stack.enter_async_context(serving(broker, 10))
+        harming = asyncio.create_task(harm())
+        await asyncio.gather(*(send(name, time.monotonic() + seconds) for name in range(4)))
+        harming.cancel()
+        await until("all is acknowledged", lambda: is_empty(sender), 60)
+
+    assert set() == sent - set(ran)
+    assert {1} == set(ran.values())
+    assert len(sent) > 50
+
+
+async def is_empty(broker: Any) -> bool:
+    """Whether nothing waits, and nothing is with a worker."""
+    async with Redis(connection_pool=broker.connection_pool) as redis:
+        names = streams.streams(broker.queues)
+        return not sum([await redis.xlen(name) for name in names])
