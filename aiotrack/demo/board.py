@@ -39,6 +39,10 @@ class Board:
         self.began_at = datetime.now(UTC) - timedelta(seconds=5)  # the database's clock may differ
         self.sweeps: list[Execution] = []
         """What the scheduler sent on the tracker's own account."""
+        self.scheduled: list[Execution] = []
+        """What it sent by a definition."""
+        self.states: list[str] = []
+        """What the schedule of that was made, one after the other."""
 
     @property
     def rows(self) -> list[Row]:

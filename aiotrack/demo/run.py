@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from aiotrack.demo import schedule
 from aiotrack.demo.board import Board
 from aiotrack.demo.screen import Screen, screen_for
 from aiotrack.demo.summary import Place, summarise
@@ -105,6 +106,7 @@ async def _run(options: Options, console: Console) -> int:
             "AIOTRACK_DATABASE_URL": place.url,
             "AIOTRACK_REDIS_URL": redis,
             "AIOTRACK_DEMO_RUN": name,
+            "AIOTRACK_NAMESPACE": name,  # else it would run the schedules of a Redis that is yours
             # So that the demo need not wait for what takes seconds or minutes otherwise:
             "AIOTRACK_HEARTBEAT_SECONDS": "0.5",
             "AIOTRACK_MARK_TIMEOUT_CRONTAB": "* * * * *",
@@ -134,6 +136,7 @@ async def _play(
     from aiotrack.demo.tasks import RUN, broker, tracker
 
     board = Board()
+    planned: asyncio.Task[None] | None = None
     await tracker.startup()  # raises when the database cannot be used; the broker's only logs it
     await broker.startup()
     try:
@@ -141,13 +144,14 @@ async def _play(
             stack.enter_context(child)
             _tell(console, part, f"{child.words}, pid {child.pid}")
         console.print()
+        planned = asyncio.create_task(schedule.show(board, tracker, RUN))
         with screen_for(console) as screen:
             for is_last in (False, True):
                 for kind in kinds():
                     if kind.send is not None and kind.is_last is is_last:
                         board.sent((await kind.send()).task_id, kind)
                 await _follow(board, (worker, scheduler), screen, tracker, prefix=f"{RUN}-")
-            await _sweep(board, tracker)
+            await asyncio.gather(_sweep(board, tracker), planned)
             screen.show(board, "worker and scheduler are stopping …")
             scheduler.stop()
             worker.stop()
@@ -155,6 +159,9 @@ async def _play(
         console.print("stopping …", style="dim")
         raise
     finally:
+        if planned is not None:
+            planned.cancel()
+            await asyncio.wait({planned})
         await broker.shutdown()
     return board, tracker
 
@@ -238,11 +245,13 @@ def _redis_errors(url: str) -> Iterator[None]:
 
 
 async def _forget(url: str, queue: str) -> None:
-    """Remove the demo's queue from a Redis that is not ours; results expire by themselves."""
+    """Remove the demo's keys from a Redis that is not ours; results expire by themselves."""
     from redis.asyncio import Redis
 
+    from aiotrack.redis.keys import schedule_keys
+
     async with Redis.from_url(url) as client:
-        await client.delete(queue)
+        await client.delete(queue, *schedule_keys(queue))
 
 
 def _database(options: Options, folder: Path, stack: ExitStack, console: Console) -> Place:

@@ -76,12 +76,21 @@ async def summarise(
         _add(table, row, row.execution, attempts, is_right=not wrong)
     if not board.sweeps:
         faults.append("no sweep was run: did the scheduler send one?")
+    if board.states != ["active", "paused", "active"] or len(board.scheduled) < 3:
+        faults.append(
+            f"the schedule was {', '.join(board.states) or 'never started'} and ran "
+            f"{len(board.scheduled)} times; must be active, paused, active, and three"
+        )
     if stats.total != len(board.rows):
         faults.append(f"{stats.total} executions were recorded, {len(board.rows)} were expected")
     console.print(table)
     console.print()
     for sweep in board.sweeps[:1]:
         told = f"{sweep.task_name}, sent by the scheduler: {sweep.status}, ended {sweep.result}"
+        console.print(Text(told, style="dim"), soft_wrap=True)
+    for run in board.scheduled[:1]:
+        told = f"{run.task_name}, every second by its definition: {' → '.join(board.states)}"
+        told += f", {len(board.scheduled)} runs, the last is {run.task_id}"
         console.print(Text(told, style="dim"), soft_wrap=True)
     console.print(_verdict(stats, faults, time.monotonic() - begun))
     for fault in faults:

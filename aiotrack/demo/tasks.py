@@ -19,6 +19,7 @@ from taskiq.serializers import JSONSerializer
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 from aiotrack import (
+    DefinitionScheduleSource,
     Tracker,
     TrackerMiddleware,
     current_execution,
@@ -32,7 +33,7 @@ REDIS_URL = os.environ.get("AIOTRACK_REDIS_URL", "redis://127.0.0.1:6379/0")
 RUN = os.environ.get("AIOTRACK_DEMO_RUN", "demo")
 """Name of the queue, and how every task_id begins: one run of the demo is found by it."""
 
-tracker = Tracker()  # 1: where to record; AIOTRACK_DATABASE_URL, or a URL given here
+tracker = Tracker(redis=REDIS_URL)  # 1: where to record; AIOTRACK_DATABASE_URL, or a URL given here
 
 broker = (
     RedisStreamBroker(
@@ -54,8 +55,12 @@ broker = (
 
 
 scheduler = TaskiqScheduler(
-    broker, [LabelScheduleSource(broker)]
-)  # sends the tracker's sweeps, too
+    broker,
+    [
+        LabelScheduleSource(broker),  # sends the tracker's sweeps, too
+        DefinitionScheduleSource(tracker),
+    ],
+)
 
 
 class CardDeclined(Exception):
@@ -73,6 +78,12 @@ async def charge(order: int, amount: float) -> None:
     """Fail."""
     await asyncio.sleep(0.3)
     raise CardDeclined(f"order {order}: {amount:.2f} € were declined by the bank")
+
+
+@broker.task("prices.refresh")
+async def refresh_prices(currency: str) -> str:
+    """Be sent by a schedule."""
+    return currency
 
 
 @broker.task("rates.fetch", retry_on_error=True, max_retries=3)
