@@ -6,13 +6,14 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
-from taskiq import AsyncBroker
+from taskiq import AsyncBroker, TaskiqScheduler
 
 from aiotrack import (
     Attempt,
     CancelOutcome,
     Count,
     Counts,
+    DefinitionScheduleSource,
     Execution,
     ExecutionNotFound,
     LogLine,
@@ -21,6 +22,7 @@ from aiotrack import (
     Rerun,
     Settings,
     Stats,
+    TaskDefinition,
     TaskLogCollector,
     TaskStatus,
     Tracker,
@@ -149,3 +151,23 @@ async def sweeps(tracker: Tracker) -> None:
     told = await tracker.settings.explain("retention_days", user="42")
     assert_type((told.layer, told.source), tuple[str, str | None])
     assert_type(await tracker.settings.all(), dict[str, Any])
+
+
+async def schedules(tracker: Tracker, broker: AsyncBroker) -> TaskiqScheduler:
+    made = await tracker.definitions.create(
+        name="nightly",
+        task_type="shop.clean",
+        schedule_kind="cron",
+        schedule={"cron": "0 3 * * *", "tz": "Europe/Berlin"},
+        by=7,
+    )
+    assert_type(made, TaskDefinition)
+    assert_type(await tracker.definitions.update("nightly", priority=9), TaskDefinition)
+    assert_type(await tracker.definitions.list(text="night"), Page[TaskDefinition])
+    assert_type(await tracker.definitions.stats(made.id), Stats)
+    assert_type(await tracker.definitions.count_by_type(), dict[str, int])
+    assert_type(await tracker.schedules.start("nightly", by="ada"), str)
+    assert_type(await tracker.schedules.statuses(), dict[int, str])
+    assert_type(await tracker.schedules.next_run(made.id), datetime | None)
+    assert_type(await tracker.schedules.trigger(made.id), Execution)
+    return TaskiqScheduler(broker, [DefinitionScheduleSource(tracker, catch_up="one")])
