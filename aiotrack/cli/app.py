@@ -21,18 +21,19 @@ from aiotrack.cli import (
     logs,
     records,
     rerun,
+    schedules,
     sweep,
     tasks,
     workers,
 )
-from aiotrack.errors import AioTrackError, LockUnavailable, StoreError
+from aiotrack.errors import AioTrackError, LockUnavailable, ScheduleUnavailable, StoreError
 from aiotrack.terminal import block
 
 FAILED = 1  # not found, or a check failed
 USAGE = 2  # wrong usage or setting
 NO_DATABASE = 3
 
-FAILURES = {"demo-failed", "execution-not-found", "server-failed"}
+FAILURES = {"definition-not-found", "demo-failed", "execution-not-found", "server-failed"}
 """Codes of errors that are neither the user's fault nor the database's."""
 
 
@@ -52,7 +53,8 @@ def exit_code(error: AioTrackError) -> int:
     """Give the exit code for an error."""
     if error.code in FAILURES:
         return FAILED
-    return NO_DATABASE if isinstance(error, StoreError | LockUnavailable) else USAGE
+    is_away = isinstance(error, StoreError | LockUnavailable | ScheduleUnavailable)
+    return NO_DATABASE if is_away else USAGE
 
 
 app = typer.Typer(
@@ -88,6 +90,7 @@ workers.add_to(app)
 rerun.add_to(app)
 tasks.add_to(app)
 app.add_typer(locks.app, name="locks")
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(config.app, name="config")
 app.add_typer(database.app, name="db")

@@ -50,21 +50,28 @@ def url_of(database: str | None) -> str:
     return database or Settings.load().database_url or DEFAULT_DATABASE
 
 
-def read(database: str | None, work: Callable[[Tracker], Awaitable[T]]) -> T:
+def read(
+    database: str | None, work: Callable[[Tracker], Awaitable[T]], *, redis: str | None = None
+) -> T:
     """Do *work* with a tracker on a database that has the schema; reading creates nothing.
+
+    Args:
+        database: URL; None takes the setting.
+        work: What is done.
+        redis: URL; None takes the setting.
 
     Raises:
         StoreUnavailable: There is no such database, or it does not answer.
         StoreError: It has no aiotrack schema, or not the one of this release.
     """
-    return asyncio.run(_read(url_of(database), work))
+    return asyncio.run(_read(url_of(database), work, redis))
 
 
-async def _read(url: str, work: Callable[[Tracker], Awaitable[T]]) -> T:
+async def _read(url: str, work: Callable[[Tracker], Awaitable[T]], redis: str | None) -> T:
     found, where = await version(url)
     if found is None:
         raise StoreError(f"{where} holds no executions: is that the database? (--database)")
-    async with Tracker(url) as tracker:
+    async with Tracker(url, redis=redis) as tracker:
         return await work(tracker)
 
 

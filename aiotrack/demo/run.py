@@ -145,7 +145,9 @@ async def _play(
             stack.enter_context(child)
             _tell(console, part, f"{child.words}, pid {child.pid}")
         console.print()
-        playing = asyncio.create_task(play(tracker, tidy_carts.task_name))
+        playing = asyncio.create_task(
+            play(tracker, tidy_carts.task_name, name=f"{RUN}, every second")
+        )
         children = (worker, scheduler)
         try:
             with screen_for(console) as screen:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from aiotrack import Tracker
 
-NAME = "carts, every second"
 QUIET = 2.5
 """Seconds without a run that show that it is paused: two and a half of its periods."""
 PATIENCE = 15.0
@@ -23,11 +22,11 @@ class Story:
     faults: list[str] = field(default_factory=list)
 
 
-async def play(tracker: Tracker, task_name: str) -> Story:
+async def play(tracker: Tracker, task_name: str, *, name: str) -> Story:
     """Let a schedule fire, pause it, resume it; nothing of it stays but its records."""
     story = Story()
     definition = await tracker.definitions.create(
-        name=NAME, task_type=task_name, schedule_kind="interval", schedule={"seconds": 1}
+        name=name, task_type=task_name, schedule_kind="interval", schedule={"seconds": 1}
     )
     try:
         await tracker.schedules.start(definition.id, by="ada")
@@ -42,13 +41,13 @@ async def play(tracker: Tracker, task_name: str) -> Story:
     finally:
         await tracker.definitions.delete(definition.id)
     if fired < 2:
-        story.faults.append(f"the schedule {NAME!r} fired {fired} times: is the scheduler there?")
+        story.faults.append(f"the schedule {name!r} fired {fired} times: is the scheduler there?")
     if paused:
-        story.faults.append(f"the schedule {NAME!r} fired {paused} times while it was paused")
+        story.faults.append(f"the schedule {name!r} fired {paused} times while it was paused")
     if not resumed:
-        story.faults.append(f"the schedule {NAME!r} did not fire after it was resumed")
+        story.faults.append(f"the schedule {name!r} did not fire after it was resumed")
     story.told.append(
-        f"{task_name} by the schedule {NAME!r}: fired {before} times, {paused} while it was paused "
+        f"{task_name} by the schedule {name!r}: fired {before} times, {paused} while it was paused "
         f"for {QUIET:g} s, {resumed} after it was resumed"
     )
     return story

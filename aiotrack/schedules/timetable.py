@@ -22,6 +22,9 @@ LEASE: Final = 10_000
 """Milliseconds that a due time is its sender's; then anybody sends it. A broker that is slower than
 that gets some runs twice, under one task_id."""
 
+PAGE: Final = 500
+"""Schedules of one answer: some 200 KB, which neither side is busy with for long."""
+
 _FOLDER = Path(str(files("aiotrack.schedules"))) / "lua"
 READ, PUT, CLAIM, AGAIN, MAKE = (
     Script(_FOLDER / "shared.lua", _FOLDER / f"{verb}.lua")
@@ -108,22 +111,28 @@ class Timetable:
     ) -> Reading:
         """Read what changed since a version of a making, else everything; and *ids* besides."""
         seen = "" if version is None else version
-        told = await self._run(READ, making, seen, *ids)
-        if len(told) == 1:
-            raise LostError
-        now, name, newest, is_all, lines, late = told
-        found = [(one[0].decode(errors="replace"), one) for one in lines]
-        numbered = [(name, one) for name, one in found if _is_id(name)]
+        now, name, newest, every, lines, late = await self._read(making, seen, *ids)
+        names = [one.decode(errors="replace") for one in every or ()]
+        known = [one for one in names if _is_id(one)]
+        for start in range(0, len(known), PAGE):
+            *_, more, _ = await self._read("*", "", *known[start : start + PAGE])
+            lines += more
         pairs = zip(late[::2], late[1::2], strict=True)
         return Reading(
             now=int(now),
             making=name.decode(),
             version=int(newest),
-            is_all=bool(is_all),
-            lines=[_line(one) for _, one in numbered],
+            is_all=every != 0,
+            lines=[_line(one) for one in lines],
             late=[one for one in (_late(*pair) for pair in pairs) if one is not None],
-            odd=[name for name, _ in found if not _is_id(name)],
+            odd=[one for one in names if not _is_id(one)],
         )
+
+    async def _read(self, *values: object) -> list[Any]:
+        told: list[Any] = await self._run(READ, *values)
+        if len(told) == 1:
+            raise LostError
+        return told
 
     async def line(self, definition_id: int) -> tuple[Line, int]:
         """Give one schedule, and Redis' time."""

@@ -74,6 +74,7 @@ def test_the_demo_shows_every_kind_in_plain_lines(tmp_path: Path) -> None:
     assert re.search(r"REVOKED +search\.crawl ", done.stdout)
     assert re.search(r"FAILURE +search\.index .* was lost", done.stdout)
     assert "aiotrack:mark_timed_out, sent by the scheduler: SUCCESS" in done.stdout
+    assert "0 while it was paused for 2.5 s, 1 after it was resumed" in done.stdout
     assert ("ada", "lost") == (
         items["search.crawl"]["cancelled_by"],
         items["search.index"]["error_class"],

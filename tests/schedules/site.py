@@ -97,20 +97,15 @@ class Beat:
 
     async def due(self) -> list[ScheduledTask]:
         """Give what is due now by the list."""
-        now = datetime.now(UTC)
-        listed = await self.source.get_schedules()
+        listed, now = await self.source.get_schedules(), datetime.now(UTC)
         return [task for task in listed if task.time is not None and task.time <= now]
 
     async def tick(self) -> list[ScheduledTask]:
         """Look at all schedules once, send what is due, and give what TaskIQ found due."""
         if self._loop is None:
             self._loop = SchedulerLoop(self.scheduler)
-        now = datetime.now(UTC)
-        due = [
-            task
-            for task in await self.source.get_schedules()
-            if self._loop._is_schedule_ready_to_send(task, now)
-        ]
+        listed, now = await self.source.get_schedules(), datetime.now(UTC)
+        due = [task for task in listed if self._loop._is_schedule_ready_to_send(task, now)]
         await asyncio.gather(*(self.scheduler.on_ready(self.source, task) for task in due))
         await self.site.broker.wait_all()
         return due

@@ -6,13 +6,14 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any, assert_type
 
-from taskiq import AsyncBroker, AsyncTaskiqTask
+from taskiq import AsyncBroker, AsyncTaskiqTask, TaskiqScheduler
 
 from aiotrack import (
     Attempt,
     CancelOutcome,
     Count,
     Counts,
+    DefinitionScheduleSource,
     Execution,
     ExecutionNotFound,
     InvalidInput,
@@ -24,6 +25,7 @@ from aiotrack import (
     Rerun,
     Settings,
     Stats,
+    TaskDefinition,
     TaskInfo,
     TaskLogCollector,
     TaskStatus,
@@ -172,3 +174,23 @@ async def submits(tracker: Tracker, broker: AsyncBroker) -> None:
         assert_type(error.faults, list[str])
     except QueueFull as full:
         assert_type((full.queue, full.depth, full.limit), tuple[str, int, int])
+
+
+async def schedules(tracker: Tracker, broker: AsyncBroker) -> TaskiqScheduler:
+    made = await tracker.definitions.create(
+        name="nightly",
+        task_type="shop.clean",
+        schedule_kind="cron",
+        schedule={"cron": "0 3 * * *", "tz": "Europe/Berlin"},
+        by=7,
+    )
+    assert_type(made, TaskDefinition)
+    assert_type(await tracker.definitions.update("nightly", priority=9), TaskDefinition)
+    assert_type(await tracker.definitions.list(text="night"), Page[TaskDefinition])
+    assert_type(await tracker.definitions.stats(made.id), Stats)
+    assert_type(await tracker.definitions.count_by_type(), dict[str, int])
+    assert_type(await tracker.schedules.start("nightly", by="ada"), str)
+    assert_type(await tracker.schedules.statuses(), dict[int, str])
+    assert_type(await tracker.schedules.next_run(made.id), datetime | None)
+    assert_type(await tracker.schedules.trigger(made.id), Execution)
+    return TaskiqScheduler(broker, [DefinitionScheduleSource(tracker, catch_up="one")])
