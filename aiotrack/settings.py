@@ -89,8 +89,8 @@ class Settings:
         retry_jitter: Of the same: each delay is longer by a random part of a quarter.
         max_queue: Messages that may wait in a queue before `Tracker.submit` raises `QueueFull`;
             0: any number.
-        task_timeout_seconds: Seconds that a run of what `Tracker.submit` sends may take, where
-            neither the caller nor the task says; 0: any time.
+        task_timeout_seconds: Seconds that a run of what `Tracker.submit` or a definition sends may
+            take, where neither they nor the task say it; 0: any time.
     """
 
     database_url: str | None = None

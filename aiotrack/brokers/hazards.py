@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from aiotrack.redis.client import FAULTS
-
 if TYPE_CHECKING:
     from aiotrack.redis.wire import Wire
 
@@ -17,13 +15,7 @@ _TOLD: set[str] = set()
 
 async def look(wire: Wire) -> None:
     """Warn of a server that may throw messages away, or that is a cluster; INFO says both."""
-    try:
-        words = await wire.ask("INFO")
-    except FAULTS:
-        return
-    facts = dict(
-        line.split(":", 1) for line in words.decode(errors="replace").splitlines() if ":" in line
-    )
+    facts = await wire.facts()
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy.startswith("allkeys") and facts.get("maxmemory", "0") != "0":
         _say(

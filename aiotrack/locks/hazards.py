@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from aiotrack.redis.client import FAULTS
-
 if TYPE_CHECKING:
     from aiotrack.redis.wire import Wire
 
@@ -20,13 +18,7 @@ async def look(wire: Wire) -> None:
 
     INFO says both, also where CONFIG is not allowed; where it is not, nothing is said.
     """
-    try:
-        words = await wire.ask("INFO")
-    except FAULTS:
-        return
-    facts = dict(
-        line.split(":", 1) for line in words.decode(errors="replace").splitlines() if ":" in line
-    )
+    facts = await wire.facts()
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and facts.get("maxmemory", "0") != "0" and "policy" not in _TOLD:
         _TOLD.add("policy")

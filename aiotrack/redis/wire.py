@@ -174,6 +174,18 @@ class Wire:
         except FAULTS:
             return await self._ask(command)
 
+    async def facts(self) -> dict[str, str]:
+        """Give what the server's INFO says, by name; nothing where it is not allowed or away.
+
+        INFO tells settings, too, also where CONFIG is not allowed.
+        """
+        try:
+            told = await self.ask("INFO")
+        except FAULTS:
+            return {}
+        lines = told.decode(errors="replace").splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
     async def close(self) -> None:
         """Disconnect; what waits for an answer gets a fault.
 

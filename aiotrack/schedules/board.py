@@ -28,10 +28,11 @@ class Board:
 
     Args:
         brokers: Those that know the tasks.
+        time_limit: Seconds that a run may take where nobody says it; 0: any.
     """
 
-    def __init__(self, brokers: Iterable[AsyncBroker]) -> None:
-        self.listing = Listing(brokers)
+    def __init__(self, brokers: Iterable[AsyncBroker], time_limit: float) -> None:
+        self.listing = Listing(brokers, time_limit)
         self.making = ""
         self.version: int | None = None
         """What was read last; None reads everything."""

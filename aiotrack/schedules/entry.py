@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiotrack import timing
 from aiotrack.clock import EPOCH, to_datetime
 from aiotrack.labels import CONFIG, SCHEDULE
 from aiotrack.model import TaskDefinition
 from aiotrack.timing import Timing
+
+if TYPE_CHECKING:
+    from taskiq import AsyncTaskiqDecoratedTask
 
 ACTIVE: Final = "active"
 PAUSED: Final = "paused"
@@ -132,6 +135,14 @@ class Entry:
         period = self.timing.period(self.anchor, due)
         fresh = FRESH if period is None else min(FRESH, period)
         return max(fresh, PATIENCE) if seen else fresh
+
+
+def labels_of_task(task: AsyncTaskiqDecoratedTask[Any, Any], time_limit: float) -> dict[str, Any]:
+    """Give what a task's decorator says; without a time limit there, the default in seconds."""
+    told = {key: value for key, value in task.labels.items() if key != "schedule"}
+    if time_limit > 0:
+        told.setdefault("timeout", time_limit)
+    return told
 
 
 def labels_of(definition: TaskDefinition) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from taskiq import ScheduledTask
 
 from aiotrack.body import find_task
-from aiotrack.schedules.entry import Entry, schedule_id, task_id
+from aiotrack.schedules.entry import Entry, labels_of_task, schedule_id, task_id
 from aiotrack.schedules.timetable import Late, Line
 
 if TYPE_CHECKING:
@@ -44,12 +44,14 @@ class Listing:
 
     Args:
         brokers: Those that know the tasks, whose labels a message bears, too.
+        time_limit: Seconds that a run may take where neither definition nor task says it; 0: any.
     """
 
-    def __init__(self, brokers: Iterable[AsyncBroker]) -> None:
+    def __init__(self, brokers: Iterable[AsyncBroker], time_limit: float) -> None:
         self.tasks: list[ScheduledTask] = []
         """One object for ever: TaskIQ keeps it, and sees what becomes of it."""
         self._brokers = brokers
+        self._time_limit = time_limit
         self._places: dict[str, int] = {}
         self._of: dict[int, list[Listed]] = {}
         self._known: set[int] = set()
@@ -136,9 +138,7 @@ class Listing:
     def _labels(self, name: str) -> dict[str, Any]:
         """Give what the task's decorator says, as far as this process knows it."""
         found = find_task(self._brokers, name)
-        if found is None:
-            return {}
-        return {key: value for key, value in found[1].labels.items() if key != "schedule"}
+        return {} if found is None else labels_of_task(found[1], self._time_limit)
 
 
 def _key(due: Due) -> tuple[int, int]:

@@ -67,7 +67,7 @@ class DefinitionScheduleSource(ScheduleSource):
             raise ScheduleUnavailable("this tracker has no Redis")
         self._tracker = tracker
         self._sends_one = catch_up == "one"
-        self._board = Board(tracker.brokers)
+        self._board = Board(tracker.brokers, tracker.options.task_timeout_seconds)
         self._table_here: Timetable | None = None
         self._looking: asyncio.Task[None] | None = None
         self._one_look = asyncio.Lock()

@@ -20,7 +20,7 @@ from aiotrack.errors import (
 )
 from aiotrack.labels import is_tracked
 from aiotrack.schedules import moves
-from aiotrack.schedules.entry import INACTIVE, labels_of
+from aiotrack.schedules.entry import INACTIVE, labels_of, labels_of_task
 from aiotrack.schedules.feature import Timetables
 from aiotrack.schedules.moves import NOTHING, Standing, move
 from aiotrack.schedules.rebuild import rebuild
@@ -121,7 +121,7 @@ class Schedules:
         if found is None:
             raise UnknownTask(known.task_type, brokers=len(self._tracker.brokers))
         broker, task = found
-        labels = {key: value for key, value in task.labels.items() if key != "schedule"}
+        labels = labels_of_task(task, self._tracker.options.task_timeout_seconds)
         labels |= labels_of(known)
         if not is_tracked(task.labels):
             labels["track"] = True

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from aiotrack import catalog
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import InvalidInput
+from aiotrack.labels import PRIORITIES
 
 if TYPE_CHECKING:
     from taskiq import AsyncTaskiqDecoratedTask
-
-PRIORITIES: Final = {"low": 2, "medium": 5, "high": 8, "urgent": 10}
-"""Words for some of the numbers from 1, the lowest, to 10."""
 
 UNTOLD: Final = 1
 """The priority of what says none; a task's own label comes before it."""
@@ -55,8 +53,6 @@ def check(
     number = _priority(priority, faults)
     if number != UNTOLD or "priority" not in task.labels:
         labels["priority"] = number
-    elif task.labels["priority"] in PRIORITIES:
-        labels["priority"] = PRIORITIES[task.labels["priority"]]  # so the record shows it
     if timeout is not None:
         labels["timeout"] = _seconds(timeout, faults)
     elif "timeout" not in task.labels and default_timeout > 0:

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 
 from aiotrack import InvalidDefinition, ScheduleUnavailable, Tracker, UnknownTask
 from aiotrack.repository.control_tables import AuditRow, DefinitionRow
-from tests.schedules.site import Site
+from tests.schedules.site import Beat, Site
 
 
 async def deeds(site: Site) -> list[tuple[str, str | None, Any, Any]]:
@@ -125,6 +125,29 @@ async def test_a_manual_one_is_only_triggered(site: Site) -> None:
     )
     assert [execution.task_id] == await site.sent(made)
     assert [("schedule.trigger", "ada", None, None)] == await deeds(site)
+
+
+async def test_a_run_without_a_limit_of_its_own_gets_that_of_the_settings(site: Site) -> None:
+    """Triggered or sent by a scheduler; a definition's and a task's own come before it."""
+    every = {"schedule": {"seconds": 3600}, "parameters": {}}
+    made = [
+        await site.define(task_type=task, **(every | more))
+        for task, more in (
+            ("shop.clean", {"name": "a"}),
+            ("shop.clean", {"name": "b", "timeout_seconds": 7}),
+            ("shop.add", {"name": "c", "parameters": {"a": 1}}),
+        )
+    ]
+    triggered = []
+    for one in made:
+        await site.tracker.schedules.start(one.id)
+        await site.rewind(one, 1)
+        triggered.append((await site.tracker.schedules.trigger(one.id)).time_limit)
+    async with Beat(site) as beat:
+        sent = {task.schedule_id: task.labels["timeout"] for task in await beat.due()}
+
+    assert [300, 7, 30] == triggered
+    assert [300, 7, 30] == [sent[f"task_{one.id}"] for one in made]
 
 
 async def test_an_update_times_anew_and_a_delete_stops(site: Site) -> None:

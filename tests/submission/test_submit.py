@@ -24,7 +24,7 @@ from aiotrack import (
     TrackerMiddleware,
     UnknownTask,
 )
-from aiotrack.submission import depth
+from aiotrack.submission import Submission, depth
 from tests.control.crew import QuietBroker, enlist
 from tests.submission.shop import Shop
 
@@ -406,7 +406,7 @@ async def test_a_depth_far_from_the_limit_is_believed_for_a_moment(
         far = broker.asked
         broker.depth = 990
         monkeypatch.setattr(depth, "BELIEVED", -1.0)
-        tracker.core().features[-1].gate._seen.clear()
+        tracker.core().feature(Submission).gate._seen.clear()
         for _ in range(3):
             await tracker.submit("shop.pay")
 
