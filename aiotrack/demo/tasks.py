@@ -34,7 +34,8 @@ REDIS_URL = os.environ.get("AIOTRACK_REDIS_URL", "redis://127.0.0.1:6379/0")
 RUN = os.environ.get("AIOTRACK_DEMO_RUN", "demo")
 """Name of the queue, and how every task_id begins: one run of the demo is found by it."""
 
-tracker = Tracker()  # 1: where to record; AIOTRACK_DATABASE_URL, or a URL given here
+# 1: where to record: AIOTRACK_DATABASE_URL, or a URL given here
+tracker = Tracker(redis=REDIS_URL)
 
 broker = (
     PriorityStreamBroker(REDIS_URL, queue_name=RUN)
