@@ -116,7 +116,8 @@ async def _depth(broker: AsyncBroker, name: str) -> int | None:
 def _is_stock(broker: Any) -> bool:
     from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
-    return isinstance(broker, ListQueueBroker | RedisStreamBroker)
+    is_theirs = isinstance(broker, ListQueueBroker | RedisStreamBroker)
+    return is_theirs and not hasattr(broker, "queue_states")
 
 
 async def _stock(broker: Any, name: str) -> Queue | None:

@@ -24,6 +24,8 @@ from aiotrack import (
     TrackerMiddleware,
     UnknownTask,
 )
+from aiotrack.brokers import PriorityStreamBroker
+from aiotrack.brokers.streams import streams
 from aiotrack.submission import Submission, depth
 from tests.control.crew import QuietBroker, enlist
 from tests.submission.shop import Shop
@@ -44,11 +46,11 @@ def open_broker(made_sqlite_url: str, redis_url: str, queue_name: str) -> Open:
 
     @contextlib.asynccontextmanager
     async def open_broker(kind: str, **settings: Any) -> AsyncIterator[tuple[Tracker, Any]]:
-        broker: Any = (
-            ListQueueBroker(redis_url, queue_name=queue_name)
-            if kind == "list"
-            else RedisStreamBroker(redis_url, queue_name=queue_name, consumer_id="0")
-        )
+        broker: Any = {
+            "list": lambda: ListQueueBroker(redis_url, queue_name=queue_name),
+            "stream": lambda: RedisStreamBroker(redis_url, queue_name=queue_name, consumer_id="0"),
+            "priority": lambda: PriorityStreamBroker(redis_url, queue_name=queue_name),
+        }[kind]()
         tracker = Tracker(made_sqlite_url, settings=settings)
         broker.add_middlewares(TrackerMiddleware(tracker))
         broker.register_task(lambda name: name, task_name="shop.note")
@@ -57,7 +59,7 @@ def open_broker(made_sqlite_url: str, redis_url: str, queue_name: str) -> Open:
             yield tracker, broker
         finally:
             async with Redis.from_url(redis_url) as redis:
-                await redis.delete(queue_name, f"{queue_name}-other")
+                await redis.delete(*streams([queue_name, f"{queue_name}-other"]))
             await broker.shutdown()
 
     return open_broker
@@ -230,7 +232,7 @@ async def test_a_time_limit_ends_the_run(small: Tracker) -> None:
 
 
 # ── queues ──────────────────────────────────────────────────────────────────────────────────────
-@pytest.mark.parametrize("kind", ["list", "stream"])
+@pytest.mark.parametrize("kind", ["list", "stream", "priority"])
 async def test_a_full_queue_refuses(open_broker: Open, queue_name: str, kind: str) -> None:
     """Exactly at the limit; also what would wait for others; not `kiq`, not a rerun."""
     async with open_broker(kind, max_queue=3) as (tracker, broker):
@@ -250,12 +252,16 @@ async def test_a_full_queue_refuses(open_broker: Open, queue_name: str, kind: st
     ]
 
 
-async def test_another_queue_has_a_limit_of_its_own(open_broker: Open, queue_name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "label"), [("list", "queue_name"), ("stream", "queue_name"), ("priority", "queue")]
+)
+async def test_another_queue_has_a_limit_of_its_own(
+    open_broker: Open, queue_name: str, kind: str, label: str
+) -> None:
     """The label names it."""
-    async with open_broker("list", max_queue=1) as (tracker, broker):
-        other = broker.register_task(
-            lambda: None, task_name="shop.other", queue_name=f"{queue_name}-other"
-        )
+    async with open_broker(kind, max_queue=1) as (tracker, broker):
+        labels = {label: f"{queue_name}-other"}
+        other = broker.register_task(lambda: None, task_name="shop.other", **labels)
         await tracker.submit("shop.note", ["a"])
         await tracker.submit(other)
         for task, args in (("shop.note", ["b"]), ("shop.other", [])):
