@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aiotrack.clock import Clock
-from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError
+from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError, StoreUnavailable
 from aiotrack.report import Report
 from aiotrack.repository import migrations, schema
 from aiotrack.repository.columns import HEAD
@@ -26,7 +26,7 @@ from aiotrack.repository.dialects import (
     parse_url,
     sqlite_path,
 )
-from aiotrack.repository.faults import FAULTS, explain
+from aiotrack.repository.faults import FAULTS, explain, is_broken
 from aiotrack.repository.hosts import hosts_of
 from aiotrack.repository.key_indexes import KeyIndexes, create_all
 from aiotrack.repository.marks import Marks
@@ -207,7 +207,12 @@ class Connections:
 
         if not self._ready:
             await self.connect()
-        return await self.apart(run())
+        try:
+            return await self.apart(run())
+        except StoreUnavailable as error:
+            if not (only_reads and is_broken(error)):
+                raise
+            return await self.apart(run())  # it broke while it rested: others may be whole
 
     async def apart(self, work: Coroutine[Any, Any, T]) -> T:
         """Run *work* in a task of its own: a caller's cancellation never reaches a connection."""

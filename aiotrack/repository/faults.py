@@ -20,6 +20,11 @@ FAULTS = (
 """What an unreachable database raises: drivers let raw socket errors through."""
 
 
+def is_broken(error: StoreUnavailable) -> bool:
+    """Tell whether what failed was one connection that had been good."""
+    return isinstance(error.__cause__, DBAPIError) and error.__cause__.connection_invalidated
+
+
 def explain(error: BaseException, engine: AsyncEngine) -> StoreUnavailable:
     """Say which database failed and what to try, without its password."""
     where = shown_url(engine.url)

@@ -350,3 +350,14 @@ async def test_a_tracker_that_cannot_be_made_harms_no_task(tmp_path: Path) -> No
     await broker.shutdown()
 
     assert [1] == results
+
+
+async def test_a_read_after_a_restart_needs_no_second_call(own_postgres: PostgresServer) -> None:
+    """Connections that rested were cut: a read asks again, by a new one."""
+    async with Tracker(own_postgres.url) as tracker:
+        await tracker.register("x", "shop.rows")
+        before = await asyncio.gather(*(tracker.get("x") for _ in range(5)))
+        await asyncio.to_thread(own_postgres.kill)
+        await asyncio.to_thread(own_postgres.start)
+
+        assert before == [await tracker.get("x") for _ in range(5)]
