@@ -114,7 +114,7 @@ def _too_slow(b: Bench) -> Any:
 def _too_slow_in_a_thread(b: Bench) -> Any:
     @b.task("shop.slow", timeout=0.02)
     def work() -> None:
-        threading.Event().wait(0.1)
+        threading.Event().wait(1)
 
     return work
 
