@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.util import greenlet_spawn
 
 from aiotrack.clock import Clock
 from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError, StoreUnavailable
@@ -112,7 +113,7 @@ class Connections:
 
         return PostgresWriter(
             self.engine,
-            on_read_only=self._leave_server,
+            on_left=self._leave_server,
             is_durable=self._is_direct,
             marks=self._marks,
         )
@@ -251,9 +252,17 @@ class Connections:
             await engine.dispose()
 
     async def _leave_server(self) -> None:
-        """Let go of a server that only reads: another one writes now."""
+        """Let go of a server that only reads, or says nothing: another one may write now.
+
+        Nobody gets a connection to it any more; those that rest are closed without waiting for it.
+        """
         if self._owned:
-            await self._dispose()
+            for engine in {self.engine, self._reads}:
+                resting = engine.pool
+                await engine.dispose(close=False)
+                closing = asyncio.ensure_future(greenlet_spawn(resting.dispose))
+                self._apart.add(closing)
+                closing.add_done_callback(self._is_apart_no_more)
 
     async def _check(self) -> None:
         try:

@@ -66,7 +66,7 @@ class PostgresWriter:
 
     Args:
         engine: Gives the connection.
-        on_read_only: Called when the server does not write any more.
+        on_left: Called when the server does not write any more, or says nothing.
         is_durable: Its sessions wait for the disk at each commit; else every write says so itself.
         marks: Says which hours must be marked before a write.
     """
@@ -75,12 +75,12 @@ class PostgresWriter:
         self,
         engine: AsyncEngine,
         *,
-        on_read_only: Callable[[], Awaitable[None]],
+        on_left: Callable[[], Awaitable[None]],
         is_durable: bool,
         marks: Marks,
     ) -> None:
         self._engine = engine
-        self._on_read_only = on_read_only
+        self._on_left = on_left
         self._is_durable = is_durable
         self._marks = marks
         self._send = sql.POSTGRES_SEND if is_durable else sql.POSTGRES_SEND_DURABLY
@@ -186,6 +186,7 @@ class PostgresWriter:
                 await self._after_error(error)
             except _BROKEN as error:
                 self._drop()
+                await self._on_left()  # others may wait for the same silence
                 raise StoreUnavailable(f"the database did not take a write: {error!r}") from error
             except asyncio.CancelledError:
                 self._drop()
@@ -216,7 +217,7 @@ class PostgresWriter:
             raise PoisonError(str(error)) from error
         self._drop()
         if state == _READ_ONLY:  # the other connections lead to the same server
-            await self._on_read_only()
+            await self._on_left()
         raise StoreUnavailable(f"the database refused a write: {error!r}") from error
 
     def _drop(self) -> None:
