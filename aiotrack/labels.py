@@ -6,8 +6,11 @@ import ast
 import base64
 import inspect
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from taskiq import TaskiqMessage
+from taskiq.labels import prepare_label
 
 from aiotrack.encode import encode_task_id
 
@@ -41,6 +44,28 @@ LAST_MOMENT = 253_370_764_800_000_000
 """Microseconds: the year 9999, with room for what a task takes before Python knows no time."""
 DAY = 86_400_000_000
 """Microseconds by which a sender may be ahead of the database's clock."""
+
+UNSENT: Final = "types_of_exceptions"
+"""Holds classes, for the retry middlewares of whoever runs the task: TaskIQ does not send it."""
+
+
+def make_message(
+    task_id: str,
+    task_name: str,
+    labels: Mapping[str, Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> TaskiqMessage:
+    """Make a message as TaskIQ's own kicker does, of arguments that are plain data."""
+    prepared = {name: prepare_label(value) for name, value in labels.items() if name != UNSENT}
+    return TaskiqMessage(
+        task_id=task_id,
+        task_name=task_name,
+        labels={name: text for name, (text, _) in prepared.items()},
+        labels_types={name: kind for name, (_, kind) in prepared.items()},
+        args=list(args),
+        kwargs=dict(kwargs),
+    )
 
 
 def fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:

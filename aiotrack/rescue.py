@@ -16,12 +16,20 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from taskiq import InMemoryBroker, TaskiqMessage
-from taskiq.labels import prepare_label
 
 from aiotrack.acks import redelivers
 from aiotrack.body import find_task
 from aiotrack.classes import LOST
-from aiotrack.labels import CONFIG, CREATED_AT, PARENT, REQUEUES, RERUN_OF, RETRIES, SCHEDULE
+from aiotrack.labels import (
+    CONFIG,
+    CREATED_AT,
+    PARENT,
+    REQUEUES,
+    RERUN_OF,
+    RETRIES,
+    SCHEDULE,
+    make_message,
+)
 from aiotrack.model import TaskStatus
 from aiotrack.report import History, Report, Witness
 from aiotrack.verdicts import presume
@@ -53,7 +61,7 @@ UNSENT_FOR: Final = 30_000_000
 """Microseconds after which nobody sends any more what was about to be sent: he was killed. Then it
 is sent by the next one; if it was sent already, but not written down, it runs twice."""
 
-_LEFT_OUT: Final = ("schedule", "types_of_exceptions", REQUEUES, RETRIES)
+_LEFT_OUT: Final = ("schedule", REQUEUES, RETRIES)
 """Labels of a task that do not belong into a message."""
 
 UNSENT: Final = "aiotrack:unsent"
@@ -332,14 +340,12 @@ def _message(
         labels[RETRIES] = shown.attempt - 1
     labels[CREATED_AT] = str(history.created_at)
     labels[REQUEUES] = str(shown.requeues + 1)
-    prepared = {name: prepare_label(value) for name, value in labels.items()}
-    return TaskiqMessage(
-        task_id=decode_task_id(history.task_id),
-        task_name=task.task_name,
-        labels={name: text for name, (text, _) in prepared.items()},
-        labels_types={name: kind for name, (_, kind) in prepared.items()},
-        args=json.loads(origin.args),
-        kwargs=json.loads(origin.kwargs),
+    return make_message(
+        decode_task_id(history.task_id),
+        task.task_name,
+        labels,
+        json.loads(origin.args),
+        json.loads(origin.kwargs),
     )
 
 

@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from taskiq import TaskiqMessage
-from taskiq.labels import prepare_label
 from taskiq.utils import maybe_awaitable
 
 from aiotrack.errors import InvalidInput
+from aiotrack.labels import make_message
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
 
 log = logging.getLogger(__name__)
-
-UNSENT_LABEL = "types_of_exceptions"
-"""Holds classes, for the retry middlewares of whoever runs the task: TaskIQ does not send it."""
 
 
 def make(
@@ -32,16 +29,12 @@ def make(
     kwargs: Mapping[str, Any],
 ) -> TaskiqMessage:
     """Make a message as TaskIQ's own kicker does."""
-    prepared = {
-        name: prepare_label(value) for name, value in labels.items() if name != UNSENT_LABEL
-    }
-    return TaskiqMessage(
-        task_id=task_id,
-        task_name=task_name,
-        labels={name: text for name, (text, _) in prepared.items()},
-        labels_types={name: kind for name, (_, kind) in prepared.items()},
-        args=[_plain(one) for one in args],
-        kwargs={name: _plain(one) for name, one in kwargs.items()},
+    return make_message(
+        task_id,
+        task_name,
+        labels,
+        [_plain(one) for one in args],
+        {name: _plain(one) for name, one in kwargs.items()},
     )
 
 

@@ -135,6 +135,44 @@ def start_project(
         request.node.add_report_section("call", "workers", workers.told()[-SHOWN:])
 
 
+Open = Callable[..., contextlib.AbstractAsyncContextManager[tuple[Any, Workers]]]
+
+
+@pytest.fixture
+def open_project(
+    redis_url: str, queue_name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Open:
+    """A context manager: a project as its client, and its workers, not yet started.
+
+    It takes the project's class, its database, and what more its workers have as environment.
+    """
+
+    @contextlib.asynccontextmanager
+    async def open_project(
+        make: Callable[..., Any], database: str, redis: str = redis_url, **more: str
+    ) -> AsyncIterator[tuple[Any, Workers]]:
+        environment = {
+            "AIOTRACK_DATABASE_URL": database,
+            "AIOTRACK_JOURNAL_DIR": str(tmp_path / "journals"),
+            "ACCEPTANCE_REDIS_URL": redis,
+            QUEUE_VARIABLE: queue_name,
+            **more,
+        }
+        workers = Workers(environment, tmp_path / "workers.log")
+        project = make(database=database, redis=redis, queue=queue_name)
+        await project.broker.startup()
+        try:
+            yield project, workers
+        finally:
+            await asyncio.to_thread(workers.stop)
+            await project.broker.shutdown()
+            await project.redis.aclose()
+            await forget(redis, queue_name)
+            request.node.add_report_section("call", "workers", workers.told()[-SHOWN:])
+
+    return open_project
+
+
 async def forget(redis_url: str, queue_name: str) -> None:
     """Delete the keys of a test."""
     async with Redis.from_url(redis_url) as redis:

@@ -8,11 +8,11 @@ import itertools
 import statistics
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from tests.acceptance.conftest import Workers, forget, until
-from tests.acceptance.outage import QUEUE_VARIABLE, Outage
+from tests.acceptance.conftest import Workers, until
+from tests.acceptance.outage import Outage
 
 APP = "tests.acceptance.outage:broker"
 
@@ -80,29 +80,6 @@ def start_worker(
         *("--workers", str(processes), "--max-async-tasks", str(at_once)),
         *("--wait-tasks-timeout", "5"),
     )
-
-
-@contextlib.asynccontextmanager
-async def outage_project(
-    database: str, redis: str, queue: str, folder: Path
-) -> AsyncIterator[tuple[Outage, Workers]]:
-    """Give the project as its client, and its workers, not yet started."""
-    environment = {
-        "AIOTRACK_DATABASE_URL": database,
-        "AIOTRACK_JOURNAL_DIR": str(folder / "journals"),
-        "ACCEPTANCE_REDIS_URL": redis,
-        QUEUE_VARIABLE: queue,
-    }
-    workers = Workers(environment, folder / "workers.log")
-    project = Outage(database=database, redis=redis, queue=queue)
-    await project.broker.startup()
-    try:
-        yield project, workers
-    finally:
-        await asyncio.to_thread(workers.stop)
-        await project.broker.shutdown()
-        await project.redis.aclose()
-        await forget(redis, queue)
 
 
 async def settle(project: Outage, journals: Path, deadline: float) -> float:

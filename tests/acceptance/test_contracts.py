@@ -7,16 +7,14 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aiotrack import Execution, TaskStatus
 from aiotrack.testing.servers import PostgresServer
-from tests.acceptance.conftest import Workers, forget, until
-from tests.acceptance.kills import IDLE, QUEUE_VARIABLE, Kills
+from tests.acceptance.conftest import Open, Workers, until
+from tests.acceptance.kills import IDLE, Kills
 
 COUNT = 30
 
@@ -37,38 +35,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-Open = Callable[..., contextlib.AbstractAsyncContextManager[tuple[Kills, Workers]]]
-
-
-@pytest.fixture
-def open_project(
-    redis_url: str, queue_name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Any:
-    """A context manager: the project as its client, and its workers with more environment."""
-
-    @contextlib.asynccontextmanager
-    async def open_project(database: str, **more: str) -> AsyncIterator[tuple[Kills, Workers]]:
-        environment = {
-            "AIOTRACK_DATABASE_URL": database,
-            "AIOTRACK_JOURNAL_DIR": str(tmp_path / "journals"),
-            "ACCEPTANCE_REDIS_URL": redis_url,
-            QUEUE_VARIABLE: queue_name,
-            **more,
-        }
-        workers = Workers(environment, tmp_path / "workers.log")
-        project = Kills(database=database, redis=redis_url, queue=queue_name)
-        await project.broker.startup()
-        try:
-            yield project, workers
-        finally:
-            await asyncio.to_thread(workers.stop)
-            await project.broker.shutdown()
-            await project.redis.aclose()
-            await forget(redis_url, queue_name)
-            request.node.add_report_section("call", "workers", workers.told()[-6000:])
-
-    return open_project
 
 
 def start_worker(workers: Workers, *options: str) -> subprocess.Popen[bytes]:
@@ -110,7 +76,7 @@ async def test_a_killed_sender_loses_what_it_did_not_wait_for(
     open_project: Open, postgres_url: str, durability: str
 ) -> None:
     """With "async" the PENDING of the last moment; a worker makes the records whole."""
-    async with open_project(postgres_url) as (project, workers):
+    async with open_project(Kills, postgres_url) as (project, workers):
         sender = workers.start("-c", SENDER.format(count=COUNT), durability)
         code = await asyncio.to_thread(sender.wait, 30)
         found = await records(project)
@@ -134,7 +100,7 @@ async def test_a_worker_killed_without_database_and_journal(
     nowhere = tmp_path / "no folder"
     nowhere.write_text("a file where the journals should be")
     more = {"AIOTRACK_JOURNAL_DIR": str(nowhere), "AIOTRACK_ON_STORE_FAILURE": mode}
-    async with open_project(own_postgres.url, **more) as (project, workers):
+    async with open_project(Kills, own_postgres.url, **more) as (project, workers):
         main = start_worker(workers)
         for number in range(10):
             await project.work.kiq(number)
@@ -166,7 +132,7 @@ async def test_a_worker_that_acknowledges_early_says_what_it_loses(
     open_project: Open, postgres_url: str
 ) -> None:
     """--ack-type when_received: killed in the body, the message is gone, the record unfinished."""
-    async with open_project(postgres_url, ACCEPTANCE_SLOWER="3000") as (project, workers):
+    async with open_project(Kills, postgres_url, ACCEPTANCE_SLOWER="3000") as (project, workers):
         main = start_worker(workers, "--ack-type", "when_received")
         sent = await project.work.kiq(1)
         await until("it has begun", lambda: has_begun(project, 1), 30)

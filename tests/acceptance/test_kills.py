@@ -8,50 +8,17 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aiotrack import Execution, TaskStatus
 from aiotrack.testing.servers import PostgresServer
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Open, Workers, until
 from tests.acceptance.killing import kill_at_random
-from tests.acceptance.kills import IDLE, QUEUE_VARIABLE, Kills
+from tests.acceptance.kills import IDLE, Kills
 
 APP = "tests.acceptance.kills:broker"
-
-Start = Callable[[str], contextlib.AbstractAsyncContextManager[tuple[Kills, Workers]]]
-
-
-@pytest.fixture
-def start_kills(
-    redis_url: str, queue_name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Any:
-    """A context manager: the project as its client, and its workers, not yet started."""
-
-    @contextlib.asynccontextmanager
-    async def start_kills(database: str) -> AsyncIterator[tuple[Kills, Workers]]:
-        environment = {
-            "AIOTRACK_DATABASE_URL": database,
-            "AIOTRACK_JOURNAL_DIR": str(tmp_path / "journals"),
-            "ACCEPTANCE_REDIS_URL": redis_url,
-            QUEUE_VARIABLE: queue_name,
-        }
-        workers = Workers(environment, tmp_path / "workers.log")
-        project = Kills(database=database, redis=redis_url, queue=queue_name)
-        await project.broker.startup()
-        try:
-            yield project, workers
-        finally:
-            await asyncio.to_thread(workers.stop)
-            await project.broker.shutdown()
-            await project.redis.aclose()
-            await forget(redis_url, queue_name)
-            request.node.add_report_section("call", "workers", workers.told()[-6000:])
-
-    return start_kills
 
 
 def start_worker(workers: Workers, processes: int) -> subprocess.Popen[bytes]:
@@ -158,10 +125,10 @@ async def none_pending(project: Kills) -> bool:
 
 @pytest.mark.timeout(120)
 async def test_every_acknowledged_task_has_its_final_record(
-    start_kills: Start, postgres_url: str
+    open_project: Open, postgres_url: str
 ) -> None:
     """Two processes killed every one to three seconds: no final record missing, no phantom."""
-    async with start_kills(postgres_url) as (project, workers):
+    async with open_project(Kills, postgres_url) as (project, workers):
         sent, died = await outlive_kills(
             project, workers, count=600, processes=2, pause=0.015, deadline=60
         )
@@ -175,10 +142,10 @@ async def test_every_acknowledged_task_has_its_final_record(
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
 async def test_every_acknowledged_task_has_its_final_record_for_long(
-    start_kills: Start, postgres_url: str
+    open_project: Open, postgres_url: str
 ) -> None:
     """R16: four processes killed every one to three seconds while 20,000 tasks run."""
-    async with start_kills(postgres_url) as (project, workers):
+    async with open_project(Kills, postgres_url) as (project, workers):
         sent, died = await outlive_kills(
             project, workers, count=20_000, processes=4, pause=0.004, deadline=900
         )
@@ -193,12 +160,12 @@ async def test_every_acknowledged_task_has_its_final_record_for_long(
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("fault", ["killed", "paused"])
 async def test_an_end_without_a_database_loses_nothing(
-    start_kills: Start, own_postgres: PostgresServer, tmp_path: Path, sign: int, fault: str
+    open_project: Open, own_postgres: PostgresServer, tmp_path: Path, sign: int, fault: str
 ) -> None:
     """R27: acknowledged while Postgres is away: in the journal, and the next worker replays it."""
     sent: dict[int, str] = {}
     journals = tmp_path / "journals"
-    async with start_kills(own_postgres.url) as (project, workers):
+    async with open_project(Kills, own_postgres.url) as (project, workers):
         main = start_worker(workers, 2)
         await send(project, range(20), sent)
         await until("the worker is there", lambda: none_pending(project), 30)

@@ -3,59 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Open, Workers, until
 from tests.acceptance.killing import kill_at_random
-from tests.acceptance.levels import LEASE, QUEUE_VARIABLE, Body, Levels
+from tests.acceptance.levels import LEASE, Body, Levels
 
 APP = "tests.acceptance.levels:broker"
-
-Start = Callable[[], contextlib.AbstractAsyncContextManager[tuple[Levels, Workers]]]
-
-
-@pytest.fixture
-def start_levels(
-    redis_url: str,
-    postgres_url: str,
-    queue_name: str,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-) -> Any:
-    """A context manager: the project as its client, and its workers, not yet started."""
-
-    @contextlib.asynccontextmanager
-    async def start_levels() -> AsyncIterator[tuple[Levels, Workers]]:
-        environment = {
-            "AIOTRACK_DATABASE_URL": postgres_url,
-            "AIOTRACK_JOURNAL_DIR": str(tmp_path / "journals"),
-            "ACCEPTANCE_REDIS_URL": redis_url,
-            QUEUE_VARIABLE: queue_name,
-        }
-        workers = Workers(environment, tmp_path / "workers.log")
-        project = Levels(database=postgres_url, redis=redis_url, queue=queue_name)
-        await project.broker.startup()
-        try:
-            yield project, workers
-        finally:
-            await asyncio.to_thread(workers.stop)
-            await project.broker.shutdown()
-            await project.redis.aclose()
-            await forget(redis_url, queue_name)
-            request.node.add_report_section("call", "workers", workers.told()[-6000:])
-
-    return start_levels
 
 
 def start_worker(workers: Workers, processes: int, at_once: int) -> subprocess.Popen[bytes]:
@@ -128,9 +89,11 @@ async def check(project: Levels, begun: list[Body], count: int, room: int) -> No
 
 
 @pytest.mark.timeout(120)
-async def test_nothing_is_lost_and_the_most_urgent_come_first(start_levels: Start) -> None:
+async def test_nothing_is_lost_and_the_most_urgent_come_first(
+    open_project: Open, postgres_url: str
+) -> None:
     """Two processes, one killed every one to two and a half seconds."""
-    async with start_levels() as (project, workers):
+    async with open_project(Levels, postgres_url) as (project, workers):
         begun = await outlive_kills(
             project, workers, count=400, processes=2, at_once=4, deadline=60
         )
@@ -139,9 +102,9 @@ async def test_nothing_is_lost_and_the_most_urgent_come_first(start_levels: Star
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-async def test_nothing_is_lost_for_long(start_levels: Start) -> None:
+async def test_nothing_is_lost_for_long(open_project: Open, postgres_url: str) -> None:
     """10,000 tasks, four processes."""
-    async with start_levels() as (project, workers):
+    async with open_project(Levels, postgres_url) as (project, workers):
         begun = await outlive_kills(
             project, workers, count=10_000, processes=4, at_once=5, deadline=600
         )
@@ -149,9 +112,9 @@ async def test_nothing_is_lost_for_long(start_levels: Start) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_a_long_task_and_an_orphan(start_levels: Start) -> None:
+async def test_a_long_task_and_an_orphan(open_project: Open, postgres_url: str) -> None:
     """Three leases long it runs once, blocking its loop or not; killed, an idle worker takes it."""
-    async with start_levels() as (project, workers):
+    async with open_project(Levels, postgres_url) as (project, workers):
         mains = [start_worker(workers, 1, 2) for _ in range(3)]
 
         async def are_there() -> bool:

@@ -7,15 +7,14 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aiotrack.testing.servers import PostgresServer
-from tests.acceptance.conftest import Workers, until
-from tests.acceptance.measure import Meter, kept, outage_project, settle, start_worker
+from tests.acceptance.conftest import Open, until
+from tests.acceptance.measure import Meter, kept, settle, start_worker
 from tests.acceptance.outage import Outage, during
 
 SHARE = 0.95
@@ -26,25 +25,6 @@ MINUTES = float(os.environ.get("AIOTRACK_DYING_MINUTES", "3"))
 
 CONVERGED = 30.0
 """Seconds from the last start of the database until every record is there."""
-
-Start = Callable[[str], contextlib.AbstractAsyncContextManager[tuple[Outage, Workers]]]
-
-
-@pytest.fixture
-def start_outage(
-    redis_url: str, queue_name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Any:
-    """A context manager: the project as its client, and its workers, not yet started."""
-
-    @contextlib.asynccontextmanager
-    async def start_outage(database: str) -> AsyncIterator[tuple[Outage, Workers]]:
-        async with outage_project(database, redis_url, queue_name, tmp_path) as (project, workers):
-            try:
-                yield project, workers
-            finally:
-                request.node.add_report_section("call", "workers", workers.told()[-6000:])
-
-    return start_outage
 
 
 @contextlib.asynccontextmanager
@@ -79,10 +59,10 @@ async def run_through(
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_a_minute_without_a_database_slows_no_task(
-    start_outage: Start, own_postgres: PostgresServer, tmp_path: Path
+    open_project: Open, own_postgres: PostgresServer, tmp_path: Path
 ) -> None:
     """A worker under full load, Postgres killed for a minute and mute for another one."""
-    async with start_outage(own_postgres.url) as (project, workers):
+    async with open_project(Outage, own_postgres.url) as (project, workers):
         meter = Meter(project.acknowledged)
         start_worker(workers)
         async with project.fed():
@@ -109,10 +89,10 @@ async def has_acknowledged(project: Outage, count: int) -> bool:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("fault", ["refused", "mute"])
 async def test_tasks_go_on_while_the_database_is_away(
-    start_outage: Start, own_postgres: PostgresServer, tmp_path: Path, fault: str
+    open_project: Open, own_postgres: PostgresServer, tmp_path: Path, fault: str
 ) -> None:
     """Postgres killed or mute for three seconds: acknowledgements go on, and nothing is lost."""
-    async with start_outage(own_postgres.url) as (project, workers):
+    async with open_project(Outage, own_postgres.url) as (project, workers):
         start_worker(workers)
         async with project.fed():
             await until("the worker works", lambda: has_acknowledged(project, 100), 60)
@@ -152,10 +132,10 @@ async def keep_dying(server: PostgresServer, meter: Meter, minutes: float) -> in
 @pytest.mark.chaos
 @pytest.mark.timeout(60 * MINUTES + 600)
 async def test_a_database_that_keeps_dying_slows_no_task(
-    start_outage: Start, own_postgres: PostgresServer, tmp_path: Path
+    open_project: Open, own_postgres: PostgresServer, tmp_path: Path
 ) -> None:
     """R17: Postgres killed and started again every 5 to 20 s: all is recorded, nothing twice."""
-    async with start_outage(own_postgres.url) as (project, workers):
+    async with open_project(Outage, own_postgres.url) as (project, workers):
         meter = Meter(project.acknowledged)
         start_worker(workers)
         async with project.fed():

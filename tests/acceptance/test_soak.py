@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from aiotrack.testing.servers import PostgresServer, ValkeyServer
-from tests.acceptance.conftest import until
-from tests.acceptance.measure import kept, outage_project, settle, start_worker
+from tests.acceptance.conftest import Open, until
+from tests.acceptance.measure import kept, settle, start_worker
 from tests.acceptance.outage import IDLE, KINDS, Outage, during
 
 MINUTES = float(os.environ.get("AIOTRACK_SOAK_MINUTES", "60"))
@@ -117,11 +117,11 @@ async def ask(project: Outage) -> list[list[int]]:
 @pytest.mark.chaos
 @pytest.mark.timeout(60 * MINUTES + 900)
 async def test_memory_stays_flat_for_an_hour(
-    own_postgres: PostgresServer, own_valkey: ValkeyServer, queue_name: str, tmp_path: Path
+    own_postgres: PostgresServer, own_valkey: ValkeyServer, open_project: Open, tmp_path: Path
 ) -> None:
     """Failures, retries, progress, big results; Postgres and a worker killed in turn."""
     journals = tmp_path / "journals"
-    async with outage_project(own_postgres.url, own_valkey.url, queue_name, tmp_path) as (
+    async with open_project(Outage, own_postgres.url, own_valkey.url) as (
         project,
         workers,
     ):
