@@ -70,7 +70,7 @@ async def test_who_holds_what(tracker: Tracker, run: Run) -> None:
 async def test_a_lock_is_taken_away(tracker: Tracker, run: Run) -> None:
     """With its fence only: 1 when somebody else holds it by now."""
     with pytest.raises(LockLost):
-        async with tracker.lock("x", key=1, ttl=0.5) as lock:
+        async with tracker.lock("x", key=1, ttl=2) as lock:
             wrong = await run("locks", "release", lock.name, "--fence", str(lock.fence - 1))
             right = await run("locks", "release", lock.name, "--fence", str(lock.fence))
             await asyncio.sleep(3)

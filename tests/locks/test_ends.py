@@ -42,9 +42,9 @@ async def test_what_outlives_its_tracker_is_freed(
     async with Redis.from_url(own_valkey.url, single_connection_client=True) as client:
         before = len(await client.client_list())
         tracker = Tracker(sqlite_url, redis=own_valkey.url)
-        async with tracker.lock("x", ttl=0.3) as lock:
+        async with tracker.lock("x", ttl=1.5) as lock:
             await tracker.shutdown()
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(2.5)
             lock.check()
             with pytest.raises(LockNotAcquired):
                 await asyncio.create_task(enter(other, wait=0))
@@ -138,7 +138,7 @@ async def test_a_child_has_locks_of_its_own(
         os.write(result, asyncio.run(ask()))
         os._exit(0)
 
-    async with tracker.lock("x", ttl=0.5) as lock:
+    async with tracker.lock("x", ttl=1.5) as lock:
         await asyncio.sleep(0.1)
         readable, writable = os.pipe()
         pid = os.fork()
@@ -149,7 +149,7 @@ async def test_a_child_has_locks_of_its_own(
                 time.sleep(1)  # noqa: ASYNC251
         told = await asyncio.to_thread(os.read, readable, 100)
         await asyncio.to_thread(os.waitpid, pid, 0)
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(2)
         lock.check()
     assert b"refused" == told
 
@@ -159,19 +159,19 @@ async def test_a_stuck_loop_loses_its_locks(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R07: blocked for longer than STALL it is not renewed, and its holder hears of it."""
-    monkeypatch.setattr(renewal, "STALL", 0.4)
+    monkeypatch.setattr(renewal, "STALL", 1.2)
     for on_lost in ("cancel", "flag"):
         with pytest.raises(LockLost):
-            async with tracker.lock("x", ttl=0.3, on_lost=on_lost) as lock:
-                time.sleep(1.2)  # noqa: ASYNC251 - this is what users do
+            async with tracker.lock("x", ttl=0.7, on_lost=on_lost) as lock:
+                time.sleep(2.4)  # noqa: ASYNC251 - this is what users do
                 with pytest.raises(LockLost):
                     lock.check()
                 await asyncio.sleep(0)
         with pytest.raises(LockLost):  # also when the body ends without another turn of the loop
-            async with tracker.lock("x", ttl=0.3, on_lost=on_lost):
-                time.sleep(1.2)  # noqa: ASYNC251 - likewise
-    async with tracker.lock("x", ttl=0.3):
-        time.sleep(0.35)  # noqa: ASYNC251 - shorter than STALL
+            async with tracker.lock("x", ttl=0.7, on_lost=on_lost):
+                time.sleep(2.4)  # noqa: ASYNC251 - likewise
+    async with tracker.lock("x", ttl=0.7):
+        time.sleep(0.9)  # noqa: ASYNC251 - shorter than STALL
 
 
 @pytest.mark.chaos

@@ -254,9 +254,9 @@ async def acquire_soon(tracker: Tracker) -> float:
 # ── leases ──────────────────────────────────────────────────────────────────────────────────────
 async def test_a_lease_is_renewed_also_while_the_loop_is_blocked(tracker: Tracker) -> None:
     """R07: a body of three leases, half of it in code that blocks the loop."""
-    async with task_lock("x", ttl=0.3) as lock:
-        await asyncio.sleep(0.5)
-        time.sleep(0.9)  # noqa: ASYNC251 - this is what users do
+    async with task_lock("x", ttl=0.8) as lock:
+        await asyncio.sleep(1.2)
+        time.sleep(2.4)  # noqa: ASYNC251 - this is what users do
         lock.check()
         assert await is_task_locked("x")
     assert lock.lost is None
@@ -275,9 +275,9 @@ async def test_without_renewal_it_ends_and_the_body_is_told(tracker: Tracker) ->
 async def test_a_flag_instead(tracker: Tracker, server: Any, queue_name: str) -> None:
     """The body goes on, may ask, and the end says it."""
     with pytest.raises(LockLost, match="somebody took it away"):
-        async with task_lock("x", ttl=0.3, on_lost="flag") as lock:
+        async with task_lock("x", ttl=1.5, on_lost="flag") as lock:
             await lose_all(server, queue_name)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.2)
             assert lock.lost is not None
             with pytest.raises(LockLost):
                 lock.check()
@@ -299,7 +299,7 @@ async def test_a_lock_is_taken_away_by_its_fence(tracker: Tracker) -> None:
     async with task_lock("x", on_lost="flag") as first:
         pass
     with pytest.raises(LockLost):
-        async with task_lock("x", ttl=0.3) as lock:
+        async with task_lock("x", ttl=1.5) as lock:
             assert not await tracker.locks.force_release("x", fence=first.fence)
             assert await tracker.locks.force_release("x", fence=lock.fence)
             assert not await tracker.locks.force_release("x", fence=lock.fence)

@@ -37,15 +37,15 @@ async def test_a_server_without_memory(tracker: Tracker, client: Any) -> None:
     order = []
 
     async def wait() -> None:
-        async with tracker.lock("x", wait=10, ttl=0.5):
+        async with tracker.lock("x", wait=10, ttl=1.5):
             order.append("second")
 
-    async with tracker.lock("x", ttl=0.5) as lock:
+    async with tracker.lock("x", ttl=1.5) as lock:
         waiting = asyncio.create_task(wait())
         await asyncio.sleep(0.2)
         await client.config_set("maxmemory-policy", "noeviction")
         await client.config_set("maxmemory", 1)
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         lock.check()
         async with task_lock("y"):
             pass

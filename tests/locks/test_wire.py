@@ -143,9 +143,9 @@ async def use(redis: Any, namespace: str) -> None:
         async with tracker.lock("x", wait=5, key="ü"):
             order.append("second")
 
-    async with tracker.lock("x", ttl=0.3, key="ü"):
+    async with tracker.lock("x", ttl=1.5, key="ü"):
         waiting = asyncio.create_task(wait())
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2)
         assert await is_task_locked("x", key="ü", tracker=tracker)
         (held,) = await tracker.locks.list()
         assert 1 == held.waiting
