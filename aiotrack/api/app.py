@@ -1,0 +1,76 @@
+"""`create_app`: an application of its own, which ``aiotrack serve`` runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from aiotrack import __version__
+from aiotrack.api.problems import answer_to
+from aiotrack.api.router import create_router
+
+if TYPE_CHECKING:
+    from taskiq import AsyncBroker
+
+    from aiotrack.api.access import Token
+    from aiotrack.tracker import Tracker
+
+PREFIX: Final = "/api/v1"
+
+
+def create_app(
+    tracker: Tracker,
+    *,
+    broker: AsyncBroker | None = None,
+    user: Callable[..., Any] | None = None,
+    access: str | Callable[..., Any] = "all",
+    username: Callable[[str], Any] | None = None,
+    tokens: Iterable[Token | str] = (),
+) -> FastAPI:
+    """Make an ASGI application: the API under ``/api/v1``, its document at ``openapi.json`` there.
+
+    It starts and stops the tracker, and the broker that is given. Arguments as in `create_router`.
+
+    Raises:
+        InvalidSetting: A token that cannot be used.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await tracker.startup(wait=False)  # an API that is up can say that its database is not
+        if broker is not None:
+            await broker.startup()
+        try:
+            yield
+        finally:
+            if broker is not None:
+                await broker.shutdown()
+            await tracker.shutdown()
+
+    app = FastAPI(
+        title="aiotrack",
+        version=__version__,
+        description="Executions of TaskIQ tasks: what ran, what runs, and how to steer it.",
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # they load scripts of others
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _tell},
+    )
+    router = create_router(
+        tracker, broker=broker, user=user, access=access, username=username, tokens=tokens
+    )
+    app.include_router(router, prefix=PREFIX)
+    return app
+
+
+async def _tell(_: Request, error: Exception) -> Response:
+    """Tell of paths and methods that there are not, as of all else."""
+    return answer_to(error)

@@ -1,0 +1,96 @@
+"""Bodies and answers: JSON, bounded in size and depth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from aiotrack.api.problems import HEADERS, Refused
+
+MOST: Final = 1024 * 1024
+"""Bytes of a body: the arguments of a task are 64 KiB."""
+
+DEEPEST: Final = 64
+"""Objects and lists within each other; the parser of Python gives up at about a thousand."""
+
+
+class Json(Response):
+    """An answer of plain data; datetimes are UTC, with a Z."""
+
+    media_type = "application/json"
+
+    def __init__(
+        self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(content, status_code, headers={**HEADERS, **(headers or {})})
+
+    def render(self, content: Any) -> bytes:
+        """Give the bytes."""
+        return to_json(content).encode()
+
+
+def to_json(content: Any) -> str:
+    """Give JSON of plain data with datetimes in it, on one line."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+async def read_body(request: Request) -> None:
+    """Read the body of a request, so that what follows finds it checked.
+
+    Raises:
+        Refused: It is too long (413), no JSON (415), or too deep (422).
+    """
+    told = request.headers.get("content-length", "")
+    if told.isdigit() and int(told) > MOST:
+        raise _too_long()
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MOST:
+            raise _too_long()
+        parts.append(part)
+    request._body = b"".join(parts)  # noqa: SLF001 - where `Request.body` keeps what it has read
+    if not request._body:  # noqa: SLF001 - likewise
+        return
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refused(415, "unsupported-media-type", "a body is JSON: application/json")
+    if _depth(request._body) > DEEPEST:  # noqa: SLF001 - likewise
+        raise Refused(422, "too-deep", f"more than {DEEPEST} objects and lists within each other")
+
+
+def _too_long() -> Refused:
+    return Refused(413, "content-too-large", f"a body has at most {MOST} bytes")
+
+
+def _depth(body: bytes) -> int:
+    """Count how deep brackets go, those within texts left out."""
+    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return 0
+    deepest = depth = 0
+    in_text = escaped = False
+    for byte in body:
+        if in_text:
+            in_text = escaped or byte != 0x22
+            escaped = byte == 0x5C and not escaped
+        elif byte == 0x22:
+            in_text = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest

@@ -1,0 +1,165 @@
+"""`create_router`: the routes of all resources, for a FastAPI application of yours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Depends
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from starlette.requests import Request
+from starlette.responses import Response
+
+from aiotrack.api import workers
+from aiotrack.api.access import ANYBODY, Gate, Token, as_dependency, check_origin, of_user
+from aiotrack.api.bodies import read_body
+from aiotrack.api.problems import answer_to, documented
+from aiotrack.api.routes import SCOPE, Entry
+from aiotrack.api.site import Site, check, enter
+
+if TYPE_CHECKING:
+    from fastapi.params import Depends as Dependency
+    from taskiq import AsyncBroker
+
+    from aiotrack.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+RESOURCES = (workers,)
+"""A module for each; deleting a resource is deleting its line."""
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def create_router(
+    tracker: Tracker,
+    *,
+    broker: AsyncBroker | None = None,
+    dependencies: Sequence[Dependency] = (),
+    user: Callable[..., Any] | None = None,
+    access: str | Callable[..., Any] = "all",
+    username: Callable[[str], Any] | None = None,
+    tokens: Iterable[Token | str] = (),
+) -> APIRouter:
+    """Make the routes, to be included by any application under any prefix.
+
+    ``app.include_router(create_router(tracker, user=current_user), prefix="/tracking")``. The
+    application starts and stops the tracker. Errors are RFC 9457 problems, also those that the
+    application's own dependencies raise.
+
+    Args:
+        tracker: Whose executions are shown.
+        broker: What tasks are sent with. Default: the brokers of this process that the tracker is
+            on.
+        dependencies: As of any router: what has to hold before a request is served.
+        user: A dependency that gives who calls: an id, or an object with ``id``; None: nobody,
+            which is a 401. May be a plain ``lambda request: ...``. Without it there is no caller:
+            lists show all.
+        access: What a caller may do: ``all``, ``read_only``, ``own`` (only what he sent himself),
+            ``none``, or a dependency that gives one of these words. Only with *user*.
+        username: Gives the name of a ``created_by``, for lists and details; may be async.
+        tokens: Secrets that open the API, as `Token` or ``SECRET``, ``SCOPE:SECRET``,
+            ``NAME:SCOPE:SECRET``. With both, a token comes first: *user* gives None then.
+
+    Raises:
+        InvalidSetting: A token that cannot be used.
+    """
+    given = [one if isinstance(one, Token) else Token.parse(one) for one in tokens]
+    site = Site(
+        tracker=tracker,
+        broker=broker,
+        gate=Gate(given, has_user=user is not None),
+        has_user=user is not None,
+        username=username,
+    )
+    router = APIRouter(route_class=_route_of(site))
+    meet = Depends(_meeting(site, user, access))
+    bearer = Depends(HTTPBearer(auto_error=False))  # for the document: the gate has looked by then
+    for resource in RESOURCES:
+        for entry in resource.routes.entries:
+            told = [bearer] if given and entry.scope is not None else []
+            _add(router, entry, [*dependencies, *told, meet])
+    return router
+
+
+def _route_of(site: Site) -> type[APIRoute]:
+    class Route(APIRoute):
+        """Lets in who may come in, and tells errors as problems."""
+
+        def get_route_handler(self) -> Handler:
+            handler = super().get_route_handler()
+            is_open = SCOPE not in (self.openapi_extra or {})
+
+            async def handle(request: Request) -> Response:
+                try:
+                    caller = ANYBODY if is_open else site.gate.caller(request)
+                    check_origin(request)
+                    request.state.aiotrack_caller = caller
+                    await read_body(request)
+                    return await handler(request)
+                except Exception as error:
+                    return answer_to(error)
+
+            return handle
+
+    return Route
+
+
+def _meeting(
+    site: Site, user: Callable[..., Any] | None, access: str | Callable[..., Any]
+) -> Callable[..., Any]:
+    """Make the dependency that finds out who calls, unless a token told."""
+    if user is None:
+
+        def meet(request: Request) -> None:
+            enter(request, site, request.state.aiotrack_caller)
+
+        return meet
+
+    def give() -> Any:
+        return access
+
+    asked = Depends(as_dependency(access) if callable(access) else give)
+    who = Depends(as_dependency(user))
+
+    def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
+        caller = request.state.aiotrack_caller
+        enter(request, site, of_user(user, access) if caller is None else caller)
+
+    return meet_user
+
+
+def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> None:
+    """Add a route twice: a slash at the end of a path is optional."""
+    answered: dict[str, Any] = {"description": "As asked."}
+    if entry.answer is not None:
+        answered["model"] = entry.answer
+    elif entry.media is not None:
+        answered["content"] = {entry.media: {"schema": {"type": "string"}}}
+    statuses = {413, 415, 422, 503, *entry.problems}
+    if entry.scope is not None:
+        statuses |= {401, 403}
+    if "{" in entry.path:
+        statuses.add(404)
+    if entry.method != "GET":
+        statuses.add(403)
+    else:
+        statuses -= {413, 415}
+    extra = {} if entry.scope is None else {SCOPE: str(entry.scope)}
+    bare = entry.path.rstrip("/")
+    for path in dict.fromkeys((entry.path, bare, f"{bare}/")):
+        router.add_api_route(
+            path,
+            entry.endpoint,
+            methods=[entry.method],
+            dependencies=[*dependencies, Depends(check(entry))],
+            response_model=None,
+            status_code=entry.status,
+            responses={**documented(*sorted(statuses)), entry.status: answered},
+            tags=[entry.tag],
+            operation_id=entry.endpoint.__name__,
+            include_in_schema=path == entry.path,
+            openapi_extra=extra,
+        )

@@ -1,0 +1,93 @@
+"""The table of routes: each says what it needs, what it answers, and stands in it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+
+from aiotrack.api.access import Scope
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SCOPE: Final = "x-aiotrack-scope"
+"""Where the OpenAPI document says what a route needs; absent: nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One route.
+
+    Attributes:
+        method: In capitals.
+        path: With a slash at its end where the contract has one; the other form is served, too.
+        endpoint: Its parameters and docstring are FastAPI's.
+        scope: What the caller needs; None: nothing.
+        of_all: It reaches beyond what the caller sent himself.
+        answer: The model of what it answers; None: no body, or none of JSON.
+        status: Of that answer.
+        problems: Statuses that it may answer with, besides those of every route.
+        media: What it answers with instead of JSON.
+        tag: The resource.
+    """
+
+    method: str
+    path: str
+    endpoint: Callable[..., Any]
+    scope: Scope | None
+    of_all: bool
+    answer: type[BaseModel] | None
+    status: int
+    problems: tuple[int, ...]
+    media: str | None
+    tag: str
+
+
+class Routes:
+    """The routes of one resource.
+
+    Args:
+        tag: Its name.
+        of_all: Whether they reach beyond what a caller sent himself, where none says otherwise.
+    """
+
+    def __init__(self, tag: str, *, of_all: bool = True) -> None:
+        self.entries: list[Entry] = []
+        self._tag = tag
+        self._of_all = of_all
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        scope: Scope | None,
+        *,
+        answer: type[BaseModel] | None = None,
+        status: int = HTTPStatus.OK,
+        problems: Sequence[int] = (),
+        media: str | None = None,
+        of_all: bool | None = None,
+    ) -> Callable[[F], F]:
+        """Add a function as a route; see `Entry`."""
+
+        def decorate(endpoint: F) -> F:
+            self.entries.append(
+                Entry(
+                    method=method,
+                    path=path,
+                    endpoint=endpoint,
+                    scope=scope,
+                    of_all=self._of_all if of_all is None else of_all,
+                    answer=answer,
+                    status=int(status),
+                    problems=tuple(problems),
+                    media=media,
+                    tag=self._tag,
+                )
+            )
+            return endpoint
+
+        return decorate

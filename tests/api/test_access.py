@@ -1,0 +1,176 @@
+"""R35: who may do what, for every route that there is; the matrix comes from the router."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException, Request
+
+from aiotrack import InvalidSetting, Tracker
+from aiotrack.api import Scope, Token, create_router
+from aiotrack.api.router import RESOURCES
+from aiotrack.api.routes import Entry
+from tests.api.conftest import PREFIX, Clients, client_of
+
+SECRETS = {scope: f"a-secret-of-{scope}-{'x' * 16}" for scope in Scope}
+TOKENS = [f"{scope}:{secret}" for scope, secret in SECRETS.items()]
+
+ENTRIES = [entry for resource in RESOURCES for entry in resource.routes.entries]
+
+SENT: dict[str, dict[str, str]] = {
+    "none": {},
+    "empty": {"authorization": "Bearer "},
+    "bad": {"authorization": f"Bearer {'y' * 40}"},
+    "a part": {"authorization": f"Bearer {SECRETS[Scope.ADMIN][:-1]}"},
+    "no latin": {"access-token": "tökén" * 8},
+    **{scope: {"authorization": f"Bearer {secret}"} for scope, secret in SECRETS.items()},
+    "header": {"access-token": SECRETS[Scope.ADMIN]},
+}
+
+
+def named(entry: Entry) -> str:
+    """Give the name of a route."""
+    return f"{entry.method} {entry.path}"
+
+
+def paths(entry: Entry) -> Iterator[str]:
+    """Give the path with parameters that nobody has, with a slash at its end and without."""
+    path = re.sub(r"\{[^}]*\}", "987654321", entry.path).rstrip("/")
+    yield path
+    yield f"{path}/"
+
+
+def is_let_in(entry: Entry, sent: str) -> int | None:
+    """Give the status of the refusal that is due; None: no refusal."""
+    if entry.scope is None:
+        return None
+    if sent not in {*Scope, "header"}:
+        return 401
+    scope = Scope.ADMIN if sent == "header" else Scope(sent)
+    return None if scope.covers(entry.scope) else 403
+
+
+@pytest.fixture
+def database_url(made_sqlite_url: str) -> str:
+    """Who may do what is no matter of the database."""
+    return made_sqlite_url
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=named)
+async def test_every_route_with_every_token(entry: Entry, tracker: Tracker, api: Clients) -> None:
+    """Default deny: without the scope that the table names nobody comes in."""
+    async with api(tokens=TOKENS) as client:
+        for path in paths(entry):
+            for sent, headers in SENT.items():
+                due = is_let_in(entry, sent)
+                if due is None and entry.media is not None:
+                    continue  # an endless answer has tests of its own
+                body = {"json": {}} if entry.method in {"POST", "PATCH", "PUT"} else {}
+                raw = {name: value.encode() for name, value in headers.items()}
+                answer = await client.request(entry.method, path, headers=raw, **body)
+                if due is None:
+                    assert answer.status_code not in {401, 403, 405, 500}, (sent, answer.text)
+                else:
+                    assert due == answer.status_code, (sent, answer.text)
+                    assert "application/problem+json" == answer.headers["content-type"]
+                    assert (answer.status_code == 401) == ("www-authenticate" in answer.headers)
+
+
+@pytest.mark.parametrize("access", ["read_only", "own", "none", "nonsense"])
+@pytest.mark.parametrize("entry", ENTRIES, ids=named)
+async def test_every_route_with_every_access(entry: Entry, api: Clients, access: str) -> None:
+    """Readers write nothing, and what is not a caller's own is closed to him."""
+    may = {
+        "read_only": entry.scope is Scope.READ,
+        "own": entry.scope is not Scope.ADMIN and not entry.of_all,
+    }.get(access, False)
+    async with api(user=lambda request: "42", access=access) as client:
+        for path in paths(entry):
+            if entry.scope is not None and not (may and entry.media):
+                body = {"json": {}} if entry.method in {"POST", "PATCH", "PUT"} else {}
+                answer = await client.request(entry.method, path, **body)
+                assert (answer.status_code == 403) != may, answer.text
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=named)
+async def test_nobody_who_has_not_signed_in(entry: Entry, api: Clients) -> None:
+    """A resolver that gives None is a 401, everywhere but where anybody may come."""
+    async with api(user=lambda request: None) as client:
+        for path in paths(entry):
+            body = {"json": {}} if entry.method in {"POST", "PATCH", "PUT"} else {}
+            answer = await client.request(entry.method, path, **body)
+            assert (answer.status_code == 401) == (entry.scope is not None), answer.text
+
+
+async def test_writes_from_other_sites(api: Clients) -> None:
+    """A page of another site cannot make a browser write, with whatever cookie."""
+    writes = [entry for entry in ENTRIES if entry.method not in {"GET", "HEAD"}]
+    forged: list[dict[str, str]] = [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site", "origin": "http://testserver"},
+        {"sec-fetch-site": "same-site"},
+    ]
+    async with api() as client:
+        for entry in writes:
+            for headers in forged:
+                answer = await client.request(
+                    entry.method, next(paths(entry)), headers=headers, json={}
+                )
+                assert 403 == answer.status_code, (named(entry), answer.text)
+                assert "cross-origin" == answer.json()["code"]
+
+
+async def test_the_dependencies_of_an_application(tracker: Tracker) -> None:
+    """They are asked first, and their refusals are problems like ours."""
+
+    def refuse() -> None:
+        raise HTTPException(401, "not today")
+
+    for app, options in (
+        (FastAPI(), {"dependencies": [Depends(refuse)]}),
+        (FastAPI(dependencies=[Depends(refuse)]), {}),
+    ):
+        app.include_router(create_router(tracker, **options), prefix=PREFIX)
+        async with client_of(app) as client:
+            answer = await client.get("/workers/")
+            assert (401, "not today") == (answer.status_code, answer.json()["detail"])
+
+
+class Somebody:
+    """A user as an application knows one."""
+
+    id = 42
+
+
+async def whoever(request: Request) -> Somebody | None:
+    """Say who calls, as a dependency with a type."""
+    return Somebody() if "x-user" in request.headers else None
+
+
+@pytest.mark.parametrize("user", [whoever, lambda request: request.headers.get("x-user")])
+async def test_who_calls_is_told_in_several_ways(api: Clients, user: Any) -> None:
+    """A dependency, a plain function of the request; an object with an id, or the id."""
+    async with api(user=user) as client:
+        assert 401 == (await client.get("/workers/")).status_code
+        assert 200 == (await client.get("/workers/", headers={"x-user": "42"})).status_code
+
+
+@pytest.mark.parametrize(
+    "text", ["short", "ädmin:" + "x" * 20, "root:" + "x" * 20, "a:b:" + "x" * 20, "é" * 20]
+)
+def test_tokens_that_are_none(text: str) -> None:
+    """They are refused when they are given, by what is wrong with them."""
+    with pytest.raises(InvalidSetting, match="api_tokens"):
+        Token.parse(text)
+
+
+def test_tokens_are_read() -> None:
+    """A secret alone opens all; names are for the audit."""
+    assert Scope.ADMIN is Token.parse("x" * 16).scope
+    assert Scope.READ is Token.parse("read:" + "x" * 16).scope
+    assert "ci" == Token.parse("ci:operate:" + "x" * 16).name
+    assert "x" * 16 not in repr(Token.parse("x" * 16))
