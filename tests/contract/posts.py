@@ -24,7 +24,7 @@ class Story:
     def _origin(self, at: float, name: str = "shop.pay") -> Origin:
         kwargs = '{"order": 7}' if name else "{}"
         return Origin(
-            self.task_id, name, name.partition(".")[0], BEGIN + int(at * SECOND), kwargs=kwargs
+            self.task_id, name, name.partition(".")[0], BEGIN + round(at * SECOND), kwargs=kwargs
         )
 
     def queued(self, at: float, attempt: int = 1) -> Story:
@@ -35,7 +35,7 @@ class Story:
     def started(self, at: float, attempt: int = 1, requeues: int = 0) -> Story:
         """Tell of a start."""
         labels = {"_retries": attempt - 1, "X-Taskiq-requeue": str(requeues)}
-        moment = BEGIN + int(at * SECOND)
+        moment = BEGIN + round(at * SECOND)
         self.posts.append(started(self._origin(at), labels, moment, "main"))
         return self
 
@@ -43,7 +43,7 @@ class Story:
         self, at: float, took: float = 0.0, *, result: Any = None, error: str | None = None
     ) -> Story:
         """Tell of an end; TaskIQ rounds what it took."""
-        moment = BEGIN + int(at * SECOND)
+        moment = BEGIN + round(at * SECOND)
         text = None if result is None else json.dumps(result)
         origin = Origin(self.task_id, "", "", moment, echoes=True)
         self.posts.append(executed(origin, moment, round(took, 2), result=text, error=error))

@@ -66,13 +66,13 @@ def stories(draw: st.DrawFn) -> tuple[list[Report], int, bool]:
     attempts, succeeds = draw(st.integers(1, 5)), draw(st.booleans())
     keeps_errors = draw(st.booleans())
     story, now = Story(), 0.0
-    gap = st.floats(0.0, 3.0).map(lambda value: round(value, 6))
+    gap = st.integers(2, 3_000_000).map(lambda micros: micros / SECOND)
     for attempt in range(1, attempts + 1):
         is_last = attempt == attempts
         story.queued(now, attempt)
         start = now = now + draw(gap)
         story.started(start, attempt)
-        now += draw(gap) + 0.000_001
+        now += draw(gap)
         error = None if succeeds else f"ValueError({attempt})"
         if not is_last:
             error = f"ValueError({attempt})" if keeps_errors else "NoResultError()"
