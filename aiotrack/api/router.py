@@ -83,11 +83,16 @@ def create_router(
     router = APIRouter(route_class=_route_of(site))
     meet = Depends(_meeting(site, user, access))
     bearer = Depends(HTTPBearer(auto_error=False))  # for the document: the gate has looked by then
-    for resource in RESOURCES:
-        for entry in resource.routes.entries:
-            told = [bearer] if given and entry.scope is not None else []
-            _add(router, entry, [*dependencies, *told, meet])
+    entries = [entry for resource in RESOURCES for entry in resource.routes.entries]
+    for entry in sorted(entries, key=_openness):
+        told = [bearer] if given and entry.scope is not None else []
+        _add(router, entry, [*dependencies, *told, meet])
     return router
+
+
+def _openness(entry: Entry) -> list[bool]:
+    """Sort words before parameters: the first path that fits is taken."""
+    return [part.startswith("{") for part in entry.path.strip("/").split("/")]
 
 
 def _route_of(site: Site) -> type[APIRoute]:
