@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
-from aiotrack.api import ingest, workers
+from aiotrack.api import acts, events, executions, ingest, workers
 from aiotrack.api.access import ANYBODY, Gate, Token, as_dependency, check_origin, of_user
 from aiotrack.api.bodies import DEEPEST, MOST, read_body
 from aiotrack.api.problems import answer_to, documented
-from aiotrack.api.routes import SCOPE, Entry, Routes
+from aiotrack.api.routes import SCOPE, Entry
 from aiotrack.api.site import Site, check, enter
 
 if TYPE_CHECKING:
@@ -27,10 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESOURCES = (workers,)
+RESOURCES = (events, executions, acts, workers)
 """A module for each; deleting a resource is deleting its line."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+_SAFE: Final = "/:@!$&'()*+,;=-._~"
+"""Characters that stand for themselves in a path."""
 
 
 def create_router(
@@ -75,8 +81,8 @@ def create_router(
     )
     router = APIRouter(route_class=_route_of(site))
     meet = Depends(_meeting(site, user, access))
-    for resource in RESOURCES:
-        _add_all(router, resource.routes, site, [*dependencies, meet])
+    entries = [entry for resource in RESOURCES for entry in resource.routes.entries]
+    _add_all(router, entries, site, [*dependencies, meet])
     return router
 
 
@@ -105,7 +111,7 @@ def create_ingest(
     site = Site(tracker=tracker, broker=None, gate=gate, has_user=False, username=None)
     router = APIRouter(route_class=_route_of(site, most=ingest.MOST, deepest=ingest.DEEPEST))
     meet = Depends(_meeting(site, None, "all"))
-    _add_all(router, ingest.routes, site, [*dependencies, meet])
+    _add_all(router, ingest.routes.entries, site, [*dependencies, meet])
     return router
 
 
@@ -114,17 +120,35 @@ def _read(tokens: Iterable[Token | str]) -> list[Token]:
 
 
 def _add_all(
-    router: APIRouter, routes: Routes, site: Site, dependencies: Sequence[Dependency]
+    router: APIRouter, entries: Iterable[Entry], site: Site, dependencies: Sequence[Dependency]
 ) -> None:
     bearer = Depends(HTTPBearer(auto_error=False))  # for the document: the gate has looked by then
-    for entry in routes.entries:
+    for entry in sorted(entries, key=_openness):
         told = [bearer] if site.gate.has_tokens and entry.scope is not None else []
         _add(router, entry, [*told, *dependencies])
+
+
+def _openness(entry: Entry) -> list[bool]:
+    """Sort words before parameters: the first path that fits is taken."""
+    return [part.startswith("{") for part in entry.path.strip("/").split("/")]
 
 
 def _route_of(site: Site, most: int = MOST, deepest: int = DEEPEST) -> type[APIRoute]:
     class Route(APIRoute):
         """Lets in who may come in, and tells errors as problems."""
+
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            """Take a slash within a percent-encoded task_id for what it is."""
+            if b"%2f" not in scope.get("raw_path", b"").lower():
+                return super().matches(scope)
+            match, child = super().matches(_undecoded(scope))
+            if match is not Match.NONE:
+                given = child["path_params"]
+                child["path_params"] = {
+                    name: unquote(value) if isinstance(value, str) else value
+                    for name, value in given.items()
+                }
+            return match, child
 
         def get_route_handler(self) -> Handler:
             handler = super().get_route_handler()
@@ -145,28 +169,38 @@ def _route_of(site: Site, most: int = MOST, deepest: int = DEEPEST) -> type[APIR
     return Route
 
 
+def _undecoded(scope: Scope) -> dict[str, Any]:
+    """Give a scope whose path is as it was sent."""
+    path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
+    return {**scope, "path": path, "root_path": quote(scope.get("root_path", ""), safe=_SAFE)}
+
+
 def _meeting(
     site: Site, user: Callable[..., Any] | None, access: str | Callable[..., Any]
 ) -> Callable[..., Any]:
     """Make the dependency that finds out who calls, unless a token told."""
     if user is None:
 
-        def meet(request: Request) -> None:
+        async def meet(request: Request) -> None:
             enter(request, site, request.state.aiotrack_caller)
 
         return meet
 
-    def give() -> Any:
+    async def give() -> Any:
         return access
 
     asked = Depends(as_dependency(access) if callable(access) else give)
     who = Depends(as_dependency(user))
 
-    def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
+    async def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
         caller = request.state.aiotrack_caller
         enter(request, site, of_user(user, access) if caller is None else caller)
 
     return meet_user
+
+
+def _also(entry: Entry) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": told} for status, told in entry.also.items()}
 
 
 def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> None:
@@ -195,7 +229,7 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
             dependencies=[*dependencies, Depends(check(entry))],
             response_model=None,
             status_code=entry.status,
-            responses={**documented(*sorted(statuses)), entry.status: answered},
+            responses={**documented(*sorted(statuses)), **_also(entry), entry.status: answered},
             tags=[entry.tag],
             operation_id=entry.endpoint.__name__,
             include_in_schema=path == entry.path,
