@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from aiotrack.middleware import TrackerMiddleware
     from aiotrack.model import (
         Attempt,
+        AuditEntry,
         Bucket,
         Cause,
         Count,
@@ -131,6 +132,7 @@ _HOMES = {
     "aiotrack.middleware": ("TrackerMiddleware",),
     "aiotrack.model": (
         "Attempt",
+        "AuditEntry",
         "Bucket",
         "Cause",
         "Count",
@@ -161,6 +163,7 @@ __all__ = [
     "AioTrackError",
     "Attempt",
     "AttemptRow",
+    "AuditEntry",
     "Base",
     "Bucket",
     "CancelOutcome",

@@ -75,6 +75,8 @@ class Settings:
         cleanup_interval_hours: Hours between two clean-ups where the crontab cannot be read.
         retention_days: Days that a record is kept after its end; 0: none, -1: for ever.
         cleanup_only_completed: Records that never ended are kept, however old.
+        audit_retention_days: Days that the clean-up keeps rows of the audit; 0: none, -1: for ever.
+            The last word on each schedule stays, however old.
         mark_timeout_enabled: Whether a schedule ends what runs too long; ``mark_timed_out()`` does
             it all the same.
         mark_timeout_crontab: When it does, in UTC. Read once, at the start of the scheduler.
@@ -117,6 +119,7 @@ class Settings:
     cleanup_interval_hours: float = 24
     retention_days: float = 30
     cleanup_only_completed: bool = True
+    audit_retention_days: float = 365
     mark_timeout_enabled: bool = True
     mark_timeout_crontab: str = "*/30 * * * *"
     timeout_minutes: float = 10
@@ -241,6 +244,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "log_max_bytes": (1024, 16 * 1024 * 1024),
     "cleanup_interval_hours": (0.25, 8760),
     "retention_days": (0, 36_500),
+    "audit_retention_days": (0, 36_500),
     "timeout_minutes": (0, 5_256_000),
     "pending_timeout_minutes": (0, 5_256_000),
     "retry_max_retries": (0, 1000),
@@ -250,7 +254,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_queue": (0, 1_000_000_000),
     "task_timeout_seconds": (0, 31_536_000),
 }
-_AGES = {"retention_days", "timeout_minutes", "pending_timeout_minutes"}
+_AGES = {"retention_days", "audit_retention_days", "timeout_minutes", "pending_timeout_minutes"}
 
 
 def _parse(spec: Field[Any], text: str) -> Any:

@@ -12,6 +12,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
+from aiotrack.audit import AuditLog
 from aiotrack.body import uncancel
 from aiotrack.cancellation import Cancellation, Cancelling
 from aiotrack.checkpoints import Checkpoints
@@ -66,6 +67,11 @@ class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, 
     def locks(self) -> Listing:
         """Who holds which lock: ``list(task_id=...)``, ``info(name)``, ``force_release(name)``."""
         return Listing(self)
+
+    @property
+    def audit(self) -> AuditLog:
+        """Who did what to what: ``list(actor=..., target=...)``, and ``append`` for your own."""
+        return AuditLog(self)
 
     def lock(
         self,

@@ -14,6 +14,7 @@ PUBLIC = {
     "AioTrackError",
     "Attempt",
     "AttemptRow",
+    "AuditEntry",
     "Base",
     "Bucket",
     "CancelOutcome",
