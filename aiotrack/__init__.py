@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from aiotrack.health import Dependency, Health
     from aiotrack.locks.duplicates import prevent_duplicate_task
     from aiotrack.locks.verbs import (
         LockInfo,
@@ -120,6 +121,7 @@ _HOMES = {
         "UnknownTask",
         "WaitTimeout",
     ),
+    "aiotrack.health": ("Dependency", "Health"),
     "aiotrack.locks.duplicates": ("prevent_duplicate_task",),
     "aiotrack.locks.verbs": (
         "LockInfo",
@@ -172,10 +174,12 @@ __all__ = [
     "Counts",
     "DefinitionNotFound",
     "DefinitionScheduleSource",
+    "Dependency",
     "DependencyFailed",
     "Execution",
     "ExecutionNotFound",
     "ExecutionRow",
+    "Health",
     "InvalidDefinition",
     "InvalidInput",
     "InvalidQuery",

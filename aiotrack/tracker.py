@@ -18,6 +18,7 @@ from aiotrack.cancellation import Cancellation, Cancelling
 from aiotrack.checkpoints import Checkpoints
 from aiotrack.current import CURRENT, Run
 from aiotrack.following import Following
+from aiotrack.health import Checking, Checks
 from aiotrack.labels import parameters
 from aiotrack.locks.verbs import Listing, Locks, task_lock
 from aiotrack.logs import Logs, follow, page
@@ -43,7 +44,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling):
+class Tracker(
+    Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling, Checking
+):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
@@ -60,7 +63,7 @@ class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, 
     """
 
     features: ClassVar = (
-        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables),
+        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables, Checks),
     )
 
     @property
