@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Final
@@ -329,7 +330,11 @@ def level_of(word: object) -> int:
     return known[text]
 
 
+_SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*")
+"""A password in the query of a URL."""
+
+
 def masked(url: str) -> str:
     """Give what was meant to be a URL without what may be its password."""
     head, at, tail = url.rpartition("@")
-    return f"...@{tail}" if at and head else url
+    return _SECRET.sub(r"\1...", f"...@{tail}" if at and head else url)

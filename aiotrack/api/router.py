@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import Response
 
-from aiotrack.api import workers
+from aiotrack.api import audit, configs, health, locks, queues, settings, tasks, workers
 from aiotrack.api.access import ANYBODY, Gate, Token, as_dependency, check_origin, of_user
 from aiotrack.api.bodies import read_body
 from aiotrack.api.problems import answer_to, documented
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESOURCES = (workers,)
+RESOURCES = (tasks, configs, workers, locks, queues, settings, audit, health)
 """A module for each; deleting a resource is deleting its line."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -113,18 +113,18 @@ def _meeting(
     """Make the dependency that finds out who calls, unless a token told."""
     if user is None:
 
-        def meet(request: Request) -> None:
+        async def meet(request: Request) -> None:
             enter(request, site, request.state.aiotrack_caller)
 
         return meet
 
-    def give() -> Any:
+    async def give() -> Any:
         return access
 
     asked = Depends(as_dependency(access) if callable(access) else give)
     who = Depends(as_dependency(user))
 
-    def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
+    async def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
         caller = request.state.aiotrack_caller
         enter(request, site, of_user(user, access) if caller is None else caller)
 
@@ -149,6 +149,10 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
         statuses -= {413, 415}
     extra = {} if entry.scope is None else {SCOPE: str(entry.scope)}
     bare = entry.path.rstrip("/")
+    answers: dict[int | str, dict[str, Any]] = documented(*sorted(statuses))
+    for status, model in entry.also.items():
+        answers[status] = answers.get(status, {}) | {"model": model}
+    answers[entry.status] = answered
     for path in dict.fromkeys((entry.path, bare, f"{bare}/")):
         router.add_api_route(
             path,
@@ -157,7 +161,7 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
             dependencies=[*dependencies, Depends(check(entry))],
             response_model=None,
             status_code=entry.status,
-            responses={**documented(*sorted(statuses)), entry.status: answered},
+            responses=answers,
             tags=[entry.tag],
             operation_id=entry.endpoint.__name__,
             include_in_schema=path == entry.path,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -32,6 +32,8 @@ class Entry:
         problems: Statuses that it may answer with, besides those of every route.
         media: What it answers with instead of JSON.
         tag: The resource.
+        also: Models of answers with another status that are no problems.
+        is_closed: A query parameter that the route does not know is refused.
     """
 
     method: str
@@ -44,6 +46,8 @@ class Entry:
     problems: tuple[int, ...]
     media: str | None
     tag: str
+    also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    is_closed: bool = False
 
 
 class Routes:
@@ -52,9 +56,11 @@ class Routes:
     Args:
         tag: Its name.
         of_all: Whether they reach beyond what a caller sent himself, where none says otherwise.
+        is_closed: Whether a query parameter that a route does not know is refused.
     """
 
-    def __init__(self, tag: str, *, of_all: bool = True) -> None:
+    def __init__(self, tag: str, *, of_all: bool = True, is_closed: bool = False) -> None:
+        self._is_closed = is_closed
         self.entries: list[Entry] = []
         self._tag = tag
         self._of_all = of_all
@@ -70,6 +76,7 @@ class Routes:
         problems: Sequence[int] = (),
         media: str | None = None,
         of_all: bool | None = None,
+        also: Mapping[int, type[BaseModel]] | None = None,
     ) -> Callable[[F], F]:
         """Add a function as a route; see `Entry`."""
 
@@ -86,6 +93,8 @@ class Routes:
                     problems=tuple(problems),
                     media=media,
                     tag=self._tag,
+                    also=also or {},
+                    is_closed=self._is_closed,
                 )
             )
             return endpoint
