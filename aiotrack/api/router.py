@@ -15,7 +15,20 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from aiotrack.api import acts, events, executions, ingest, workers
+from aiotrack.api import (
+    acts,
+    audit,
+    configs,
+    events,
+    executions,
+    health,
+    ingest,
+    locks,
+    queues,
+    settings,
+    tasks,
+    workers,
+)
 from aiotrack.api.access import ANYBODY, Gate, Token, as_dependency, check_origin, of_user
 from aiotrack.api.bodies import DEEPEST, MOST, read_body
 from aiotrack.api.problems import answer_to, documented
@@ -30,7 +43,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESOURCES = (events, executions, acts, workers)
+RESOURCES = (
+    *(events, executions, acts, tasks, configs),
+    *(workers, locks, queues, settings, audit, health),
+)
 """A module for each; deleting a resource is deleting its line."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -199,10 +215,6 @@ def _meeting(
     return meet_user
 
 
-def _also(entry: Entry) -> dict[int | str, dict[str, Any]]:
-    return {status: {"description": told} for status, told in entry.also.items()}
-
-
 def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> None:
     """Add a route twice: a slash at the end of a path is optional."""
     answered: dict[str, Any] = {"description": "As asked."}
@@ -221,6 +233,13 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
         statuses -= {413, 415}
     extra = {} if entry.scope is None else {SCOPE: str(entry.scope)}
     bare = entry.path.rstrip("/")
+    answers: dict[int | str, dict[str, Any]] = documented(*sorted(statuses))
+    for status, told in entry.also.items():
+        if isinstance(told, str):
+            answers[status] = {"description": told}
+        else:
+            answers[status] = answers.get(status, {}) | {"model": told}
+    answers[entry.status] = answered
     for path in dict.fromkeys((entry.path, bare, f"{bare}/")):
         router.add_api_route(
             path,
@@ -229,7 +248,7 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
             dependencies=[*dependencies, Depends(check(entry))],
             response_model=None,
             status_code=entry.status,
-            responses={**documented(*sorted(statuses)), **_also(entry), entry.status: answered},
+            responses=answers,
             tags=[entry.tag],
             operation_id=entry.endpoint.__name__,
             include_in_schema=path == entry.path,
