@@ -11,6 +11,7 @@ import pytest
 import aiotrack
 
 PUBLIC = {
+    "AccessRefused",
     "AioTrackError",
     "Attempt",
     "AttemptRow",
@@ -19,6 +20,7 @@ PUBLIC = {
     "Bucket",
     "CancelOutcome",
     "Cause",
+    "ClientError",
     "Count",
     "Counts",
     "Dependency",
