@@ -37,7 +37,7 @@ async def running(app: Any, port: int = 0) -> AsyncIterator[str]:
     config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1)
     server = Quiet(config)
     serving = asyncio.create_task(server.serve([listener]))
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - nothing else tells
         await asyncio.sleep(0.01)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

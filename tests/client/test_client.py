@@ -64,7 +64,7 @@ async def test_what_the_tracker_says(
 
     for number in (7, 13):
         sent = await pay.kicker().with_labels(created_by="42").kiq(order=number)
-        await sent.wait_result(raise_on_error=False)
+        await sent.wait_result()
     await tracker.register("by hand/with %25 ü", "shop.count", metadata={"order_id": 7})
 
     assert await tracker.health() is not None

@@ -169,12 +169,9 @@ async def test_a_server_that_is_not_there_yet(pauses: list[float]) -> None:
     port = proxy.port
     await proxy.stop()
 
-    async def begin(*_: object) -> None:
-        await asyncio.sleep(0)
-
     async with Client(f"http://127.0.0.1:{port}", retries=200) as client:
         waiting = asyncio.create_task(submit(client))
-        while len(pauses) < 3:
+        while len(pauses) < 3:  # noqa: ASYNC110 - nothing else tells
             await asyncio.sleep(0.01)
         async with running(server.app, port):
             await waiting
