@@ -18,6 +18,13 @@ PATIENCE = 15.0
 """Seconds that a test waits for what has to come."""
 
 
+def listening_socket() -> socket.socket:
+    """Give a socket whose connections hold little that was not read."""
+    made = socket.create_server(("127.0.0.1", 0), backlog=1000)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
+    return made
+
+
 @contextlib.asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
     """Serve an application by uvicorn on a free port; gives its URL."""
@@ -25,7 +32,7 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
         app, port=0, log_level="critical", lifespan="off", timeout_graceful_shutdown=2
     )
     server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listening_socket()
     port = listening.getsockname()[1]
     serving = asyncio.create_task(server._serve(sockets=[listening]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
