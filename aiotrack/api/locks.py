@@ -24,7 +24,7 @@ class LockAnswer(BaseModel):
     """A lock that is held."""
 
     name: str = Field(description="With the digest of its key behind a slash.")
-    key: str | None = Field(description="The key as text, shortened.")
+    key: str | None = Field(description="The key as text, shortened; secrets are masked.")
     task_id: str | None = Field(description="Of the execution that holds it.")
     task_name: str | None
     worker: str | None
@@ -74,7 +74,9 @@ async def list_locks(
     """Who holds which lock. 503 while Redis does not answer."""
     _check(here)
     found = await here.tracker.locks.list(task_id=task_id)
-    return Json({"items": [asdict(one) for one in found]})
+    text = here.tracker.encoder.text
+    items = [asdict(one) | {"key": None if one.key is None else text(one.key)} for one in found]
+    return Json({"items": items})
 
 
 @routes.add("POST", "/locks/release", Scope.ADMIN, answer=ReleaseAnswer)
