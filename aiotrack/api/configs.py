@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import Depends, Path, Query
+from fastapi import Depends, HTTPException, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,7 +29,7 @@ from aiotrack.api.config_forms import (
     Verb,
     VerbAnswer,
 )
-from aiotrack.api.fields import AS_GIVEN, After, Limit, Text, invalid, last_of
+from aiotrack.api.fields import AS_GIVEN, After, Limit, Text, invalid
 from aiotrack.api.problems import HEADERS
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Here, Now
@@ -46,14 +46,19 @@ routes = Routes("configs", is_closed=True)
 
 INACTIVE: Final = "inactive"
 
+COUNTS: Final = "count-by-type"
+"""No name of a definition in a path."""
+
 
 async def _config_of(
     request: Request,
     config: Annotated[
-        Text, Path(max_length=201, description="Its id, or its name, percent-encoded.")
+        Text, Path(max_length=200, description="Its id, or its name, if that has no slashes.")
     ],
 ) -> str:
-    return last_of(request, config)
+    if config == COUNTS and request.method != "GET":
+        raise HTTPException(405, headers={"Allow": "GET"})
+    return config
 
 
 Config = Annotated[str, Depends(_config_of)]
@@ -118,15 +123,13 @@ async def list_configs(
     return Json({"items": items, "next": page.next})
 
 
-@routes.add("GET", "/configs/count-by-type/", Scope.READ, answer=ByTypeAnswer)
+@routes.add("GET", f"/configs/{COUNTS}/", Scope.READ, answer=ByTypeAnswer)
 async def count_configs_by_type(here: Now) -> Json:
     """How many definitions there are of each task."""
     return Json({"counts": await here.tracker.definitions.count_by_type()})
 
 
-@routes.add(
-    "POST", "/configs/{config:path}/schedule", Scope.OPERATE, answer=VerbAnswer, problems=(409,)
-)
+@routes.add("POST", "/configs/{config}/schedule", Scope.OPERATE, answer=VerbAnswer, problems=(409,))
 async def steer_config(
     here: Now,
     config: Config,
@@ -161,20 +164,20 @@ async def steer_config(
     return Json(told | {"task_id": task_id})
 
 
-@routes.add("GET", "/configs/{config:path}/stats/", Scope.READ, answer=StatsAnswer)
+@routes.add("GET", "/configs/{config}/stats/", Scope.READ, answer=StatsAnswer)
 async def get_config_stats(here: Now, config: Config) -> Json:
     """What became of its executions."""
     known = await _find(here, config)
     return Json(_counted(await here.tracker.definitions.stats(known.id)))
 
 
-@routes.add("GET", "/configs/{config:path}", Scope.READ, answer=ConfigAnswer)
+@routes.add("GET", "/configs/{config}", Scope.READ, answer=ConfigAnswer)
 async def get_config(here: Now, config: Config) -> Json:
     """A definition, with its schedule's state."""
     return Json(await _with_schedule(here, await _find(here, config)))
 
 
-@routes.add("PATCH", "/configs/{config:path}", Scope.ADMIN, answer=ConfigAnswer)
+@routes.add("PATCH", "/configs/{config}", Scope.ADMIN, answer=ConfigAnswer)
 async def update_config(here: Now, config: Config, body: Annotated[Changes, AS_GIVEN]) -> Json:
     """Change what is said; a schedule that is active or paused follows at once.
 
@@ -187,7 +190,7 @@ async def update_config(here: Now, config: Config, body: Annotated[Changes, AS_G
     return Json(await _with_schedule(here, await _told(update)))
 
 
-@routes.add("DELETE", "/configs/{config:path}", Scope.ADMIN, status=204)
+@routes.add("DELETE", "/configs/{config}", Scope.ADMIN, status=204)
 async def delete_config(here: Now, config: Config) -> Response:
     """Delete a definition, and stop its schedule; its executions stay, with its id."""
     known = await _find(here, config)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aiotrack.api.access import Scope
 from aiotrack.api.bodies import Json
-from aiotrack.api.fields import INT64, LONGEST, Text
+from aiotrack.api.fields import LONGEST, SAFE, Text
 from aiotrack.api.problems import Refused
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Here, Now
@@ -51,7 +51,7 @@ class Release(BaseModel):
 
     name: Text = Field(min_length=1, max_length=300, description="As the list gives it.")
     fence: int = Field(
-        ge=0, lt=INT64, strict=True, description="Of the holder that is meant: the next keeps it."
+        ge=0, le=SAFE, strict=True, description="Of the holder that is meant: the next keeps it."
     )
     reason: Text | None = Field(None, max_length=LONGEST, description="Why, for the audit.")
 

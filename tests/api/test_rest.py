@@ -170,10 +170,13 @@ async def test_audit(tracker: Tracker, api: Clients) -> None:
         rest = (await client.get(f"/audit?limit=2&actor=42&action=a.b&after={page['next']}")).json()
         one = (await client.get(f"/audit?target=t:1&since={ago}")).json()["items"]
         none = (await client.get("/audit/", params={"until": f"{ago}Z"})).json()["items"]
+        today = datetime.now(UTC).date().isoformat()
+        whole = (await client.get(f"/audit?since={today}&until={today}")).json()["items"]
+        plus = (await client.get(f"/audit?until={ago}+00:00")).json()["items"]
 
     assert ["t:2", "t:1", "t:0"] == [row["target"] for row in page["items"] + rest["items"]]
     assert None is rest["next"]
-    assert [] == none
+    assert ([], [], 3) == (none, plus, len(whole))
     assert {
         "at": one[0]["at"],
         "actor": "42",
@@ -195,6 +198,7 @@ async def test_audit(tracker: Tracker, api: Clients) -> None:
         "after=x",
         "since=yesterday",
         "since=99999999999999999999",
+        "since=0.5",
         "actor=%00",
         "target=" + "x" * 2000,
         "actr=42",
