@@ -122,8 +122,8 @@ class Viewer:
 
 async def test_a_flood_of_events(postgres_url: str, redis_url: str, queue_name: str) -> None:
     """The short form: few clients, some of which read nothing."""
-    async with flood(postgres_url, redis_url, queue_name, 1.0) as made:
-        told = await flooded(made, clients=24, stalled=6, rate=600, seconds=4, patience=1.0)
+    async with flood(postgres_url, redis_url, queue_name, 0.5) as made:
+        told = await flooded(made, clients=24, stalled=6, rate=600, seconds=3, patience=0.5)
 
     assert told["closed"] == 6
     assert told["grown"] <= 64 * MEBIBYTE
