@@ -87,10 +87,17 @@ async def _tell(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """Give the methods of all routes of a path; Starlette tells those of the first one."""
-    found: set[str] = set()
+    """Give the methods of all routes of a path; Starlette tells those of the first one.
+
+    A path that is a word of ours is none of those whose parameters could be that word.
+    """
+    found: dict[str, bool] = {}
     for method in ("DELETE", "GET", "PATCH", "POST", "PUT"):
-        scope = {**request.scope, "method": method}
-        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
-            found.add(method)
-    return sorted(found)
+        scope = {**request.scope, "method": method, "path_params": {}}
+        for route in request.app.routes:
+            match, child = route.matches(scope)
+            if match is Match.FULL:
+                found[method] = not child.get("path_params")
+                break
+    is_word = any(found.values())
+    return [method for method, has_none in found.items() if has_none or not is_word]

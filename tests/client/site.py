@@ -77,9 +77,10 @@ class Apart:
         database: URL.
         redis: URL.
         options: Of the command.
+        environment: More of it.
     """
 
-    def __init__(self, database: str, redis: str, *options: str) -> None:
+    def __init__(self, database: str, redis: str, *options: str, **environment: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -88,6 +89,7 @@ class Apart:
             **os.environ,
             "AIOTRACK_DATABASE_URL": database,
             "AIOTRACK_REDIS_URL": redis,
+            **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
 
