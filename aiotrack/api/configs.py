@@ -10,8 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import Depends, HTTPException, Path, Query
-from starlette.requests import Request
+from fastapi import Depends, Path, Query
 from starlette.responses import Response
 
 from aiotrack.api.access import Scope
@@ -46,18 +45,12 @@ routes = Routes("configs", is_closed=True)
 
 INACTIVE: Final = "inactive"
 
-COUNTS: Final = "count-by-type"
-"""No name of a definition in a path."""
-
 
 async def _config_of(
-    request: Request,
     config: Annotated[
         Text, Path(max_length=200, description="Its id, or its name, if that has no slashes.")
     ],
 ) -> str:
-    if config == COUNTS and request.method != "GET":
-        raise HTTPException(405, headers={"Allow": "GET"})
     return config
 
 
@@ -123,7 +116,7 @@ async def list_configs(
     return Json({"items": items, "next": page.next})
 
 
-@routes.add("GET", f"/configs/{COUNTS}/", Scope.READ, answer=ByTypeAnswer)
+@routes.add("GET", "/config-types/", Scope.READ, answer=ByTypeAnswer)
 async def count_configs_by_type(here: Now) -> Json:
     """How many definitions there are of each task."""
     return Json({"counts": await here.tracker.definitions.count_by_type()})

@@ -49,7 +49,9 @@ class Release(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"name": "import/8d5c", "fence": 41}]}
     )
 
-    name: Text = Field(min_length=1, max_length=300, description="As the list gives it.")
+    name: str = Field(
+        pattern="^[A-Za-z0-9_.:-]{1,128}(/[0-9a-f]{32})?$", description="As the list gives it."
+    )
     fence: int = Field(
         ge=0, le=SAFE, strict=True, description="Of the holder that is meant: the next keeps it."
     )

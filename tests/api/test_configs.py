@@ -88,7 +88,6 @@ async def test_reading(tracker: Tracker, api: Clients, shop: InMemoryBroker) -> 
         for path in ("bills", str(one["id"]), "777777", "%C3%BC%25", "bills/"):
             answer = await client.get(f"/configs/{path}")
             assert 200 == answer.status_code, path
-        assert 405 == (await client.patch("/configs/count-by-type", json={})).status_code
         assert one == (await client.get(f"/configs/{one['id']}/")).json()
         for path in ("nobody", "99999", "9" * 60, "-1"):
             missing = await client.get(f"/configs/{path}")
@@ -96,7 +95,7 @@ async def test_reading(tracker: Tracker, api: Clients, shop: InMemoryBroker) -> 
         page = (await client.get("/configs?limit=3")).json()
         rest = (await client.get(f"/configs?limit=3&after={page['next']}")).json()
         crons = (await client.get("/configs/?schedule_kind=interval&text=BILL")).json()
-        counts = await client.get("/configs/count-by-type")
+        counts = await client.get("/config-types")
 
     assert ["bills", "a/b", "777777", "ü%"] == [
         item["name"] for item in page["items"] + rest["items"]

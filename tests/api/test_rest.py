@@ -127,6 +127,20 @@ async def test_settings_and_layers(tracker: Tracker, api: Clients) -> None:
     ]
 
 
+async def test_addresses_are_those_in_use(made_sqlite_url: str) -> None:
+    """Also those that the tracker was made with; passwords, wherever they stand, are left out."""
+    redis = f"redis://u:{SECRET}@127.0.0.1:1/0?password={SECRET}&protocol=2"
+    tracker = Tracker(made_sqlite_url, redis=redis)
+    async with tracker, client_of(application(tracker)) as client:
+        answer = await client.get("/settings/")
+    items = {one["key"]: one for one in answer.json()["items"]}
+
+    assert made_sqlite_url == items["database_url"]["value"]
+    assert "...@127.0.0.1:1/0?password=...&protocol=2" == items["redis_url"]["value"]
+    assert {"keyword"} == {items[key]["source"] for key in ("database_url", "redis_url")}
+    assert SECRET not in answer.text
+
+
 @SQLITE
 @pytest.mark.parametrize(
     ("key", "body", "status"),
