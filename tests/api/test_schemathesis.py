@@ -25,21 +25,25 @@ SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 
 @pytest.mark.timeout(120)
-async def test_the_document_is_true(postgres_url: str, redis_url: str, queue_name: str) -> None:
+async def test_the_document_is_true(
+    postgres_url: str, redis_url: str, queue_name: str, tmp_path: Path
+) -> None:
     """For some seconds, the same requests each time."""
-    await fuzz(postgres_url, redis_url, queue_name, 12, "--seed", "7")
+    await fuzz(postgres_url, redis_url, queue_name, tmp_path, 12, "--seed", "7")
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_the_document_is_true_for_long(
-    postgres_url: str, redis_url: str, queue_name: str
+    postgres_url: str, redis_url: str, queue_name: str, tmp_path: Path
 ) -> None:
     """For minutes, other requests each time."""
-    await fuzz(postgres_url, redis_url, queue_name, 300)
+    await fuzz(postgres_url, redis_url, queue_name, tmp_path, 300)
 
 
-async def fuzz(database: str, redis: str, namespace: str, seconds: int, *options: str) -> None:
+async def fuzz(
+    database: str, redis: str, namespace: str, folder: Path, seconds: int, *options: str
+) -> None:
     """Ask a server with some executions for so many seconds."""
     async with Tracker(database) as tracker:
         for number, status in enumerate(("queued", "started", "done", "failed")):
@@ -62,7 +66,7 @@ async def fuzz(database: str, redis: str, namespace: str, seconds: int, *options
                 *("--max-time", str(seconds), "--continue-on-failure", "--request-timeout", "20"),
                 *("--no-color", "--warnings", "off", *options),
             ],
-            cwd=HERE,
+            cwd=folder,
             capture_output=True,
             text=True,
             check=False,

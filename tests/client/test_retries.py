@@ -114,9 +114,12 @@ async def test_the_server_says_when(form: str) -> None:
 async def test_a_pause_has_an_end(told: str) -> None:
     """Nobody makes the client wait for longer than it was told to."""
     server = Scripted((503, {"retry-after": told}), (200, {}))
-    async with running(server.app) as url, asyncio.timeout(20):
-        async with Client(url, backoff=0.0, max_backoff=0.2) as client:
-            await client.workers()
+    async with (
+        asyncio.timeout(20),
+        running(server.app) as url,
+        Client(url, backoff=0.0, max_backoff=0.2) as client,
+    ):
+        await client.workers()
 
     assert server.at[1] - server.at[0] >= 0.2
 
