@@ -80,7 +80,7 @@ async def read_body(request: Request) -> None:
         raise Refused(422, "too-deep", f"more than {DEEPEST} objects and lists within each other")
     try:  # here: FastAPI would call what is no UTF-8, or a number too long to read, a 400
         request._json = json.loads(request._body.decode(), parse_constant=_no_number)  # noqa: SLF001 - what `Request.json` gives
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(422, "invalid-json", f"the body is no JSON: {error}") from None
 
 

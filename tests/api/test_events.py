@@ -260,6 +260,25 @@ async def test_places_are_counted_and_freed(
     await left(tracker)
 
 
+async def test_a_token_has_places_of_its_own(tracker: Tracker) -> None:
+    """Whoever holds it; another one has its own."""
+    await tracker.register("x", "shop.rows", status="started")
+    secrets = {name: name * 16 for name in "ab"}
+    tokens = [f"{name}:read:{secret}" for name, secret in secrets.items()]
+    async with (
+        served(application(tracker, tokens=tokens)) as base,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        path = f"{base}{PREFIX}/executions/by-task-id/x/events/"
+        found = []
+        for name in ("a",) * 11 + ("b", "c"):
+            headers = {"authorization": f"Bearer {secrets.get(name, 'nobody')}"}
+            found.append((await stack.enter_async_context(stream(path, headers))).status)
+
+    assert [200] * 10 + [429, 200, 401] == found
+    await left(tracker)
+
+
 async def test_a_client_that_stalls_is_closed(
     url: str, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
