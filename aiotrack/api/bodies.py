@@ -89,7 +89,7 @@ async def read_body(
     constant = float if is_lenient else _no_number
     try:  # here: FastAPI would call what is no UTF-8, or a number too long to read, a 400
         request._json = json.loads(request._body.decode(), parse_constant=constant)  # noqa: SLF001 - what `Request.json` gives
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(422, "invalid-json", f"the body is no JSON: {error}") from None
 
 

@@ -61,9 +61,8 @@ async def ask(url: str) -> None:
             print(f"{who} sees {len(seen.json()['items'])}")
         print("nobody:", (await shop.get("/tracking/executions/")).json()["detail"])
     async with Client(f"{url}/tracking", token=MACHINE) as client:  # another service
-        async for execution in client.watch(sent.json()):
-            pass  # as it is, each change, until its end
-        print(f"{execution.status}: {execution.result}, by {execution.created_by}")
+        *_, last = [one async for one in client.watch(sent.json())]  # each change, to its end
+        print(f"{last.status}: {last.result}, by {last.created_by}")
         with contextlib.suppress(ExecutionNotFound):  # the tracker's own errors
             await client.get("nobody's")
 

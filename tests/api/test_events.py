@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aiotrack import Tracker
+from aiotrack import Tracker, live
 from aiotrack.api import hub, streams
 from aiotrack.api.hub import PLACES, hub_of
 from aiotrack.repository.read import Reader
@@ -260,6 +260,25 @@ async def test_places_are_counted_and_freed(
     await left(tracker)
 
 
+async def test_a_token_has_places_of_its_own(tracker: Tracker) -> None:
+    """Whoever holds it; another one has its own."""
+    await tracker.register("x", "shop.rows", status="started")
+    secrets = {name: name * 16 for name in "ab"}
+    tokens = [f"{name}:read:{secret}" for name, secret in secrets.items()]
+    async with (
+        served(application(tracker, tokens=tokens)) as base,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        path = f"{base}{PREFIX}/executions/by-task-id/x/events/"
+        found = []
+        for name in ("a",) * 11 + ("b", "c"):
+            headers = {"authorization": f"Bearer {secrets.get(name, 'nobody')}"}
+            found.append((await stack.enter_async_context(stream(path, headers))).status)
+
+    assert [200] * 10 + [429, 200, 401] == found
+    await left(tracker)
+
+
 async def test_a_client_that_stalls_is_closed(
     url: str, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +328,30 @@ async def test_a_client_that_is_too_late_is_told_to_come_again(
     }
 
 
+async def test_more_changes_than_can_be_followed(
+    url: str, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody is told to come again, and is told what was missed then."""
+    monkeypatch.setattr(live, "MAX_WAITING", 20)
+    monkeypatch.setattr(hub, "GAP", 0.5)
+    async with stream(f"{url}/events/?module=shop") as told:
+        await told.next()
+        await tracker.register("first", "shop.rows")  # the pause begins
+        await told.next()
+        sends = (tracker.register(f"x{number}", "shop.rows") for number in range(60))
+        await asyncio.gather(*sends)
+        await told.rest()
+    async with stream(f"{url}/events/?module=shop", {"last-event-id": told.last_id}) as again:
+        found = [await again.next() for _ in range(62)]
+
+    assert "too slow" not in told.comments
+    assert 2 == len(told.retries)
+    assert ["first", *(f"x{number}" for number in range(60))] == sorted(
+        (one.data["task_id"] for one in found[:61] if one is not None),
+        key=lambda name: (name != "first", len(name), name),
+    )
+
+
 async def test_silence_is_filled(
     url: str, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,8 +390,9 @@ async def test_streams_outlive_the_database(
                     while "the database is away" not in told.comments:
                         with contextlib.suppress(TimeoutError):
                             await told.next(0.1)
-            async with stream(f"{url}/by-task-id/x/events/") as refused:
-                assert 503 == refused.status
+            for path in ("by-task-id/x/events/", "events/?module=other"):
+                async with stream(f"{url}/{path}") as refused:
+                    assert (503, "2") == (refused.status, refused.headers["retry-after"])
             await asyncio.to_thread(own_postgres.start)
             async with asyncio.timeout(30):
                 while True:
