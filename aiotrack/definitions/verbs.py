@@ -288,7 +288,7 @@ class Definitions:
         try:
             await Audit(self._tracker.core().repository).append(deed)
         except StoreError as error:  # it is done: who asks again would hear that the name is taken
-            log.error("the audit does not know of %s on %s: %s", action, deed.target, error)
+            log.error("the audit does not know of %r on %r: %s", action, deed.target, error)
 
     def _shown(self, fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Give fields as the audit keeps them: bounded, and without secrets."""

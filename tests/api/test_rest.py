@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from httpx import ASGITransport, AsyncClient
 from taskiq import InMemoryBroker
 from taskiq_redis import ListQueueBroker
 
 from aiotrack import LockLost, Tracker, TrackerMiddleware
+from aiotrack.api import create_app
 from aiotrack.testing.servers import PostgresServer
 from tests.api.conftest import Clients, application, client_of
 
@@ -274,12 +276,35 @@ async def test_health_without_a_database(own_postgres: PostgresServer) -> None:
     await tracker.shutdown()
 
     assert (503, False) == (whole.status_code, whole.json()["ready"])
-    assert "application/json" == whole.headers["content-type"]
+    assert ("application/json", "2") == tuple(
+        whole.headers[name] for name in ("content-type", "retry-after")
+    )
     assert [(200, "live"), (503, "not ready")] == [
         (one.status_code, one.json()["status"]) for one in words
     ]
     assert (200, "ready") == (after.status_code, after.json()["status"])
     assert SECRET not in whole.text
+
+
+# ── methods ─────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/tasks/x", "DELETE, GET"),
+        ("/configs/x/", "DELETE, GET, PATCH"),
+        ("/configs", "GET, POST"),
+        ("/settings/retention_days", "DELETE, PUT"),
+    ],
+)
+async def test_methods_that_there_are(made_sqlite_url: str, path: str, methods: str) -> None:
+    """A 405 lists those of all routes of a path."""
+    app = create_app(Tracker(made_sqlite_url))
+    transport = ASGITransport(app)
+    async with AsyncClient(transport=transport, base_url="http://testserver/api/v1") as client:
+        answer = await client.request("OPTIONS", path)
+
+    assert (405, methods) == (answer.status_code, answer.headers["allow"])
+    assert "method-not-allowed" == answer.json()["code"]
 
 
 # ── secrets ─────────────────────────────────────────────────────────────────────────────────────

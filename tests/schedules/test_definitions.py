@@ -241,7 +241,7 @@ async def test_what_the_audit_cannot_keep_is_done(
     made = await site.tracker.definitions.create(name="clean", task_type="shop.clean", by="a\ud800")
 
     assert made == await site.tracker.definitions.get("clean")
-    assert "the audit does not know of definition.create" in caplog.text
+    assert "the audit does not know of 'definition.create'" in caplog.text
 
 
 async def last(site: Site, action: str) -> Any:
