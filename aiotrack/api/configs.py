@@ -48,7 +48,7 @@ INACTIVE: Final = "inactive"
 
 async def _config_of(
     config: Annotated[
-        Text, Path(max_length=200, description="Its id, or its name, if that has no slashes.")
+        Text, Path(max_length=200, description="Its id, or its name, percent-encoded.")
     ],
 ) -> str:
     return config

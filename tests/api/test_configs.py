@@ -278,26 +278,25 @@ async def test_a_name_that_is_taken(tracker: Tracker, api: Clients, shop: InMemo
     assert ["body.name"] == [one["path"] for one in again.json()["errors"]]
 
 
+WRONG_QUERIES = [
+    "limit=0",
+    "limit=501",
+    f"limit={10**30}",
+    "after=nonsense",
+    "schedule_kind=daily",
+    "name=%00",
+    "page=1",
+    "text=" + "x" * 2000,
+]
+
+
 @SQLITE
-@pytest.mark.parametrize(
-    "query",
-    [
-        "limit=0",
-        "limit=501",
-        f"limit={10**30}",
-        "after=nonsense",
-        "schedule_kind=daily",
-        "name=%00",
-        "page=1",
-        "text=" + "x" * 2000,
-    ],
-)
-async def test_bad_queries(api: Clients, query: str) -> None:
+async def test_bad_queries(api: Clients) -> None:
     """422 that names the parameter."""
     async with api() as client:
-        answer = await client.get(f"/configs?{query}")
-
-    assert 422 == answer.status_code, answer.text
+        for query in WRONG_QUERIES:
+            answer = await client.get(f"/configs?{query}")
+            assert 422 == answer.status_code, (query, answer.text)
 
 
 async def test_without_redis(database_url: str, own_valkey: ValkeyServer) -> None:

@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from httpx import ASGITransport, AsyncClient
 from taskiq import InMemoryBroker
 from taskiq_redis import ListQueueBroker
 
 from aiotrack import LockLost, Tracker, TrackerMiddleware
+from aiotrack.api import create_app
 from aiotrack.testing.servers import PostgresServer
 from tests.api.conftest import Clients, application, client_of
 
@@ -39,28 +41,27 @@ async def test_locks(tracker: Tracker, api: Clients) -> None:
     assert ("42", f"lock:{shown['name']}", "stuck") == (row.actor, row.target, row.reason)
 
 
+WRONG_RELEASES: list[dict[str, Any]] = [
+    {},
+    {"name": "x"},
+    {"name": "x", "fence": "1"},
+    {"name": "x", "fence": 10**30},
+    {"name": "x", "fence": -1},
+    {"name": "", "fence": 1},
+    {"name": "a b", "fence": 1},
+    {"name": "\0/x", "fence": 1},
+    {"name": "x" * 500, "fence": 1},
+    {"name": "x", "fence": 1, "force": True},
+]
+
+
 @SQLITE
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"name": "x"},
-        {"name": "x", "fence": "1"},
-        {"name": "x", "fence": 10**30},
-        {"name": "x", "fence": -1},
-        {"name": "", "fence": 1},
-        {"name": "a b", "fence": 1},
-        {"name": "\0/x", "fence": 1},
-        {"name": "x" * 500, "fence": 1},
-        {"name": "x", "fence": 1, "force": True},
-    ],
-)
-async def test_releases_that_cannot_be_meant(api: Clients, body: dict[str, Any]) -> None:
+async def test_releases_that_cannot_be_meant(api: Clients) -> None:
     """422."""
     async with api() as client:
-        answer = await client.post("/locks/release", json=body)
-
-    assert 422 == answer.status_code, answer.text
+        for body in WRONG_RELEASES:
+            answer = await client.post("/locks/release", json=body)
+            assert 422 == answer.status_code, (body, answer.text)
 
 
 async def test_locks_without_redis(made_sqlite_url: str) -> None:
@@ -141,35 +142,33 @@ async def test_addresses_are_those_in_use(made_sqlite_url: str) -> None:
     assert SECRET not in answer.text
 
 
+WRONG_SETTINGS: list[tuple[str, dict[str, Any], int]] = [
+    ("nonsense", {"value": 1}, 404),
+    ("%00", {"value": 1}, 404),
+    ("namespace", {"value": 1}, 422),
+    ("retention_days", {}, 422),
+    ("retention_days", {"value": "7"}, 422),
+    ("retention_days", {"value": -2}, 422),
+    ("retention_days", {"value": 1e300}, 422),
+    ("retention_days", {"value": 10**30}, 422),
+    ("retention_days", {"value": True}, 422),
+    ("retention_days", {"value": 1, "scope": "all"}, 422),
+    ("retention_days", {"value": 1, "scope": "user"}, 422),
+    ("retention_days", {"value": 1, "scope": "global", "user": "42"}, 422),
+    ("retention_days", {"value": 1, "user": "x" * 300}, 422),
+    ("retention_days", {"value": 1, "user": "\0"}, 422),
+    ("retention_days", {"value": 1, "usr": "42"}, 422),
+]
+
+
 @SQLITE
-@pytest.mark.parametrize(
-    ("key", "body", "status"),
-    [
-        ("nonsense", {"value": 1}, 404),
-        ("%00", {"value": 1}, 404),
-        ("namespace", {"value": 1}, 422),
-        ("retention_days", {}, 422),
-        ("retention_days", {"value": "7"}, 422),
-        ("retention_days", {"value": -2}, 422),
-        ("retention_days", {"value": 1e300}, 422),
-        ("retention_days", {"value": 10**30}, 422),
-        ("retention_days", {"value": True}, 422),
-        ("retention_days", {"value": 1, "scope": "all"}, 422),
-        ("retention_days", {"value": 1, "scope": "user"}, 422),
-        ("retention_days", {"value": 1, "scope": "global", "user": "42"}, 422),
-        ("retention_days", {"value": 1, "user": "x" * 300}, 422),
-        ("retention_days", {"value": 1, "user": "\0"}, 422),
-        ("retention_days", {"value": 1, "usr": "42"}, 422),
-    ],
-)
-async def test_settings_that_cannot_be(
-    tracker: Tracker, api: Clients, key: str, body: dict[str, Any], status: int
-) -> None:
+async def test_settings_that_cannot_be(tracker: Tracker, api: Clients) -> None:
     """Nothing is stored."""
     async with api() as client:
-        answer = await client.put(f"/settings/{key}", json=body)
+        for key, body, status in WRONG_SETTINGS:
+            answer = await client.put(f"/settings/{key}", json=body)
+            assert status == answer.status_code, (key, body, answer.text)
 
-    assert status == answer.status_code, answer.text
     assert [] == await tracker.settings.rows()
 
 
@@ -203,39 +202,29 @@ async def test_audit(tracker: Tracker, api: Clients) -> None:
     assert one[0]["at"].endswith("Z")
 
 
-@SQLITE
-@pytest.mark.parametrize(
-    "query",
-    [
-        "limit=0",
-        "limit=9999999999999999999999999999999",
-        "after=x",
-        "since=yesterday",
-        "since=99999999999999999999",
-        "since=0.5",
-        "actor=%00",
-        "target=" + "x" * 2000,
-        "actr=42",
-    ],
-)
-async def test_bad_queries_of_the_audit(api: Clients, query: str) -> None:
-    """422."""
-    async with api() as client:
-        answer = await client.get(f"/audit/?{query}")
-
-    assert 422 == answer.status_code, answer.text
+WRONG_QUERIES = [
+    "limit=0",
+    "limit=9999999999999999999999999999999",
+    "after=x",
+    "since=yesterday",
+    "since=99999999999999999999",
+    "since=0.5",
+    "actor=%00",
+    "target=" + "x" * 2000,
+    "actr=42",
+]
 
 
 @SQLITE
-@pytest.mark.parametrize(
-    "since", ["0001-01-01", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00+14:00"]
-)
-async def test_the_ends_of_the_calendar(api: Clients, since: str) -> None:
-    """They are times like others."""
+async def test_bad_queries_of_the_audit(api: Clients) -> None:
+    """422; the ends of the calendar are times like others."""
     async with api() as client:
-        answer = await client.get("/audit/", params={"since": since, "until": since})
-
-    assert 200 == answer.status_code, answer.text
+        for query in WRONG_QUERIES:
+            answer = await client.get(f"/audit/?{query}")
+            assert 422 == answer.status_code, (query, answer.text)
+        for end in ("0001-01-01", "9999-12-31", "9999-12-31T23:59-14:00", "0001-01-01T00:00+14:00"):
+            answer = await client.get("/audit/", params={"since": end, "until": end})
+            assert 200 == answer.status_code, (end, answer.text)
 
 
 # ── health ──────────────────────────────────────────────────────────────────────────────────────
@@ -274,12 +263,35 @@ async def test_health_without_a_database(own_postgres: PostgresServer) -> None:
     await tracker.shutdown()
 
     assert (503, False) == (whole.status_code, whole.json()["ready"])
-    assert "application/json" == whole.headers["content-type"]
+    assert ("application/json", "2") == tuple(
+        whole.headers[name] for name in ("content-type", "retry-after")
+    )
     assert [(200, "live"), (503, "not ready")] == [
         (one.status_code, one.json()["status"]) for one in words
     ]
     assert (200, "ready") == (after.status_code, after.json()["status"])
     assert SECRET not in whole.text
+
+
+# ── methods ─────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/tasks/x", "DELETE, GET"),
+        ("/configs/x/", "DELETE, GET, PATCH"),
+        ("/configs", "GET, POST"),
+        ("/settings/retention_days", "DELETE, PUT"),
+    ],
+)
+async def test_methods_that_there_are(made_sqlite_url: str, path: str, methods: str) -> None:
+    """A 405 lists those of all routes of a path."""
+    app = create_app(Tracker(made_sqlite_url))
+    transport = ASGITransport(app)
+    async with AsyncClient(transport=transport, base_url="http://testserver/api/v1") as client:
+        answer = await client.request("OPTIONS", path)
+
+    assert (405, methods) == (answer.status_code, answer.headers["allow"])
+    assert "method-not-allowed" == answer.json()["code"]
 
 
 # ── secrets ─────────────────────────────────────────────────────────────────────────────────────
