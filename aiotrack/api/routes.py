@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
+from starlette.convertors import CONVERTOR_TYPES, PathConvertor
 
 from aiotrack.api.access import Scope
 
@@ -15,6 +16,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SCOPE: Final = "x-aiotrack-scope"
 """Where the OpenAPI document says what a route needs; absent: nothing."""
+
+
+class _Any(PathConvertor):
+    """Any text with slashes in it: Starlette's ``path`` ends at a line's end."""
+
+    regex = "(?s:.*)"
+
+
+CONVERTOR_TYPES.setdefault("aiotrack", _Any())  # {task_id:aiotrack} in a path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
