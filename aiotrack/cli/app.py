@@ -17,6 +17,7 @@ from aiotrack.cli import (
     config,
     database,
     demo,
+    doctor,
     locks,
     logs,
     records,
@@ -83,6 +84,7 @@ def _program(
 
 
 demo.add_to(app)
+doctor.add_to(app)
 records.add_to(app)
 cancel.add_to(app)
 logs.add_to(app)
