@@ -18,6 +18,8 @@ from aiotrack.cli import (
     database,
     demo,
     doctor,
+    explain,
+    follow,
     locks,
     logs,
     records,
@@ -85,6 +87,8 @@ def _program(
 
 demo.add_to(app)
 doctor.add_to(app)
+explain.add_to(app)
+follow.add_to(app)
 records.add_to(app)
 cancel.add_to(app)
 logs.add_to(app)

@@ -41,16 +41,16 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 def narrowing(
     *,
-    module: Sequence[str] | None,
-    task_name: Sequence[str] | None,
-    status: Sequence[str] | None,
-    created_by: Sequence[str] | None,
-    worker: Sequence[str] | None,
-    error_class: Sequence[str] | None,
-    since: str | None,
-    until: str | None,
-    metadata: Sequence[str] | None,
-    text: str | None,
+    module: Sequence[str] | None = None,
+    task_name: Sequence[str] | None = None,
+    status: Sequence[str] | None = None,
+    created_by: Sequence[str] | None = None,
+    worker: Sequence[str] | None = None,
+    error_class: Sequence[str] | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    metadata: Sequence[str] | None = None,
+    text: str | None = None,
 ) -> Narrowing:
     """Give the filters as `Tracker.list` takes them; what was not given is no filter.
 
