@@ -91,6 +91,7 @@ class Settings:
             0: any number.
         task_timeout_seconds: Seconds that a run of what `Tracker.submit` or a definition sends may
             take, where neither they nor the task say it; 0: any time.
+        metrics: Each process tells prometheus_client how its recording is.
     """
 
     database_url: str | None = None
@@ -127,6 +128,7 @@ class Settings:
     retry_jitter: bool = True
     max_queue: int = 100_000
     task_timeout_seconds: float = 300
+    metrics: bool = False
     _sources: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

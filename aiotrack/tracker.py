@@ -20,6 +20,7 @@ from aiotrack.following import Following
 from aiotrack.labels import parameters
 from aiotrack.locks.verbs import Listing, Locks, task_lock
 from aiotrack.logs import Logs, follow, page
+from aiotrack.metrics import Metrics
 from aiotrack.model import LogLine, Page, TaskStatus
 from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
@@ -59,7 +60,7 @@ class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, 
     """
 
     features: ClassVar = (
-        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables),
+        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables, Metrics),
     )
 
     @property
