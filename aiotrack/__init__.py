@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from aiotrack.repository.tables import AttemptRow, ExecutionRow, LogRow
     from aiotrack.schedules.source import DefinitionScheduleSource
     from aiotrack.settings import Settings
+    from aiotrack.summaries import Summary, TaskSummary
     from aiotrack.tracker import Tracker
     from aiotrack.validation.retries import get_task_retry_labels
 
@@ -152,6 +153,7 @@ _HOMES = {
     "aiotrack.repository.tables": ("AttemptRow", "ExecutionRow", "LogRow"),
     "aiotrack.schedules.source": ("DefinitionScheduleSource",),
     "aiotrack.settings": ("Settings",),
+    "aiotrack.summaries": ("Summary", "TaskSummary"),
     "aiotrack.tracker": ("Tracker",),
     "aiotrack.validation.retries": ("get_task_retry_labels",),
 }
@@ -204,11 +206,13 @@ __all__ = [
     "Stats",
     "StoreError",
     "StoreUnavailable",
+    "Summary",
     "TaskCancelled",
     "TaskDefinition",
     "TaskInfo",
     "TaskLogCollector",
     "TaskStatus",
+    "TaskSummary",
     "Tracker",
     "TrackerMiddleware",
     "TrackerNotFound",

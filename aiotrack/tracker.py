@@ -29,6 +29,7 @@ from aiotrack.reruns import Reruns
 from aiotrack.schedules import Timetables
 from aiotrack.scheduling import Scheduling
 from aiotrack.submission import Submission, Submitting
+from aiotrack.summaries import Summing
 from aiotrack.sweeping import Sweeping
 from aiotrack.sweeps import Sweeps
 from aiotrack.validation import Validation
@@ -43,7 +44,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling):
+class Tracker(
+    Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling, Summing
+):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before

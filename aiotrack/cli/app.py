@@ -23,6 +23,7 @@ from aiotrack.cli import (
     locks,
     logs,
     records,
+    report,
     rerun,
     schedules,
     sweep,
@@ -90,6 +91,7 @@ doctor.add_to(app)
 explain.add_to(app)
 follow.add_to(app)
 records.add_to(app)
+report.add_to(app)
 cancel.add_to(app)
 logs.add_to(app)
 workers.add_to(app)
