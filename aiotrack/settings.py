@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Final
@@ -75,6 +76,8 @@ class Settings:
         cleanup_interval_hours: Hours between two clean-ups where the crontab cannot be read.
         retention_days: Days that a record is kept after its end; 0: none, -1: for ever.
         cleanup_only_completed: Records that never ended are kept, however old.
+        audit_retention_days: Days that the clean-up keeps rows of the audit; 0: none, -1: for ever.
+            The last word on each schedule stays, however old.
         mark_timeout_enabled: Whether a schedule ends what runs too long; ``mark_timed_out()`` does
             it all the same.
         mark_timeout_crontab: When it does, in UTC. Read once, at the start of the scheduler.
@@ -92,6 +95,9 @@ class Settings:
         task_timeout_seconds: Seconds that a run of what `Tracker.submit` or a definition sends may
             take, where neither they nor the task say it; 0: any time.
         metrics: Each process tells prometheus_client how its recording is.
+        api_tokens: Secrets that open the API of ``aiotrack serve``, with commas between them:
+            ``SECRET``, ``SCOPE:SECRET`` or ``NAME:SCOPE:SECRET``, with a scope of ``read``,
+            ``operate`` and ``admin``. They are never shown.
     """
 
     database_url: str | None = None
@@ -118,6 +124,7 @@ class Settings:
     cleanup_interval_hours: float = 24
     retention_days: float = 30
     cleanup_only_completed: bool = True
+    audit_retention_days: float = 365
     mark_timeout_enabled: bool = True
     mark_timeout_crontab: str = "*/30 * * * *"
     timeout_minutes: float = 10
@@ -129,10 +136,12 @@ class Settings:
     max_queue: int = 100_000
     task_timeout_seconds: float = 300
     metrics: bool = False
+    api_tokens: Sequence[str] = field(default=(), repr=False)
     _sources: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "indexed_metadata", _keys(self.indexed_metadata))
+        object.__setattr__(self, "api_tokens", _texts("api_tokens", self.api_tokens))
         _check(self)
         given = {
             name: "keyword"
@@ -212,19 +221,25 @@ def _boolean(text: str) -> bool:
 
 def _keys(given: object) -> tuple[str, ...]:
     """Give the metadata keys, each once, in order; a text has commas between them."""
-    if isinstance(given, str):
-        given = filter(None, map(str.strip, given.split(",")))
-    elif not isinstance(given, Sequence) or isinstance(given, bytes):
-        raise InvalidSetting("indexed_metadata", f"{given!r} is no list of texts")
-    found = tuple(dict.fromkeys(given))
+    found = _texts("indexed_metadata", given)
     for key in found:
-        if not isinstance(key, str) or not key:
-            raise InvalidSetting("indexed_metadata", f"{key!r} is no key")
         if len(key) > MAX_KEY or not key.isprintable():
             fault = f"{key[:20]!r} is not printable, or longer than {MAX_KEY} characters"
             raise InvalidSetting("indexed_metadata", fault)
     if len(found) > MAX_KEYS:
         raise InvalidSetting("indexed_metadata", f"more than {MAX_KEYS} keys")
+    return found
+
+
+def _texts(name: str, given: object) -> tuple[str, ...]:
+    """Give a setting's texts, each once, in order; one text has commas between them."""
+    if isinstance(given, str):
+        given = filter(None, map(str.strip, given.split(",")))
+    elif not isinstance(given, Sequence) or isinstance(given, bytes):
+        raise InvalidSetting(name, f"{type(given).__name__} is no list of texts")
+    found = tuple(dict.fromkeys(given))
+    if not all(isinstance(one, str) and one for one in found):
+        raise InvalidSetting(name, "something in it is no text, or empty")
     return found
 
 
@@ -243,6 +258,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "log_max_bytes": (1024, 16 * 1024 * 1024),
     "cleanup_interval_hours": (0.25, 8760),
     "retention_days": (0, 36_500),
+    "audit_retention_days": (0, 36_500),
     "timeout_minutes": (0, 5_256_000),
     "pending_timeout_minutes": (0, 5_256_000),
     "retry_max_retries": (0, 1000),
@@ -252,7 +268,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_queue": (0, 1_000_000_000),
     "task_timeout_seconds": (0, 31_536_000),
 }
-_AGES = {"retention_days", "timeout_minutes", "pending_timeout_minutes"}
+_AGES = {"retention_days", "audit_retention_days", "timeout_minutes", "pending_timeout_minutes"}
 
 
 def _parse(spec: Field[Any], text: str) -> Any:
@@ -327,7 +343,11 @@ def level_of(word: object) -> int:
     return known[text]
 
 
+_SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*")
+"""A password in the query of a URL."""
+
+
 def masked(url: str) -> str:
     """Give what was meant to be a URL without what may be its password."""
     head, at, tail = url.rpartition("@")
-    return f"...@{tail}" if at and head else url
+    return _SECRET.sub(r"\1...", f"...@{tail}" if at and head else url)

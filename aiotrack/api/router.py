@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
-from aiotrack.api import metrics, workers
+from aiotrack.api import (
+    acts,
+    audit,
+    configs,
+    events,
+    executions,
+    health,
+    ingest,
+    locks,
+    metrics,
+    queues,
+    settings,
+    tasks,
+    workers,
+)
 from aiotrack.api.access import ANYBODY, Gate, Token, as_dependency, check_origin, of_user
-from aiotrack.api.bodies import read_body
+from aiotrack.api.bodies import DEEPEST, MOST, read_body
 from aiotrack.api.problems import answer_to, documented
 from aiotrack.api.routes import SCOPE, Entry
 from aiotrack.api.site import Site, check, enter
@@ -27,10 +44,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESOURCES = (workers, metrics)
+RESOURCES = (
+    *(events, executions, acts, tasks, configs),
+    *(workers, locks, queues, settings, audit, health, metrics),
+)
 """A module for each; deleting a resource is deleting its line."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+_SAFE: Final = "/:@!$&'()*+,;=-._~"
+"""Characters that stand for themselves in a path."""
 
 
 def create_router(
@@ -66,27 +89,83 @@ def create_router(
     Raises:
         InvalidSetting: A token that cannot be used.
     """
-    given = [one if isinstance(one, Token) else Token.parse(one) for one in tokens]
     site = Site(
         tracker=tracker,
         broker=broker,
-        gate=Gate(given, has_user=user is not None),
+        gate=Gate(_read(tokens), has_user=user is not None),
         has_user=user is not None,
         username=username,
     )
     router = APIRouter(route_class=_route_of(site))
     meet = Depends(_meeting(site, user, access))
-    bearer = Depends(HTTPBearer(auto_error=False))  # for the document: the gate has looked by then
-    for resource in RESOURCES:
-        for entry in resource.routes.entries:
-            told = [bearer] if given and entry.scope is not None else []
-            _add(router, entry, [*dependencies, *told, meet])
+    entries = [entry for resource in RESOURCES for entry in resource.routes.entries]
+    _add_all(router, entries, site, [*dependencies, meet])
     return router
 
 
-def _route_of(site: Site) -> type[APIRoute]:
+def create_ingest(
+    tracker: Tracker,
+    *,
+    dependencies: Sequence[Dependency] = (),
+    tokens: Iterable[Token | str] = (),
+) -> APIRouter:
+    """Make the routes that TaskIQ's own admin middleware reports to.
+
+    They are for the root of an application, since the middleware knows no prefix:
+    ``app.include_router(create_ingest(tracker, tokens=[...]))``, and in the project that reports
+    ``TaskiqAdminMiddleware(url="http://that-application", api_token=...)``.
+
+    Args:
+        tracker: Where the executions are recorded.
+        dependencies: As of any router: what has to hold before a report is taken.
+        tokens: As in `create_router`; a token needs the scope ``operate``. Without any, everybody
+            who reaches the routes may report.
+
+    Raises:
+        InvalidSetting: A token that cannot be used.
+    """
+    gate = Gate(_read(tokens), has_user=False)
+    site = Site(tracker=tracker, broker=None, gate=gate, has_user=False, username=None)
+    router = APIRouter(route_class=_route_of(site, most=ingest.MOST, deepest=ingest.DEEPEST))
+    meet = Depends(_meeting(site, None, "all"))
+    _add_all(router, ingest.routes.entries, site, [*dependencies, meet])
+    return router
+
+
+def _read(tokens: Iterable[Token | str]) -> list[Token]:
+    return [one if isinstance(one, Token) else Token.parse(one) for one in tokens]
+
+
+def _add_all(
+    router: APIRouter, entries: Iterable[Entry], site: Site, dependencies: Sequence[Dependency]
+) -> None:
+    bearer = Depends(HTTPBearer(auto_error=False))  # for the document: the gate has looked by then
+    for entry in sorted(entries, key=_openness):
+        told = [bearer] if site.gate.has_tokens and entry.scope is not None else []
+        _add(router, entry, [*told, *dependencies])
+
+
+def _openness(entry: Entry) -> list[bool]:
+    """Sort words before parameters: the first path that fits is taken."""
+    return [part.startswith("{") for part in entry.path.strip("/").split("/")]
+
+
+def _route_of(site: Site, most: int = MOST, deepest: int = DEEPEST) -> type[APIRoute]:
     class Route(APIRoute):
         """Lets in who may come in, and tells errors as problems."""
+
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            """Take a slash within a percent-encoded task_id for what it is."""
+            if b"%2f" not in scope.get("raw_path", b"").lower():
+                return super().matches(scope)
+            match, child = super().matches(_undecoded(scope))
+            if match is not Match.NONE:
+                given = child["path_params"]
+                child["path_params"] = {
+                    name: unquote(value) if isinstance(value, str) else value
+                    for name, value in given.items()
+                }
+            return match, child
 
         def get_route_handler(self) -> Handler:
             handler = super().get_route_handler()
@@ -97,7 +176,7 @@ def _route_of(site: Site) -> type[APIRoute]:
                     caller = ANYBODY if is_open else site.gate.caller(request)
                     check_origin(request)
                     request.state.aiotrack_caller = caller
-                    await read_body(request)
+                    await read_body(request, most, deepest)
                     return await handler(request)
                 except Exception as error:
                     return answer_to(error)
@@ -107,24 +186,30 @@ def _route_of(site: Site) -> type[APIRoute]:
     return Route
 
 
+def _undecoded(scope: Scope) -> dict[str, Any]:
+    """Give a scope whose path is as it was sent."""
+    path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
+    return {**scope, "path": path, "root_path": quote(scope.get("root_path", ""), safe=_SAFE)}
+
+
 def _meeting(
     site: Site, user: Callable[..., Any] | None, access: str | Callable[..., Any]
 ) -> Callable[..., Any]:
     """Make the dependency that finds out who calls, unless a token told."""
     if user is None:
 
-        def meet(request: Request) -> None:
+        async def meet(request: Request) -> None:
             enter(request, site, request.state.aiotrack_caller)
 
         return meet
 
-    def give() -> Any:
+    async def give() -> Any:
         return access
 
     asked = Depends(as_dependency(access) if callable(access) else give)
     who = Depends(as_dependency(user))
 
-    def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
+    async def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
         caller = request.state.aiotrack_caller
         enter(request, site, of_user(user, access) if caller is None else caller)
 
@@ -149,6 +234,13 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
         statuses -= {413, 415}
     extra = {} if entry.scope is None else {SCOPE: str(entry.scope)}
     bare = entry.path.rstrip("/")
+    answers: dict[int | str, dict[str, Any]] = documented(*sorted(statuses))
+    for status, told in entry.also.items():
+        if isinstance(told, str):
+            answers[status] = {"description": told}
+        else:
+            answers[status] = answers.get(status, {}) | {"model": told}
+    answers[entry.status] = answered
     for path in dict.fromkeys((entry.path, bare, f"{bare}/")):
         router.add_api_route(
             path,
@@ -157,7 +249,7 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
             dependencies=[*dependencies, Depends(check(entry))],
             response_model=None,
             status_code=entry.status,
-            responses={**documented(*sorted(statuses)), entry.status: answered},
+            responses=answers,
             tags=[entry.tag],
             operation_id=entry.endpoint.__name__,
             include_in_schema=path == entry.path,

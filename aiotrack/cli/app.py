@@ -26,6 +26,7 @@ from aiotrack.cli import (
     report,
     rerun,
     schedules,
+    serve,
     sweep,
     tasks,
     workers,
@@ -90,6 +91,7 @@ demo.add_to(app)
 doctor.add_to(app)
 explain.add_to(app)
 follow.add_to(app)
+serve.add_to(app)
 records.add_to(app)
 report.add_to(app)
 cancel.add_to(app)
