@@ -26,6 +26,7 @@ from aiotrack.api import (
     locks,
     metrics,
     queues,
+    report,
     settings,
     tasks,
     workers,
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 RESOURCES = (
     *(events, executions, acts, tasks, configs),
-    *(workers, locks, queues, settings, audit, health, metrics),
+    *(workers, locks, queues, settings, audit, report, health, metrics),
 )
 """A module for each; deleting a resource is deleting its line."""
 
