@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from aiotrack.logs import TaskLogCollector
     from aiotrack.middleware import TrackerMiddleware
     from aiotrack.model import (
+        Alert,
         Attempt,
         AuditEntry,
         Bucket,
@@ -134,6 +135,7 @@ _HOMES = {
     "aiotrack.logs": ("TaskLogCollector",),
     "aiotrack.middleware": ("TrackerMiddleware",),
     "aiotrack.model": (
+        "Alert",
         "Attempt",
         "AuditEntry",
         "Bucket",
@@ -165,6 +167,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AioTrackError",
+    "Alert",
     "Attempt",
     "AttemptRow",
     "AuditEntry",

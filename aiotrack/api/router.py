@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from aiotrack.api import (
     acts,
+    alerts,
     audit,
     configs,
     events,
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 
 RESOURCES = (
     *(events, executions, acts, tasks, configs),
-    *(workers, locks, queues, settings, audit, report, health, metrics),
+    *(workers, locks, queues, settings, audit, alerts, report, health, metrics),
 )
 """A module for each; deleting a resource is deleting its line."""
 

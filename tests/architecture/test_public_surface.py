@@ -12,6 +12,7 @@ import aiotrack
 
 PUBLIC = {
     "AioTrackError",
+    "Alert",
     "Attempt",
     "AttemptRow",
     "AuditEntry",
