@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiotrack.cancellation import CancelOutcome, raise_if_cancelled
+    from aiotrack.client.faults import AccessRefused, ClientError
     from aiotrack.current import current_execution, tracking
     from aiotrack.errors import (
         AioTrackError,
@@ -89,6 +90,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "aiotrack.cancellation": ("CancelOutcome", "raise_if_cancelled"),
+    "aiotrack.client.faults": ("AccessRefused", "ClientError"),
     "aiotrack.current": ("current_execution", "tracking"),
     "aiotrack.errors": (
         "AioTrackError",
@@ -166,6 +168,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AccessRefused",
     "AioTrackError",
     "Alert",
     "Attempt",
@@ -175,6 +178,7 @@ __all__ = [
     "Bucket",
     "CancelOutcome",
     "Cause",
+    "ClientError",
     "Count",
     "Counts",
     "DefinitionNotFound",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+import api as rest
 import broker as brokers
 import drain
 import index_cost as cost
@@ -104,6 +105,20 @@ def read(results: Results) -> Iterator[str]:
     yield render(["", *head[1:]], lines, markdown=True)
 
 
+def api(results: Results) -> Iterator[str]:
+    one = results[0]
+    yield (
+        f"Milliseconds of a request to a uvicorn of its own on {one['rows']:,} rows in Postgres, "
+        f"{one['calls']} of each (load {one['load']}), beside the same call of the tracker:"
+    )
+    yield render(["", *rest.HEAD[1:]], rest.table(results), markdown=True)
+    yield (
+        "Server-sent events of one execution that changes ten times a second; milliseconds from "
+        "the commit of a change until a client in another process has read the event:"
+    )
+    yield render(rest.EVENTS, rest.events_table(results), markdown=True)
+
+
 def index_cost(results: Results) -> Iterator[str]:
     one = results[0]
     yield (
@@ -175,6 +190,7 @@ SECTIONS = {
     "cancel": cancel,
     "read": read,
     "stats": stats,
+    "api": api,
     "index_cost": index_cost,
     "write": write,
     "progress": progress,

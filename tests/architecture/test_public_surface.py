@@ -11,6 +11,7 @@ import pytest
 import aiotrack
 
 PUBLIC = {
+    "AccessRefused",
     "AioTrackError",
     "Alert",
     "Attempt",
@@ -20,6 +21,7 @@ PUBLIC = {
     "Bucket",
     "CancelOutcome",
     "Cause",
+    "ClientError",
     "Count",
     "Counts",
     "Dependency",
