@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from aiotrack.logs import TaskLogCollector
     from aiotrack.middleware import TrackerMiddleware
     from aiotrack.model import (
+        Alert,
         Attempt,
         AuditEntry,
         Bucket,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from aiotrack.repository.tables import AttemptRow, ExecutionRow, LogRow
     from aiotrack.schedules.source import DefinitionScheduleSource
     from aiotrack.settings import Settings
+    from aiotrack.summaries import Summary, TaskSummary
     from aiotrack.tracker import Tracker
     from aiotrack.validation.retries import get_task_retry_labels
 
@@ -135,6 +137,7 @@ _HOMES = {
     "aiotrack.logs": ("TaskLogCollector",),
     "aiotrack.middleware": ("TrackerMiddleware",),
     "aiotrack.model": (
+        "Alert",
         "Attempt",
         "AuditEntry",
         "Bucket",
@@ -158,6 +161,7 @@ _HOMES = {
     "aiotrack.repository.tables": ("AttemptRow", "ExecutionRow", "LogRow"),
     "aiotrack.schedules.source": ("DefinitionScheduleSource",),
     "aiotrack.settings": ("Settings",),
+    "aiotrack.summaries": ("Summary", "TaskSummary"),
     "aiotrack.tracker": ("Tracker",),
     "aiotrack.validation.retries": ("get_task_retry_labels",),
 }
@@ -166,6 +170,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AccessRefused",
     "AioTrackError",
+    "Alert",
     "Attempt",
     "AttemptRow",
     "AuditEntry",
@@ -215,11 +220,13 @@ __all__ = [
     "Stats",
     "StoreError",
     "StoreUnavailable",
+    "Summary",
     "TaskCancelled",
     "TaskDefinition",
     "TaskInfo",
     "TaskLogCollector",
     "TaskStatus",
+    "TaskSummary",
     "Tracker",
     "TrackerMiddleware",
     "TrackerNotFound",

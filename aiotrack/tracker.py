@@ -12,6 +12,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
+from aiotrack.alerts import Alerts, Watch
 from aiotrack.audit import AuditLog
 from aiotrack.body import uncancel
 from aiotrack.cancellation import Cancellation, Cancelling
@@ -22,6 +23,7 @@ from aiotrack.health import Checking, Checks
 from aiotrack.labels import parameters
 from aiotrack.locks.verbs import Listing, Locks, task_lock
 from aiotrack.logs import Logs, follow, page
+from aiotrack.metrics import Metrics
 from aiotrack.model import LogLine, Page, TaskStatus
 from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
@@ -30,6 +32,7 @@ from aiotrack.reruns import Reruns
 from aiotrack.schedules import Timetables
 from aiotrack.scheduling import Scheduling
 from aiotrack.submission import Submission, Submitting
+from aiotrack.summaries import Summing
 from aiotrack.sweeping import Sweeping
 from aiotrack.sweeps import Sweeps
 from aiotrack.validation import Validation
@@ -45,7 +48,7 @@ T = TypeVar("T")
 
 
 class Tracker(
-    Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling, Checking
+    Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling, Checking, Summing
 ):
     """Records executions in a database, and reads them back.
 
@@ -63,13 +66,19 @@ class Tracker(
     """
 
     features: ClassVar = (
-        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables, Checks),
+        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables),
+        *(Checks, Metrics, Alerts),
     )
 
     @property
     def locks(self) -> Listing:
         """Who holds which lock: ``list(task_id=...)``, ``info(name)``, ``force_release(name)``."""
         return Listing(self)
+
+    @property
+    def alerts(self) -> Watch:
+        """What somebody ought to see to: ``list()``, ``check()``, ``on(receiver)``."""
+        return Watch(self, self.receivers)
 
     @property
     def audit(self) -> AuditLog:

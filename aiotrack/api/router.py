@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from aiotrack.api import (
     acts,
+    alerts,
     audit,
     configs,
     events,
@@ -24,7 +25,9 @@ from aiotrack.api import (
     health,
     ingest,
     locks,
+    metrics,
     queues,
+    report,
     settings,
     tasks,
     workers,
@@ -45,7 +48,7 @@ log = logging.getLogger(__name__)
 
 RESOURCES = (
     *(events, executions, acts, tasks, configs),
-    *(workers, locks, queues, settings, audit, health),
+    *(workers, locks, queues, settings, audit, alerts, report, health, metrics),
 )
 """A module for each; deleting a resource is deleting its line."""
 

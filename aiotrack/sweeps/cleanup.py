@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from aiotrack.errors import StoreUnavailable
 from aiotrack.row_settings import RowSettings
 from aiotrack.settings import NEVER, check_number
-from aiotrack.sweeps.sweep import Sweep
+from aiotrack.sweep import Sweep
 
 if TYPE_CHECKING:
     from aiotrack.core import Core

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from redis.asyncio import Redis
 
 from aiotrack import Execution, TaskDefinition
 from aiotrack.redis.keys import schedule_keys
+from aiotrack.testing.servers import ValkeyServer
 from tests.acceptance.conftest import Workers, forget, until
-from tests.acceptance.ticks import QUEUE_VARIABLE, Ticks
+from tests.acceptance.ticks import KIND_VARIABLE, QUEUE_VARIABLE, Ticks
 
 APP = "tests.acceptance.ticks"
 MINUTES = float(os.environ.get("AIOTRACK_SCHEDULE_MINUTES", "10"))
@@ -85,16 +87,17 @@ class Fleet:
 
 @contextlib.asynccontextmanager
 async def fleet(
-    database: str, redis: str, queue: str, output: Path
+    database: str, redis: str, queue: str, output: Path, kind: str = "stream"
 ) -> AsyncIterator[tuple[Fleet, Workers]]:
     """Give a started project, and stop what it started."""
     environment = {
         "AIOTRACK_DATABASE_URL": database,
         "ACCEPTANCE_REDIS_URL": redis,
         QUEUE_VARIABLE: queue,
+        KIND_VARIABLE: kind,
     }
     workers = Workers(environment, output)
-    project = Ticks(database=database, redis=redis, queue=queue)
+    project = Ticks(database=database, redis=redis, queue=queue, kind=kind)
     await project.broker.startup()
     try:
         yield Fleet(project, workers, redis, queue), workers
@@ -177,6 +180,79 @@ async def test_a_scheduler_is_killed_and_nothing_is_missed(
         assert [] == gaps(executions, 1 + number % 2)
     assert took < 15, "two seconds, on a machine that has nothing else to do"
     assert [] == workers.trouble()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("data", ["kept", "lost"])
+async def test_redis_restarts_below_schedulers_and_workers(
+    postgres_url: str, own_valkey: ValkeyServer, queue_name: str, tmp_path: Path, data: str
+) -> None:
+    """R34: all goes on by itself, on the same grid; what rested rests; nothing is sent twice."""
+    place = (postgres_url, own_valkey.url, queue_name, tmp_path / "out.log", "priority")
+    async with fleet(*place) as (site, _):
+        made = [
+            await site.define(f"n{number}", "interval", seconds=1 + number % 2)
+            for number in range(10)
+        ]
+        verbs = site.tracker.schedules
+        for one in made:
+            await verbs.start(one.id)
+        await verbs.pause("n0")
+        site.worker()
+        site.scheduler()
+        site.scheduler()
+
+        async def have_run(since: datetime | None = None) -> bool:
+            each = [await site.sent(one) for one in made[1:]]
+            return all(
+                len([one for one in runs if since is None or due_of(one) > since]) >= 4
+                for runs in each
+            )
+
+        await until("four of each", have_run, 60)
+        await asyncio.to_thread(own_valkey.stop)
+        gone = datetime.now(UTC)
+        if data == "lost":
+            await asyncio.to_thread(shutil.rmtree, own_valkey.data_dir)
+            own_valkey.data_dir.mkdir()
+        await asyncio.sleep(1.5)
+        await asyncio.to_thread(own_valkey.start)
+        back = datetime.now(UTC)
+
+        async def go_on() -> bool:
+            return await have_run(back)
+
+        await until("four more of each", go_on, 60)
+        states = await verbs.statuses()
+        for one in made:
+            await verbs.stop(one.id)
+        if data == "kept":
+            await site.until_over()
+        sent = [await site.sent(one) for one in made]
+
+    assert [[]] == sent[:1]
+    assert ["paused", *["active"] * 9] == [states[one.id] for one in made]
+    for number, executions in enumerate(sent[1:], 1):
+        seconds = 1 + number % 2
+        assert {0} == {
+            round((due_of(one).timestamp() - due_of(executions[0]).timestamp()) * 1000)
+            % (seconds * 1000)
+            for one in executions
+        }
+        for one, two in gaps(executions, seconds):
+            assert one < back
+            assert two > gone
+        for one in executions:
+            apart = due_of(one) < gone - timedelta(seconds=2) or due_of(one) > back
+            assert one.runs == 1 if apart or data == "kept" else one.runs <= 1
+    print(f"{data}: the first due time after {lateness_after(sent[1:], back):.1f} s")
+
+
+def lateness_after(sent: Sequence[Sequence[Execution]], back: datetime) -> float:
+    """Give the seconds until the first due time after a moment."""
+    dues = [due_of(one) for each in sent for one in each]
+    return min((due - back).total_seconds() for due in dues if due > back)
 
 
 @pytest.mark.chaos
