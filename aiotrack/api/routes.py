@@ -8,10 +8,20 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from aiotrack.api.access import Scope
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Number(StringConvertor):
+    """The number of a record in a path: what is none, or too long, is another path, or a 404."""
+
+    regex = "[0-9]{1,19}"
+
+
+register_url_convertor("number", _Number())
 
 SCOPE: Final = "x-aiotrack-scope"
 """Where the OpenAPI document says what a route needs; absent: nothing."""
