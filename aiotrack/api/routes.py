@@ -8,23 +8,30 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
-from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.convertors import CONVERTOR_TYPES, PathConvertor, StringConvertor
 
 from aiotrack.api.access import Scope
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+SCOPE: Final = "x-aiotrack-scope"
+"""Where the OpenAPI document says what a route needs; absent: nothing."""
+
+
+class _Any(PathConvertor):
+    """Any text with slashes in it: Starlette's ``path`` ends at a line's end."""
+
+    regex = "(?s:.*)"
+
 
 class _Number(StringConvertor):
-    """The number of a record in a path: what is none, or too long, is another path, or a 404."""
+    """The number of a record: what is none, or too long, is another path, or a 404."""
 
     regex = "[0-9]{1,19}"
 
 
-register_url_convertor("number", _Number())
-
-SCOPE: Final = "x-aiotrack-scope"
-"""Where the OpenAPI document says what a route needs; absent: nothing."""
+CONVERTOR_TYPES.setdefault("aiotrack", _Any())  # {task_id:aiotrack} in a path
+CONVERTOR_TYPES.setdefault("aiotrack_number", _Number())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

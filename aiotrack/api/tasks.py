@@ -188,13 +188,13 @@ async def create_task(here: Now, body: Annotated[NewTask, AS_GIVEN]) -> Json:
     return Json({"task_id": sent.task_id, "status": WORDS[TaskStatus.PENDING]}, 201)
 
 
-@routes.add("GET", "/tasks/{task_id:path}", Scope.READ, answer=TaskAnswer)
+@routes.add("GET", "/tasks/{task_id:aiotrack}", Scope.READ, answer=TaskAnswer)
 async def get_task(here: Now, task_id: TaskId) -> Json:
     """What is known of a task; one that failed is a 200 that says so."""
     return Json(_shown(await _find(here, task_id)))
 
 
-@routes.add("DELETE", "/tasks/{task_id:path}", Scope.OPERATE, answer=CancelledAnswer)
+@routes.add("DELETE", "/tasks/{task_id:aiotrack}", Scope.OPERATE, answer=CancelledAnswer)
 async def cancel_task(
     here: Now,
     task_id: TaskId,

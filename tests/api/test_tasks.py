@@ -247,7 +247,7 @@ async def test_bodies_that_are_none(api: Clients, shop: InMemoryBroker) -> None:
         for raw in NO_BODIES:
             answer = await client.post("/tasks", content=raw, headers=headers)
             assert 422 == answer.status_code, (raw, answer.text)
-            assert answer.json()["errors"]
+            assert answer.json()["detail"]
 
 
 async def test_a_missing_parameter_is_named_beside_all_others(
