@@ -200,7 +200,7 @@ async def synced(here: Here, execution: Execution) -> Execution:
     return await here.tracker.sync(execution.task_id)
 
 
-@routes.add("GET", "/executions/{id}/", Scope.READ, answer=ExecutionAnswer)
+@routes.add("GET", "/executions/{id:aiotrack_number}/", Scope.READ, answer=ExecutionAnswer)
 async def get_execution(here: Now, execution: ById) -> Json:
     """All that is known of an execution."""
     return Json(await shown(here, execution))
@@ -235,7 +235,7 @@ class AttemptsAnswer(BaseModel):
     items: list[AttemptAnswer]
 
 
-@routes.add("GET", "/executions/{id}/attempts/", Scope.READ, answer=AttemptsAnswer)
+@routes.add("GET", "/executions/{id:aiotrack_number}/attempts/", Scope.READ, answer=AttemptsAnswer)
 async def list_attempts(here: Now, execution: ById) -> Json:
     """Every run of an execution, each with its own error."""
     return _attempts(await here.tracker.attempts(execution.task_id))
@@ -286,7 +286,7 @@ class LogsQuery(BaseModel, extra="forbid"):
 LogsOf = Annotated[LogsQuery, Query()]
 
 
-@routes.add("GET", "/executions/{id}/logs/", Scope.READ, answer=LogsAnswer)
+@routes.add("GET", "/executions/{id:aiotrack_number}/logs/", Scope.READ, answer=LogsAnswer)
 async def list_logs(here: Now, execution: ById, query: LogsOf) -> Json:
     """What an execution logged, by attempts."""
     return await _logs(here, execution, query)

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
-from starlette.convertors import CONVERTOR_TYPES, PathConvertor
+from starlette.convertors import CONVERTOR_TYPES, PathConvertor, StringConvertor
 
 from aiotrack.api.access import Scope
 
@@ -24,7 +24,14 @@ class _Any(PathConvertor):
     regex = "(?s:.*)"
 
 
+class _Number(StringConvertor):
+    """The number of a record: what is none, or too long, is another path, or a 404."""
+
+    regex = "[0-9]{1,19}"
+
+
 CONVERTOR_TYPES.setdefault("aiotrack", _Any())  # {task_id:aiotrack} in a path
+CONVERTOR_TYPES.setdefault("aiotrack_number", _Number())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
