@@ -12,7 +12,9 @@ from taskiq import InMemoryBroker
 
 from aiotrack import (
     AccessRefused,
+    DefinitionNotFound,
     ExecutionNotFound,
+    InvalidDefinition,
     InvalidInput,
     InvalidQuery,
     InvalidStatus,
@@ -191,6 +193,38 @@ async def test_sending(tracker: Tracker, broker: InMemoryBroker, client: Client)
     again = await client.rerun(sent.task_id)
     assert sent.task_id == (await client.wait(again.task_id, timeout=30)).rerun_of
     assert "finished" == await client.cancel(sent.task_id, reason="too late")
+
+
+async def test_definitions(tracker: Tracker, broker: InMemoryBroker, client: Client) -> None:
+    """They are made, found, changed, scheduled and deleted as by the tracker."""
+
+    @broker.task("shop.pay")
+    async def pay(order: int) -> int:
+        return order
+
+    fields = {"task_type": "shop.pay", "parameters": {"order": 7}}
+    made = await client.definitions.create(
+        name="a bill", schedule_kind="interval", schedule={"seconds": 3600}, **fields
+    )
+    assert made == await tracker.definitions.get(made.id) == await client.definitions.get("a bill")
+    assert [made] == (await client.definitions.list(task_type="shop.pay")).items
+    changed = await client.definitions.update("a bill", priority=9)
+    assert (9, made.id) == (changed.priority, changed.id)
+    assert "inactive" == await client.schedules.status(made.id)
+    assert "active" == await client.schedules.start(made.id)
+    assert await client.schedules.next_run("a bill") == await tracker.schedules.next_run(made.id)
+    assert "paused" == await client.schedules.pause(made.id, reason="holidays")
+    assert "active" == await client.schedules.resume(made.id)
+    sent = await client.schedules.trigger(made.id)
+    assert 7 == (await client.wait(sent.task_id, timeout=30)).result
+    assert "inactive" == await client.schedules.stop(made.id)
+    with pytest.raises(InvalidDefinition) as caught:
+        await client.definitions.create(name="a bill", **fields, priority=11)
+    assert 2 <= len(caught.value.faults)
+    await client.definitions.delete(made.id)
+    for call in (client.definitions.get(made.id), client.schedules.start("a bill")):
+        with pytest.raises(DefinitionNotFound):
+            await call
 
 
 async def test_only_what_is_certain_is_kept(tracker: Tracker, client: Client) -> None:
