@@ -56,7 +56,7 @@ async def test_what_the_tracker_says(
     """Every verb gives the same values as the tracker's."""
 
     @broker.task("shop.pay", queue="slow", timeout=60)
-    async def pay(order: int, token: str = "") -> dict[str, int]:
+    async def pay(order: int, note: str = "") -> dict[str, int]:
         if order == 13:
             raise ValueError("no money")
         await tracker.progress(50, "half", step="pay")
