@@ -5,7 +5,8 @@ const BASE = new URL(
   document.baseURI,
 );
 const TOKEN = "aiotrack-token";
-const PATIENCE = 15000;
+const PATIENCE = 15000; // ms for an answer
+const WORK = 60000; // ms for what acts on many
 
 let ask = async () => false;
 
@@ -52,7 +53,8 @@ function headers(more = {}) {
 }
 
 async function request(method, path, { params, body, signal } = {}, isSecond = false) {
-  const limit = AbortSignal.timeout(PATIENCE);
+  const patience = method === "GET" ? PATIENCE : WORK;
+  const limit = AbortSignal.timeout(patience);
   let answer;
   try {
     answer = await fetch(new URL(path + query(params), BASE), {
@@ -64,7 +66,7 @@ async function request(method, path, { params, body, signal } = {}, isSecond = f
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    const detail = limit.aborted ? `no answer within ${PATIENCE / 1000} s` : "the server cannot be reached";
+    const detail = limit.aborted ? `no answer within ${patience / 1000} s` : "the server cannot be reached";
     throw new Problem(0, { detail, code: "unreachable" });
   }
   if (answer.status === 401 && !isSecond && (await ask())) {
@@ -100,6 +102,7 @@ export async function* events(path, params, { signal, lastId, onOpen }) {
   });
   if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => null));
   onOpen();
+  if (answer.status === 204) return; // it is over, and we have its last state
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

@@ -3,6 +3,8 @@
 import { events } from "./api.js";
 
 const LEAST = 1000; // ms between two reads that events ask for: a flood of them is one
+const SHARE = 10; // a read is given so many times the time that it takes: a slow server is not pressed
+const KNOWN = 5000; // ms until what an event has shown already is read, too
 const WITHOUT = 5000; // ms between two reads where no stream is open
 const FIRST = 1000; // ms until a stream that broke is opened again; doubled up to:
 const LONGEST = 30000;
@@ -31,7 +33,7 @@ export function pause(is) {
  * @param {function(AbortSignal): Promise} what.read reads all and shows it; errors are its own to show
  * @param {string} [what.stream] path of the events
  * @param {object} [what.params] query of the events
- * @param {function(object)} [what.onEvent] shows what an event carries, before all is read again
+ * @param {function(object): boolean} [what.onEvent] shows what an event carries; true: that was all
  * @param {number} [what.every] ms between two reads without a stream
  */
 export function follow(what) {
@@ -47,7 +49,7 @@ export function unfollow() {
 }
 
 class Follower {
-  constructor({ read, stream = null, params = {}, onEvent = () => {}, every = WITHOUT }) {
+  constructor({ read, stream = null, params = {}, onEvent = () => false, every = WITHOUT }) {
     Object.assign(this, { read, stream, params, onEvent, every });
     this.ended = new AbortController();
     this.opened = null; // the stream that is open, or is being opened
@@ -59,6 +61,8 @@ class Follower {
     this.timer = null;
     this.reading = null;
     this.readAt = -Infinity;
+    this.least = LEAST;
+    this.dueAt = Infinity;
     this.onVisible = () => this.changed();
   }
 
@@ -111,7 +115,7 @@ class Follower {
       this.isStale = true;
       return;
     }
-    const left = this.readAt + LEAST - performance.now();
+    const left = this.readAt + this.least - performance.now();
     if (left > 0) {
       this.plan(left);
       return;
@@ -128,15 +132,17 @@ class Follower {
       if (error.status === undefined) console.error(error);
     } finally {
       this.reading = null;
+      this.least = Math.max(LEAST, SHARE * (performance.now() - this.readAt));
     }
     this.tell();
-    if (this.isStale) this.plan(LEAST);
+    if (this.isStale) this.plan(this.least);
     else if (!this.isDone) this.plan(this.isOpen ? Math.max(this.every, 15000) : this.every);
   }
 
   plan(wait) {
     if (this.rests || this.ended.signal.aborted) return;
     clearTimeout(this.timer);
+    this.dueAt = performance.now() + wait;
     this.timer = setTimeout(() => this.refresh(), wait);
   }
 
@@ -180,11 +186,14 @@ class Follower {
   }
 
   heard(one) {
+    if (one.event === "ready") return; // nothing was missed
+    let isShown = false;
     try {
-      this.onEvent(JSON.parse(one.data), one.event);
+      isShown = one.event !== "reset" && this.onEvent(JSON.parse(one.data));
     } catch (error) {
       console.error(error);
     }
-    this.refresh();
+    if (!isShown) this.refresh();
+    else if (!this.timer || this.dueAt > performance.now() + KNOWN) this.plan(KNOWN);
   }
 }

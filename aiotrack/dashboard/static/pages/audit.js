@@ -14,7 +14,7 @@ export function open({ body, params }) {
   let failure = null;
   const form = h("form", { class: "filters", role: "search", "aria-label": "Filters", on: { submit: (event) => event.preventDefault() } },
     h("div", { class: "line" },
-      field("Actor", "actor", { maxlength: 255 }), field("Action", "action", { maxlength: 255 }), field("Target", "target", { maxlength: 500 })));
+      field("Actor is", "actor", { maxlength: 255 }), field("Action is", "action", { maxlength: 255 }), field("Target is", "target", { maxlength: 500 })));
   let typed = null;
   form.addEventListener("input", () => {
     clearTimeout(typed);

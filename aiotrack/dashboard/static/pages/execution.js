@@ -199,8 +199,16 @@ export function open({ body, heading, actions, id, params }) {
     follower.refresh();
   }
 
+  /** Show at once what an event tells; the rest is read. */
+  function onEvent(told) {
+    if (found === null) return false;
+    found = { ...found, ...told };
+    render();
+    return false;
+  }
+
   function start() {
-    follower = follow({ read, stream: `${path}events/`, every: 2000 });
+    follower = follow({ read, stream: `${path}events/`, onEvent, every: 2000 });
   }
 
   render();

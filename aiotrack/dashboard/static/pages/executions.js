@@ -18,7 +18,7 @@ const ORDERS = {
 const SIZES = ["25", "50", "100", "200"];
 const PLAIN = ["text", "task_name", "module", "worker", "created_by", "error_class", "since", "until", "config_id", "schedule_id"];
 const SECOND = ["module", "worker", "created_by", "error_class", "since", "until", "config_id", "schedule_id", "metadata"];
-const MOST = 1000; // executions that one bulk action takes
+const MOST = { cancel: 1000, rerun: 500 }; // executions that one bulk action takes
 
 const listed = (value) => (value === undefined ? [] : [value].flat());
 
@@ -155,7 +155,7 @@ export function open({ body, params }) {
         h("p", {}, verb === "cancel"
           ? "What waits will not run, what runs is told to stop; what is over stays as it is."
           : "Each is sent once more under a new id; what cannot be repeated is told."),
-        counted.total > MOST && h("p", {}, `${number(MOST)} of them at a time.`),
+        counted.total > MOST[verb] && h("p", {}, `At most ${number(MOST[verb])} of them at a time.`),
       ],
       verb: verb === "cancel" ? `Cancel ${many}` : `Rerun ${many}`,
       isBad: verb === "cancel",
@@ -163,16 +163,31 @@ export function open({ body, params }) {
     });
     if (!wanted) return;
     const given = verb === "cancel" && wanted.reason ? { reason: wanted.reason } : {};
-    const done = await act(self, () => post(`executions/${verb}/`, given, { ...filters, limit: MOST }));
+    const done = await act(self, () => post(`executions/${verb}/`, given, { ...filters, limit: MOST[verb] }));
     if (done) say(outcomes(done));
     follower.refresh();
   }
 
   const outcomes = (done) =>
-    Object.entries(done.outcomes ?? done)
-      .filter(([, count]) => typeof count === "number" && count > 0)
+    Object.entries(done.outcomes ?? { "sent once more": done.sent, "not sent": done.failed })
+      .filter(([, count]) => count > 0)
       .map(([name, count]) => `${number(count)} ${name.replaceAll("_", " ")}`)
-      .join(", ") || "Nothing to do";
+      .join(", ") || "There was nothing to do";
+
+  /** Show what an event tells of a row that is here; others are found by reading anew. */
+  function onEvent(told) {
+    const known = answer?.items.find((one) => one.id === told.id);
+    if (!known) return false;
+    const isOld = known.status === told.status;
+    Object.assign(known, told);
+    waiting ??= requestAnimationFrame(() => {
+      waiting = null;
+      render();
+    });
+    return isOld;
+  }
+
+  let waiting = null;
 
   // ── live ────────────────────────────────────────────────────────────────────────────────────
   let follower = null;
@@ -184,6 +199,7 @@ export function open({ body, params }) {
       read,
       stream: params.after ? null : "executions/events/",
       params: { ...filtersOf(params), my_tasks: "false" },
+      onEvent,
       every: 5000,
     });
   }

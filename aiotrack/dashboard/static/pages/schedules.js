@@ -16,7 +16,7 @@ export function open({ body, params }) {
   let follower = null;
   const rows = h("div", { class: "panel" });
   const form = h("form", { class: "filters", role: "search", "aria-label": "Filters", on: { submit: (event) => event.preventDefault() } },
-    h("div", { class: "line" }, field("Name or task begins with", "text", { type: "search", maxlength: 200 })));
+    h("div", { class: "line" }, field("Name, description or task contains", "text", { type: "search", maxlength: 200 })));
   let typed = null;
   form.addEventListener("input", () => {
     clearTimeout(typed);

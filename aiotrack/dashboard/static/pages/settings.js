@@ -41,12 +41,13 @@ export function open({ body }) {
       items && table("Settings", [
         ["Key", (one) => data(one.key, { class: "data mono" })],
         ["Value", (one) => data(shown(one.value), { class: "data mono" }), { class: "grow" }],
-        ["From", (one) => data(one.layer)],
+        ["From", (one) => [one.layer, one.source && ` (${one.source})`], { class: "tight" }],
+        ["Default", (one) => data(shown(one.layers.default), { class: "data mono small" })],
         ["Do", verbs, { class: "verbs" }],
       ], items.filter((one) => one.key.toLowerCase().includes(sought)), (one) => one.key, "No key contains this."));
   }
 
-  const verbs = (one) => one.is_row && h("span", { class: "buttons" },
+  const verbs = (one) => one.is_settable && h("span", { class: "buttons" },
     button("Change …", (self) => change(self, one), { "aria-label": `Change ${one.key}` }),
     one.layer === "global" && button("Unset", (self) => unset(self, one), { class: "quiet", "aria-label": `Unset ${one.key}` }));
 
@@ -56,25 +57,19 @@ export function open({ body }) {
       text: h("p", {}, "For all, or for what one user sends; a user's own value comes first."),
       verb: "Change",
       fields: [
-        field("Value", "value", { required: true, value: shown(one.value), maxlength: 100 }),
+        field("Value (0: at once, -1: never)", "value", { type: "number", step: "any", required: true, value: one.value }),
         field("User (empty: all)", "user", { maxlength: 255 }),
       ],
     });
     if (!wanted) return;
-    let value = wanted.value;
-    try {
-      value = JSON.parse(value);
-    } catch {
-      // a word
-    }
     const whose = wanted.user ? { scope: "user", user: wanted.user } : { scope: "global" };
-    const done = await act(self, () => put(`settings/${encodeURIComponent(one.key)}`, { value, ...whose }).then(() => true));
+    const done = await act(self, () => put(`settings/${encodeURIComponent(one.key)}`, { value: Number(wanted.value), ...whose }));
     if (done) say(`${one.key} is changed`);
     follower.refresh();
   }
 
   async function unset(self, one) {
-    const done = await act(self, () => remove(`settings/${encodeURIComponent(one.key)}`, { scope: "global" }).then(() => true));
+    const done = await act(self, () => remove(`settings/${encodeURIComponent(one.key)}`));
     if (done) say(`${one.key} is as it was set otherwise`);
     follower.refresh();
   }
