@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 from aiotrack.encode import encode_task_id
@@ -13,12 +13,11 @@ from aiotrack.errors import InvalidValue, SlowConsumer, StoreUnavailable, WaitTi
 from aiotrack.records import Records
 
 if TYPE_CHECKING:
+    from aiotrack.core import Core
     from aiotrack.live import Listener, Live
     from aiotrack.model import Execution
     from aiotrack.repository.filters import Narrowing
-    from aiotrack.repository.read import Reader
 
-A = TypeVar("A")
 T = TypeVar("T")
 
 PAUSE_FIRST, PAUSE_LAST = 0.05, 1.0
@@ -65,24 +64,20 @@ class Following(Records):
         if (task_id is None) == (not filters):
             raise InvalidValue("watch() takes a task_id, or filters as list() does")
         core = await self._flushed()
-        if task_id is None:
-            listener = await core.live.listen()
-            follower = _Matching(core.reader, core.live, listener, filters)
-            async for execution in follower.changes():
-                yield execution
-            return
-        listener = await core.live.listen(encode_task_id(task_id))
-        shown = None
-        rhythm = _Rhythm(core.live, listener)
+        if task_id is not None:
+            one = One(core, task_id)
+            shown = await one.begin()
+            while True:
+                for execution in shown:
+                    yield execution
+                    if execution.is_completed:
+                        return
+                shown = await _patiently(one.next)
+        matching = Matching(core, filters)
+        await matching.begin()
         while True:
-            execution = await _patiently(core.reader.get, task_id, is_first=shown is None)
-            if execution != shown:
-                shown = execution
-                rhythm.restart()
+            for execution in await _patiently(matching.next):
                 yield execution
-                if execution.is_completed:
-                    return
-            await rhythm.next()
 
     async def wait(self, task_id: str | int, timeout: float | None = None) -> Execution:
         """Wait until an execution's status is final; a presumed verdict counts.
@@ -114,14 +109,16 @@ class Following(Records):
         return execution
 
 
-async def _patiently(read: Callable[[A], Awaitable[T]], what: A, *, is_first: bool) -> T:
-    """Read, and ride out an outage; the first read fails at once."""
-    end = time.monotonic() + PATIENCE
+async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
+    """Take a step, and ride out an outage."""
+    end: float | None = None
     while True:
         try:
-            return await read(what)
+            return await step()
         except StoreUnavailable:
-            if is_first or time.monotonic() >= end:
+            now = time.monotonic()
+            end = now + PATIENCE if end is None else end
+            if now >= end:
                 raise
             await asyncio.sleep(PAUSE_LAST)
 
@@ -151,43 +148,128 @@ class _Rhythm:
         return changed
 
 
-class _Matching:
-    """Follows what matches a filter."""
+class Follower:
+    """Follows by steps: `begin` once, then `next` again and again.
 
-    def __init__(self, reader: Reader, live: Live, listener: Listener, filters: Narrowing) -> None:
-        self._reader = reader
-        self._listener = listener
+    ``read_at`` is when the last read began, by the monotonic clock: what was committed before that
+    moment is in it.
+    """
+
+    read_at: float = 0.0
+
+    async def begin(self) -> list[Execution]:
+        """Listen from now on, and give what is there to be seen.
+
+        Raises:
+            StoreUnavailable: The database did not answer.
+        """
+        raise NotImplementedError
+
+    async def next(self) -> list[Execution]:
+        """Wait for what may be a change, for a second or two, and give what changed.
+
+        Raises:
+            StoreUnavailable: The database did not answer; the next step looks at the same again.
+        """
+        raise NotImplementedError
+
+    async def now(self, task_ids: Collection[str]) -> list[Execution]:
+        """Read some executions as they are."""
+        raise NotImplementedError
+
+
+class One(Follower):
+    """Follows an execution."""
+
+    def __init__(self, core: Core, task_id: str | int) -> None:
+        self._core = core
+        self._task_id = task_id
+        self._shown: Execution | None = None
+        self._is_owed = False
+
+    async def begin(self) -> list[Execution]:
+        """Give the execution.
+
+        Raises:
+            ExecutionNotFound: There is none.
+        """
+        live = self._core.live
+        self._rhythm = _Rhythm(live, await live.listen(encode_task_id(self._task_id)))
+        return await self._read()
+
+    async def next(self) -> list[Execution]:
+        """Give the execution if it changed."""
+        if not self._is_owed:
+            await self._rhythm.next()
+        return await self._read()
+
+    async def now(self, task_ids: Collection[str]) -> list[Execution]:
+        """Read the execution."""
+        return [await self._core.reader.get(self._task_id)] if task_ids else []
+
+    async def _read(self) -> list[Execution]:
+        self._is_owed = True
+        self.read_at = time.monotonic()
+        execution = await self._core.reader.get(self._task_id)
+        self._is_owed = False
+        if execution == self._shown:
+            return []
+        self._shown = execution
+        self._rhythm.restart()
+        return [execution]
+
+
+class Matching(Follower):
+    """Follows what matches filters; what is there at the beginning is not given."""
+
+    def __init__(self, core: Core, filters: Narrowing) -> None:
+        self._core = core
         self._filters = filters
-        self._rhythm = _Rhythm(live, listener)
         self._known: dict[str, int] = {}
+        self._changed: set[str] = set()
+        self._is_all = False
 
-    async def changes(self) -> AsyncIterator[Execution]:
-        """Give what is new or changed."""
-        for execution in await self._newest(is_first=True):
+    async def begin(self) -> list[Execution]:
+        """Learn what is there.
+
+        Raises:
+            InvalidQuery: A filter that cannot be served.
+            QueryTimeout: No index serves it, and two seconds were over.
+        """
+        self._listener = await self._core.live.listen()
+        self._rhythm = _Rhythm(self._core.live, self._listener)
+        self.read_at = time.monotonic()
+        for execution in await self._newest():
             self._is_news(execution)
-        while True:
-            changed = await self._rhythm.next()
-            if self._listener.is_overrun:
-                raise SlowConsumer
-            if changed and not self._listener.is_all:
-                found = await _patiently(self._among, changed, is_first=False)
-            else:
-                self._listener.is_all = False
-                found = await self._newest(is_first=False)
-            for execution in found:
-                if self._is_news(execution):
-                    self._rhythm.restart()
-                    yield execution
+        return []
 
-    async def _newest(self, *, is_first: bool) -> list[Execution]:
-        async def read(limit: int) -> list[Execution]:
-            page = await self._reader.list(limit=limit, **self._filters)
-            return page.items[::-1]
+    async def next(self) -> list[Execution]:
+        """Give what is new or changed.
 
-        return await _patiently(read, NEWEST, is_first=is_first)
+        Raises:
+            SlowConsumer: More than 10,000 executions changed since the step before.
+        """
+        if not (self._changed or self._is_all):
+            self._changed = await self._rhythm.next()
+            self._is_all = self._listener.is_all or not self._changed
+            self._listener.is_all = False
+        if self._listener.is_overrun:
+            raise SlowConsumer
+        self.read_at = time.monotonic()
+        found = await (self._newest() if self._is_all else self.now(self._changed))
+        self._changed, self._is_all = set(), False
+        news = [execution for execution in found if self._is_news(execution)]
+        if news:
+            self._rhythm.restart()
+        return news
 
-    async def _among(self, task_ids: set[str]) -> list[Execution]:
-        return await self._reader.among(task_ids, **self._filters)
+    async def now(self, task_ids: Collection[str]) -> list[Execution]:
+        """Read those of some executions that match; the task_ids are as they are stored."""
+        return await self._core.reader.among(task_ids, **self._filters)
+
+    async def _newest(self) -> list[Execution]:
+        page = await self._core.reader.list(limit=NEWEST, **self._filters)
+        return page.items[::-1]
 
     def _is_news(self, execution: Execution) -> bool:
         """Tell whether it was given otherwise or not at all, and remember it."""

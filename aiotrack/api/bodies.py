@@ -31,12 +31,20 @@ class Json(Response):
 
     def render(self, content: Any) -> bytes:
         """Give the bytes."""
-        return to_json(content).encode()
+        return to_bytes(content)
 
 
 def to_json(content: Any) -> str:
     """Give JSON of plain data with datetimes in it, on one line."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=_plain)
+
+
+def to_bytes(content: Any) -> bytes:
+    """Give JSON as UTF-8; a lone surrogate, which a task_id may hold, is escaped."""
+    try:
+        return to_json(content).encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, separators=(",", ":"), default=_plain).encode()
 
 
 def _plain(value: Any) -> Any:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
-from aiotrack.api import workers
+from aiotrack.api import acts, events, executions, workers
 from aiotrack.api.access import ANYBODY, Gate, Token, as_dependency, check_origin, of_user
 from aiotrack.api.bodies import read_body
 from aiotrack.api.problems import answer_to, documented
@@ -27,10 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESOURCES = (workers,)
+RESOURCES = (events, executions, acts, workers)
 """A module for each; deleting a resource is deleting its line."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+_SAFE: Final = "/:@!$&'()*+,;=-._~"
+"""Characters that stand for themselves in a path."""
 
 
 def create_router(
@@ -88,6 +94,19 @@ def _route_of(site: Site) -> type[APIRoute]:
     class Route(APIRoute):
         """Lets in who may come in, and tells errors as problems."""
 
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            """Take a slash within a percent-encoded task_id for what it is."""
+            if b"%2f" not in scope.get("raw_path", b"").lower():
+                return super().matches(scope)
+            match, child = super().matches(_undecoded(scope))
+            if match is not Match.NONE:
+                given = child["path_params"]
+                child["path_params"] = {
+                    name: unquote(value) if isinstance(value, str) else value
+                    for name, value in given.items()
+                }
+            return match, child
+
         def get_route_handler(self) -> Handler:
             handler = super().get_route_handler()
             is_open = SCOPE not in (self.openapi_extra or {})
@@ -107,28 +126,38 @@ def _route_of(site: Site) -> type[APIRoute]:
     return Route
 
 
+def _undecoded(scope: Scope) -> dict[str, Any]:
+    """Give a scope whose path is as it was sent."""
+    path = scope["raw_path"].partition(b"?")[0].decode("latin-1")
+    return {**scope, "path": path, "root_path": quote(scope.get("root_path", ""), safe=_SAFE)}
+
+
 def _meeting(
     site: Site, user: Callable[..., Any] | None, access: str | Callable[..., Any]
 ) -> Callable[..., Any]:
     """Make the dependency that finds out who calls, unless a token told."""
     if user is None:
 
-        def meet(request: Request) -> None:
+        async def meet(request: Request) -> None:
             enter(request, site, request.state.aiotrack_caller)
 
         return meet
 
-    def give() -> Any:
+    async def give() -> Any:
         return access
 
     asked = Depends(as_dependency(access) if callable(access) else give)
     who = Depends(as_dependency(user))
 
-    def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
+    async def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
         caller = request.state.aiotrack_caller
         enter(request, site, of_user(user, access) if caller is None else caller)
 
     return meet_user
+
+
+def _also(entry: Entry) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": told} for status, told in entry.also.items()}
 
 
 def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> None:
@@ -157,7 +186,7 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
             dependencies=[*dependencies, Depends(check(entry))],
             response_model=None,
             status_code=entry.status,
-            responses={**documented(*sorted(statuses)), entry.status: answered},
+            responses={**documented(*sorted(statuses)), **_also(entry), entry.status: answered},
             tags=[entry.tag],
             operation_id=entry.endpoint.__name__,
             include_in_schema=path == entry.path,

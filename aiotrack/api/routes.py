@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -31,6 +31,7 @@ class Entry:
         status: Of that answer.
         problems: Statuses that it may answer with, besides those of every route.
         media: What it answers with instead of JSON.
+        also: Other good answers, which have no body: what each status says.
         tag: The resource.
     """
 
@@ -43,7 +44,11 @@ class Entry:
     status: int
     problems: tuple[int, ...]
     media: str | None
+    also: Mapping[int, str]
     tag: str
+
+
+NOTHING: Final[Mapping[int, str]] = {}
 
 
 class Routes:
@@ -69,6 +74,7 @@ class Routes:
         status: int = HTTPStatus.OK,
         problems: Sequence[int] = (),
         media: str | None = None,
+        also: Mapping[int, str] = NOTHING,
         of_all: bool | None = None,
     ) -> Callable[[F], F]:
         """Add a function as a route; see `Entry`."""
@@ -85,6 +91,7 @@ class Routes:
                     status=int(status),
                     problems=tuple(problems),
                     media=media,
+                    also=also,
                     tag=self._tag,
                 )
             )

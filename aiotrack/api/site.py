@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from aiotrack.api.routes import Entry
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
 
+    from aiotrack.core import Core
     from aiotrack.tracker import Tracker
 
 Username = Callable[[str], Any]
@@ -69,22 +70,31 @@ def enter(request: Request, site: Site, caller: Caller) -> None:
     request.state.aiotrack = Here(site, caller)
 
 
-def here_of(request: Request) -> Here:
+async def here_of(request: Request) -> Here:
     """Give what `enter` has kept."""
     found: Here = request.state.aiotrack
     return found
+
+
+async def up_to_date(here: Here) -> Core:
+    """Give what reads the database, once what this process told is in it."""
+    tracker = here.tracker
+    core = tracker.core()
+    if core.recorder.backlog:
+        await tracker.flush(tracker.options.commit_budget)
+    return core
 
 
 Now = Annotated[Here, Depends(here_of)]
 """The parameter of a route that gives `Here`."""
 
 
-def check(entry: Entry) -> Callable[[Request], None]:
+def check(entry: Entry) -> Callable[[Request], Awaitable[None]]:
     """Make the dependency that lets only those in who may."""
 
-    def may_enter(request: Request) -> None:
+    async def may_enter(request: Request) -> None:  # async: FastAPI runs others in threads
         scope = entry.scope
-        caller = here_of(request).caller
+        caller = (await here_of(request)).caller
         if scope is not None and not caller.may(scope, of_all=entry.of_all):
             needed = f"the scope {scope}" if not caller.scope.covers(scope) else "access to all"
             raise Refused(403, "forbidden", f"this needs {needed}")

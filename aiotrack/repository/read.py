@@ -152,6 +152,62 @@ class Reader:
             return Page(items)
         return Page(items[:limit], write_cursor(_position(items[limit - 1], sort), sort, digest))
 
+    async def skip(
+        self, rows: int, *, order: str = "-created_at", **filters: Unpack[Narrowing]
+    ) -> str | None:
+        """Give the cursor of what follows the first *rows* of a list; None: nothing does.
+
+        Args:
+            rows: 1 to 10,000: all of them are walked through.
+            order: As in `list`.
+            **filters: As in `list`.
+
+        Raises:
+            InvalidQuery: As `list`, or *rows* is out of bounds.
+            QueryTimeout: No index serves it, and two seconds were over.
+        """
+        if not is_int(rows) or not 1 <= rows <= COUNTED:
+            raise InvalidQuery(f"rows must be a whole number from 1 to {COUNTED}")
+        sort = Order.parse(order)
+        narrowed = Filters.of(**filters)
+        repository = self._repository
+        shown = select(_table.c.id, _table.c[sort.column])
+        query = PageQuery(shown, narrowed, sort, repository.dialect, repository.keys)
+
+        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+            async with limited(connection) as fetch:
+                return await query.rows(fetch, None, rows)
+
+        found = await repository.ask(work, only_reads=True)
+        if len(found) < rows:
+            return None
+        value = found[-1][sort.column]
+        position = Position(_as_number(value), found[-1]["id"])
+        return write_cursor(position, sort, narrowed.digest())
+
+    async def ended(
+        self, moment: datetime, *, limit: int = MAX_LIMIT, **filters: Unpack[Narrowing]
+    ) -> builtins.list[Execution]:
+        """Give the last *limit* of those that match all *filters* and ended since a moment.
+
+        Args:
+            moment: Aware; the database looks at all that ended since then.
+            limit: Rows at most.
+            **filters: As in `list`.
+
+        Raises:
+            QueryTimeout: Two seconds were over.
+        """
+        finished = _table.c.finished_at
+        query = _SHOWN.where(finished >= moment, *self._conditions(filters))
+        query = query.order_by(finished.desc(), _table.c.id.desc()).limit(limit)
+
+        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+            async with limited(connection) as fetch:
+                return await fetch(query)
+
+        return [to_execution(row) for row in await self._repository.ask(work, only_reads=True)]
+
     async def among(
         self, task_ids: Iterable[str], **filters: Unpack[Narrowing]
     ) -> builtins.list[Execution]:
@@ -248,8 +304,11 @@ async def _first(connection: AsyncConnection, query: Select[Any]) -> RowMapping 
 
 
 def _position(last: Execution, order: Order) -> Position:
-    value = getattr(last, order.column)
-    return Position(to_micros(value) if isinstance(value, datetime) else value, last.id)
+    return Position(_as_number(getattr(last, order.column)), last.id)
+
+
+def _as_number(value: Any) -> Any:
+    return to_micros(value) if isinstance(value, datetime) else value
 
 
 def to_execution(row: Row) -> Execution:

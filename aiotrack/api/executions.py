@@ -1,0 +1,313 @@
+"""``/executions/``: lists, one execution, its attempts and logs, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import Depends, Path, Query
+from pydantic import BaseModel, Field, StringConstraints
+
+from aiotrack.api.access import Scope
+from aiotrack.api.bodies import Json
+from aiotrack.api.queries import INT64, Filters, ListQuery
+from aiotrack.api.routes import Routes
+from aiotrack.api.rows import ExecutionAnswer, RowAnswer, row, whole
+from aiotrack.api.site import Here, Now, up_to_date
+from aiotrack.errors import ExecutionNotFound
+from aiotrack.model import Attempt, Cause, Counts, Execution, LogLine, Stats, TaskStatus
+
+routes = Routes("executions", of_all=False)
+
+TaskId = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+# ── one execution, by either of its names ───────────────────────────────────────────────────────
+def own(here: Here, execution: Execution, key: str | int) -> Execution:
+    """Give an execution to who may see it; to all others it is not there.
+
+    Raises:
+        ExecutionNotFound: It is somebody else's.
+    """
+    caller = here.caller
+    if caller.is_own and (caller.id is None or execution.created_by != caller.id):
+        raise ExecutionNotFound(key)
+    return execution
+
+
+async def by_id(
+    here: Now,
+    id: Annotated[int, Path(ge=0, lt=INT64, description="Number of the execution.")],  # noqa: A002 - the contract's name
+) -> Execution:
+    """Give the execution with a number."""
+    return own(here, await here.tracker.get_by_id(id), id)
+
+
+async def by_task_id(
+    here: Now,
+    task_id: Annotated[TaskId, Path(description="Percent-encoded, also its slashes.")],
+) -> Execution:
+    """Give the execution with a task_id."""
+    return own(here, await here.tracker.get(task_id), task_id)
+
+
+ById = Annotated[Execution, Depends(by_id)]
+ByTaskId = Annotated[Execution, Depends(by_task_id)]
+
+
+async def shown(here: Here, execution: Execution) -> dict[str, Any]:
+    """Give all of an execution, with the name of who sent it."""
+    return whole(execution, await here.site.names([execution.created_by]))
+
+
+# ── lists ───────────────────────────────────────────────────────────────────────────────────────
+class ListAnswer(BaseModel):
+    """A page of executions."""
+
+    items: list[RowAnswer]
+    next: str | None = Field(description="What `after` takes for the next page; null at the end.")
+    total: int | None = Field(
+        None, description="Only with `count=true`: how many match; 10000 when there are more."
+    )
+    total_exact: bool | None = Field(
+        None, description="Only with `count=true`: false when there are more than `total`."
+    )
+
+
+Listed = Annotated[ListQuery, Query()]
+
+
+@routes.add("GET", "/executions/", Scope.READ, answer=ListAnswer)
+async def list_executions(here: Now, query: Listed) -> Json:
+    """The executions that match every parameter, the newest first.
+
+    `metadata.<key>=<value>` finds those whose metadata has the key with that value: a number,
+    `true`, `false`, `null` or a text in double quotes is read as JSON, anything else as text.
+    """
+    return await _listed(here, query, mine=False)
+
+
+@routes.add("GET", "/executions/my-tasks/", Scope.READ, answer=ListAnswer)
+async def list_my_executions(here: Now, query: Listed) -> Json:
+    """The same for what the caller himself sent; 401 where nobody is known to call."""
+    return await _listed(here, query, mine=True)
+
+
+async def _listed(here: Here, query: ListQuery, *, mine: bool) -> Json:
+    filters = query.narrowing(here, mine=mine)
+    tracker = here.tracker
+    skipped, after = query.skipped, query.after or None
+    answer: dict[str, Any] = {"items": [], "next": None}
+    if skipped:
+        core = await up_to_date(here)
+        after = await core.reader.skip(skipped, order=query.order, **filters)
+    if not skipped or after is not None:
+        found = await tracker.list(limit=query.size, after=after, order=query.order, **filters)
+        names = await here.site.names(one.created_by for one in found.items)
+        answer = {"items": [row(one, names) for one in found.items], "next": found.next}
+    if query.count:
+        counted = await tracker.count(**filters)
+        answer |= {"total": counted.value, "total_exact": counted.is_exact}
+    return Json(answer)
+
+
+# ── counts ──────────────────────────────────────────────────────────────────────────────────────
+class CountsAnswer(BaseModel):
+    """How many executions are in which status."""
+
+    total: int
+    pending: int
+    started: int
+    success: int
+    failure: int
+    retry: int
+    revoked: int
+    skipped: int = Field(description="Of all these: did nothing, as the same work was running.")
+    failure_rate: float = Field(description="failure / (success + failure), 0 to 1.")
+
+
+class BucketAnswer(CountsAnswer):
+    """Counts of what was created from `start` until the next bucket's."""
+
+    start: datetime
+
+
+class StatsAnswer(CountsAnswer):
+    """Counts of what matches; times are seconds, null where nothing has one."""
+
+    by_module: dict[str, CountsAnswer]
+    by_task_name: dict[str, CountsAnswer]
+    mean_duration: float | None
+    p50_duration: float | None
+    p95_duration: float | None
+    mean_wait: float | None
+    p50_wait: float | None
+    p95_wait: float | None
+    is_approximate: bool = Field(description="Percentiles are right within 5 %.")
+    timeline: list[BucketAnswer]
+
+
+_COUNTS: Final = tuple(CountsAnswer.model_fields)
+_TIMES: Final = tuple(
+    f"{what}_{of}" for of in ("duration", "wait") for what in ("mean", "p50", "p95")
+)
+
+
+def _counts(of: Counts) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in _COUNTS}
+
+
+def shown_stats(stats: Stats) -> dict[str, Any]:
+    """Give counts as the API shows them."""
+    return {
+        **_counts(stats),
+        "by_module": {name: _counts(of) for name, of in stats.by_module.items()},
+        "by_task_name": {name: _counts(of) for name, of in stats.by_task_name.items()},
+        **{name: getattr(stats, name) for name in _TIMES},
+        "is_approximate": stats.is_approximate,
+        "timeline": [{"start": one.start, **_counts(one)} for one in stats.timeline],
+    }
+
+
+@routes.add("GET", "/executions/stats/", Scope.READ, answer=StatsAnswer)
+async def count_executions(here: Now, query: Annotated[Filters, Query()]) -> Json:
+    """Counts, times and a timeline of what matches; aiotrack's own only by `module=aiotrack`."""
+    return Json(shown_stats(await here.tracker.stats(**query.narrowing(here))))
+
+
+# ── one execution ───────────────────────────────────────────────────────────────────────────────
+class StatusQuery(BaseModel, extra="forbid"):
+    """Which execution."""
+
+    task_id: TaskId
+    sync: bool = Field(True, description="Whether the result backend is asked if it is not over.")
+
+
+@routes.add("GET", "/executions/status/", Scope.READ, answer=ExecutionAnswer, problems=(404,))
+async def get_status(here: Now, query: Annotated[StatusQuery, Query()]) -> Json:
+    """An execution by its task_id; of one that is not over the result backend is asked, too."""
+    execution = await by_task_id(here, query.task_id)
+    if query.sync:
+        execution = await synced(here, execution)
+    return Json(await shown(here, execution))
+
+
+async def synced(here: Here, execution: Execution) -> Execution:
+    """Fill a record from the result backend, unless its end is known for sure."""
+    if execution.is_completed and not execution.presumed:
+        return execution
+    return await here.tracker.sync(execution.task_id)
+
+
+@routes.add("GET", "/executions/{id}/", Scope.READ, answer=ExecutionAnswer)
+async def get_execution(here: Now, execution: ById) -> Json:
+    """All that is known of an execution."""
+    return Json(await shown(here, execution))
+
+
+@routes.add("GET", "/executions/by-task-id/{task_id}/", Scope.READ, answer=ExecutionAnswer)
+async def get_execution_by_task_id(here: Now, execution: ByTaskId) -> Json:
+    """All that is known of an execution."""
+    return Json(await shown(here, execution))
+
+
+# ── its attempts ────────────────────────────────────────────────────────────────────────────────
+class AttemptAnswer(BaseModel):
+    """One run of an execution, with its own error."""
+
+    attempt: int
+    cause: Cause
+    worker: str | None
+    status: TaskStatus
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration: float | None = Field(description="Seconds.")
+    error: str | None
+    error_type: str | None
+    error_class: str | None
+    traceback: str | None
+
+
+class AttemptsAnswer(BaseModel):
+    """Every run, in the order in which they began."""
+
+    items: list[AttemptAnswer]
+
+
+@routes.add("GET", "/executions/{id}/attempts/", Scope.READ, answer=AttemptsAnswer)
+async def list_attempts(here: Now, execution: ById) -> Json:
+    """Every run of an execution, each with its own error."""
+    return _attempts(await here.tracker.attempts(execution.task_id))
+
+
+@routes.add("GET", "/executions/by-task-id/{task_id}/attempts/", Scope.READ, answer=AttemptsAnswer)
+async def list_attempts_by_task_id(here: Now, execution: ByTaskId) -> Json:
+    """Every run of an execution, each with its own error."""
+    return _attempts(await here.tracker.attempts(execution.task_id))
+
+
+def _attempts(attempts: Sequence[Attempt]) -> Json:
+    names = tuple(AttemptAnswer.model_fields)
+    return Json({"items": [{name: getattr(one, name) for name in names} for one in attempts]})
+
+
+# ── its logs ────────────────────────────────────────────────────────────────────────────────────
+class LogLineAnswer(BaseModel):
+    """A line that an attempt logged; the logger `aiotrack` says how many were left out."""
+
+    at: datetime
+    level: str
+    logger: str
+    message: str
+    attempt: int
+
+
+class LogsAnswer(BaseModel):
+    """A page of lines."""
+
+    items: list[LogLineAnswer]
+    next: str | None = Field(description="What `after` takes for the next page; null at the end.")
+
+
+class LogsQuery(BaseModel, extra="forbid"):
+    """Which lines."""
+
+    attempt: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    level: (
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+        | Annotated[int, Field(ge=0, le=1000)]
+        | None
+    ) = Field(None, description="The lowest level, a name or a number.")
+    limit: Annotated[int, Field(ge=1, le=1000)] = 200
+    after: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+
+LogsOf = Annotated[LogsQuery, Query()]
+
+
+@routes.add("GET", "/executions/{id}/logs/", Scope.READ, answer=LogsAnswer)
+async def list_logs(here: Now, execution: ById, query: LogsOf) -> Json:
+    """What an execution logged, by attempts."""
+    return await _logs(here, execution, query)
+
+
+@routes.add("GET", "/executions/by-task-id/{task_id}/logs/", Scope.READ, answer=LogsAnswer)
+async def list_logs_by_task_id(here: Now, execution: ByTaskId, query: LogsOf) -> Json:
+    """What an execution logged, by attempts."""
+    return await _logs(here, execution, query)
+
+
+async def _logs(here: Here, execution: Execution, query: LogsQuery) -> Json:
+    page = await here.tracker.logs(
+        execution.task_id,
+        attempt=query.attempt,
+        level=query.level,
+        limit=query.limit,
+        after=query.after or None,
+    )
+    return Json({"items": [_line(one) for one in page.items], "next": page.next})
+
+
+def _line(line: LogLine) -> dict[str, Any]:
+    return {name: getattr(line, name) for name in LogLineAnswer.model_fields}
