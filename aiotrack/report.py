@@ -1,9 +1,8 @@
 """Reports and the two rules that join them. Arrival order never matters. Standard library only.
 
 Rule 1, a run (one delivery, its own run_id): of two reports with the same run_id the greater
-witness wins, whole. Rule 2, the execution shows its greatest item, by `rank`. Both are ``max``
-over a total order, so they commute, associate and repeat without harm; `History` applies them for
-the recorder's buffer, for both databases and for the property tests alike.
+witness wins, whole. Rule 2, the execution shows its greatest item, by `rank`. Both are ``max`` over
+a total order: they commute, associate and repeat without harm. `History` applies them everywhere.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from aiotrack.clock import UNSETTLED
+from aiotrack.hearsay import is_hearsay, is_outdone
 from aiotrack.model import TaskStatus
 
 Micros = int
@@ -127,6 +127,8 @@ class Report:
     cancel_reason: str | None = None
     cancelled_by: str | None = None
     patch: dict[str, tuple[Stamp, str]] | None = None
+    corrects: bool = False
+    """It takes the place of what is known of its run: only for changes under the row's lock."""
 
     @property
     def is_run(self) -> bool:
@@ -279,16 +281,20 @@ class History:
         if report.run_id:
             known = self.items.get(report.run_id)
             bare = replace(report, patch=None) if report.patch else report
-            self.items[report.run_id] = bare if known is None else combine(known, bare)
+            if known is not None and not report.corrects:
+                bare = combine(known, bare)
+            self.items[report.run_id] = bare
 
     def _add_origin(self, report: Report) -> None:
         origin = report.origin
         self.created_at = min(self.created_at, origin.created_at)
         is_run = report.is_run
         source = Source.REGISTER if origin.registered else Source.RUN if is_run else Source.SENT
+        if is_hearsay(report.run_id):
+            source = Source.GUESS
         for name in SINGLE_FACTS:
             value = getattr(origin, name)
-            if value is not None:
+            if value or (value is not None and name not in SINGLE_FACTS[:2]):  # no name: not told
                 told = source
                 if name == "module" and value == guess_module(origin.task_name):
                     told = Source.GUESS
@@ -340,12 +346,16 @@ class History:
         """Give the item that the execution shows (rule 2). Every history implies its send."""
         origin = self.origin()
         sent = Report(origin, Witness.SENT, TaskStatus.PENDING)
-        best = max((sent, *self.items.values()), key=rank)
+        best = max((sent, *self._counted()), key=rank)
         return replace(best, origin=origin)
+
+    def _counted(self) -> list[Report]:
+        is_less = is_outdone(self.items.keys())
+        return [one for one in self.items.values() if not (is_less and is_hearsay(one.run_id))]
 
     def runs(self) -> list[Report]:
         """Give the runs in the order in which they began."""
-        found = [item for item in self.items.values() if item.is_run]
+        found = [item for item in self._counted() if item.is_run]
         return sorted(found, key=lambda run: (run.started_at or UNTIMED, run.attempt, run.run_id))
 
     @property

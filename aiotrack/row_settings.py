@@ -132,7 +132,7 @@ class RowSettings:
         """Tell what holds, which layer won, and what each layer says.
 
         Args:
-            key: Any setting; passwords in URLs are left out.
+            key: Any setting; passwords in URLs, and secrets, are left out.
             user: For whom.
 
         Raises:
@@ -199,4 +199,6 @@ def _plain(value: float) -> float:
 
 
 def _shown(key: str, value: Any) -> Any:
+    if key == "api_tokens":
+        return [f"{head}{colon}..." for head, colon, _ in (one.rpartition(":") for one in value)]
     return masked(value) if key.endswith("_url") and isinstance(value, str) else value

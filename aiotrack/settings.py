@@ -91,6 +91,9 @@ class Settings:
             0: any number.
         task_timeout_seconds: Seconds that a run of what `Tracker.submit` or a definition sends may
             take, where neither they nor the task say it; 0: any time.
+        api_tokens: Secrets that open the API of ``aiotrack serve``, with commas between them:
+            ``SECRET``, ``SCOPE:SECRET`` or ``NAME:SCOPE:SECRET``, with a scope of ``read``,
+            ``operate`` and ``admin``. They are never shown.
     """
 
     database_url: str | None = None
@@ -127,10 +130,12 @@ class Settings:
     retry_jitter: bool = True
     max_queue: int = 100_000
     task_timeout_seconds: float = 300
+    api_tokens: Sequence[str] = field(default=(), repr=False)
     _sources: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "indexed_metadata", _keys(self.indexed_metadata))
+        object.__setattr__(self, "api_tokens", _texts("api_tokens", self.api_tokens))
         _check(self)
         given = {
             name: "keyword"
@@ -210,19 +215,25 @@ def _boolean(text: str) -> bool:
 
 def _keys(given: object) -> tuple[str, ...]:
     """Give the metadata keys, each once, in order; a text has commas between them."""
-    if isinstance(given, str):
-        given = filter(None, map(str.strip, given.split(",")))
-    elif not isinstance(given, Sequence) or isinstance(given, bytes):
-        raise InvalidSetting("indexed_metadata", f"{given!r} is no list of texts")
-    found = tuple(dict.fromkeys(given))
+    found = _texts("indexed_metadata", given)
     for key in found:
-        if not isinstance(key, str) or not key:
-            raise InvalidSetting("indexed_metadata", f"{key!r} is no key")
         if len(key) > MAX_KEY or not key.isprintable():
             fault = f"{key[:20]!r} is not printable, or longer than {MAX_KEY} characters"
             raise InvalidSetting("indexed_metadata", fault)
     if len(found) > MAX_KEYS:
         raise InvalidSetting("indexed_metadata", f"more than {MAX_KEYS} keys")
+    return found
+
+
+def _texts(name: str, given: object) -> tuple[str, ...]:
+    """Give a setting's texts, each once, in order; one text has commas between them."""
+    if isinstance(given, str):
+        given = filter(None, map(str.strip, given.split(",")))
+    elif not isinstance(given, Sequence) or isinstance(given, bytes):
+        raise InvalidSetting(name, f"{type(given).__name__} is no list of texts")
+    found = tuple(dict.fromkeys(given))
+    if not all(isinstance(one, str) and one for one in found):
+        raise InvalidSetting(name, "something in it is no text, or empty")
     return found
 
 

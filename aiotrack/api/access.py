@@ -109,6 +109,11 @@ class Gate:
         self._tokens = tuple(tokens)
         self._has_user = has_user
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether any token opens the API."""
+        return bool(self._tokens)
+
     def caller(self, request: Request) -> Caller | None:
         """Give who has the token that was sent; None: the application has to say who calls.
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from aiotrack import __version__
 from aiotrack.api.problems import answer_to
-from aiotrack.api.router import create_router
+from aiotrack.api.router import create_ingest, create_router
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
@@ -35,7 +35,9 @@ def create_app(
 ) -> FastAPI:
     """Make an ASGI application: the API under ``/api/v1``, its document at ``openapi.json`` there.
 
-    It starts and stops the tracker, and the broker that is given. Arguments as in `create_router`.
+    What TaskIQ's own admin middleware reports is taken at the root: see `create_ingest`. It starts
+    and stops the tracker, and the broker that is given. Arguments as in `create_router`; reports
+    of that middleware need a token even where *user* says who calls.
 
     Raises:
         InvalidSetting: A token that cannot be used.
@@ -53,6 +55,7 @@ def create_app(
                 await broker.shutdown()
             await tracker.shutdown()
 
+    given = list(tokens)
     app = FastAPI(
         title="aiotrack",
         version=__version__,
@@ -65,9 +68,11 @@ def create_app(
         exception_handlers={HTTPException: _tell},
     )
     router = create_router(
-        tracker, broker=broker, user=user, access=access, username=username, tokens=tokens
+        tracker, broker=broker, user=user, access=access, username=username, tokens=given
     )
     app.include_router(router, prefix=PREFIX)
+    if given or user is None:  # a middleware is nobody's browser: without a token it stays out
+        app.include_router(create_ingest(tracker, tokens=given))
     return app
 
 

@@ -55,20 +55,25 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 
-async def read_body(request: Request) -> None:
+async def read_body(request: Request, most: int = MOST, deepest: int = DEEPEST) -> None:
     """Read the body of a request, so that what follows finds it checked.
+
+    Args:
+        request: Its body was not read yet.
+        most: Bytes.
+        deepest: Objects and lists within each other.
 
     Raises:
         Refused: It is too long (413), no JSON (415), or too deep (422).
     """
     told = request.headers.get("content-length", "")
-    if told.isdigit() and int(told) > MOST:
-        raise _too_long()
+    if told.isdigit() and (len(told) > 18 or int(told) > most):
+        raise _too_long(most)
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size > MOST:
-            raise _too_long()
+        if size > most:
+            raise _too_long(most)
         parts.append(part)
     request._body = b"".join(parts)  # noqa: SLF001 - where `Request.body` keeps what it has read
     if not request._body:  # noqa: SLF001 - likewise
@@ -76,19 +81,19 @@ async def read_body(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refused(415, "unsupported-media-type", "a body is JSON: application/json")
-    if _depth(request._body) > DEEPEST:  # noqa: SLF001 - likewise
-        raise Refused(422, "too-deep", f"more than {DEEPEST} objects and lists within each other")
+    if _depth(request._body, deepest) > deepest:  # noqa: SLF001 - likewise
+        raise Refused(422, "too-deep", f"more than {deepest} objects and lists within each other")
 
 
-def _too_long() -> Refused:
-    return Refused(413, "content-too-large", f"a body has at most {MOST} bytes")
+def _too_long(most: int) -> Refused:
+    return Refused(413, "content-too-large", f"a body has at most {most} bytes")
 
 
-def _depth(body: bytes) -> int:
+def _depth(body: bytes, deepest: int) -> int:
     """Count how deep brackets go, those within texts left out."""
-    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+    if body.count(b"[") + body.count(b"{") <= deepest:
         return 0
-    deepest = depth = 0
+    most = depth = 0
     in_text = escaped = False
     for byte in body:
         if in_text:
@@ -98,7 +103,7 @@ def _depth(body: bytes) -> int:
             in_text = True
         elif byte in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            most = max(most, depth)
         elif byte in b"]}":
             depth -= 1
-    return deepest
+    return most

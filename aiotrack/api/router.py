@@ -15,11 +15,11 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from aiotrack.api import acts, events, executions, workers
+from aiotrack.api import acts, events, executions, ingest, workers
 from aiotrack.api.access import ANYBODY, Gate, Token, as_dependency, check_origin, of_user
-from aiotrack.api.bodies import read_body
+from aiotrack.api.bodies import DEEPEST, MOST, read_body
 from aiotrack.api.problems import answer_to, documented
-from aiotrack.api.routes import SCOPE, Entry
+from aiotrack.api.routes import SCOPE, Entry, Routes
 from aiotrack.api.site import Site, check, enter
 
 if TYPE_CHECKING:
@@ -72,25 +72,63 @@ def create_router(
     Raises:
         InvalidSetting: A token that cannot be used.
     """
-    given = [one if isinstance(one, Token) else Token.parse(one) for one in tokens]
     site = Site(
         tracker=tracker,
         broker=broker,
-        gate=Gate(given, has_user=user is not None),
+        gate=Gate(_read(tokens), has_user=user is not None),
         has_user=user is not None,
         username=username,
     )
     router = APIRouter(route_class=_route_of(site))
     meet = Depends(_meeting(site, user, access))
-    bearer = Depends(HTTPBearer(auto_error=False))  # for the document: the gate has looked by then
     for resource in RESOURCES:
-        for entry in resource.routes.entries:
-            told = [bearer] if given and entry.scope is not None else []
-            _add(router, entry, [*dependencies, *told, meet])
+        _add_all(router, resource.routes, site, [*dependencies, meet])
     return router
 
 
-def _route_of(site: Site) -> type[APIRoute]:
+def create_ingest(
+    tracker: Tracker,
+    *,
+    dependencies: Sequence[Dependency] = (),
+    tokens: Iterable[Token | str] = (),
+) -> APIRouter:
+    """Make the routes that TaskIQ's own admin middleware reports to.
+
+    They are for the root of an application, since the middleware knows no prefix:
+    ``app.include_router(create_ingest(tracker, tokens=[...]))``, and in the project that reports
+    ``TaskiqAdminMiddleware(url="http://that-application", api_token=...)``.
+
+    Args:
+        tracker: Where the executions are recorded.
+        dependencies: As of any router: what has to hold before a report is taken.
+        tokens: As in `create_router`; a token needs the scope ``operate``. Without any, everybody
+            who reaches the routes may report.
+
+    Raises:
+        InvalidSetting: A token that cannot be used.
+    """
+    gate = Gate(_read(tokens), has_user=False)
+    site = Site(tracker=tracker, broker=None, gate=gate, has_user=False, username=None)
+    router = APIRouter(route_class=_route_of(site, most=ingest.MOST, deepest=ingest.DEEPEST))
+    meet = Depends(_meeting(site, None, "all"))
+    _add_all(router, ingest.routes, site, [*dependencies, meet])
+    return router
+
+
+def _read(tokens: Iterable[Token | str]) -> list[Token]:
+    return [one if isinstance(one, Token) else Token.parse(one) for one in tokens]
+
+
+def _add_all(
+    router: APIRouter, routes: Routes, site: Site, dependencies: Sequence[Dependency]
+) -> None:
+    bearer = Depends(HTTPBearer(auto_error=False))  # for the document: the gate has looked by then
+    for entry in routes.entries:
+        told = [bearer] if site.gate.has_tokens and entry.scope is not None else []
+        _add(router, entry, [*told, *dependencies])
+
+
+def _route_of(site: Site, most: int = MOST, deepest: int = DEEPEST) -> type[APIRoute]:
     class Route(APIRoute):
         """Lets in who may come in, and tells errors as problems."""
 
@@ -116,7 +154,7 @@ def _route_of(site: Site) -> type[APIRoute]:
                     caller = ANYBODY if is_open else site.gate.caller(request)
                     check_origin(request)
                     request.state.aiotrack_caller = caller
-                    await read_body(request)
+                    await read_body(request, most, deepest)
                     return await handler(request)
                 except Exception as error:
                     return answer_to(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends
@@ -33,6 +33,7 @@ class Site:
         gate: Looks at tokens.
         has_user: Whether the application says who calls.
         username: Gives the name that is shown for a ``created_by``.
+        untracked: The task_ids of the last messages that were not to be recorded; see `ingest`.
     """
 
     tracker: Tracker
@@ -40,6 +41,7 @@ class Site:
     gate: Gate
     has_user: bool
     username: Username | None
+    untracked: dict[str, None] = field(default_factory=dict)
 
     async def names(self, ids: Iterable[str | None]) -> dict[str, str | None]:
         """Give the names of those who sent something; each is asked for once."""

@@ -22,6 +22,7 @@ from aiotrack.cli import (
     records,
     rerun,
     schedules,
+    serve,
     sweep,
     tasks,
     workers,
@@ -83,6 +84,7 @@ def _program(
 
 
 demo.add_to(app)
+serve.add_to(app)
 records.add_to(app)
 cancel.add_to(app)
 logs.add_to(app)

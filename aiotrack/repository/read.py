@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiotrack.clock import to_micros
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound, InvalidQuery
+from aiotrack.hearsay import is_hearsay, is_outdone
 from aiotrack.model import Attempt, Cause, Count, Execution, Page, Stats, TaskStatus
 from aiotrack.report import UNTIMED
 from aiotrack.repository.connections import at_once
@@ -353,6 +354,8 @@ def _began(run: Row) -> tuple[int, int, str]:
 def to_attempts(items: Sequence[Row], *, is_rerun: bool = False) -> builtins.list[Attempt]:
     """Turn the items of an execution into its runs, in the order in which they began."""
     runs = [item for item in items if item["run_id"] and not item["run_id"].startswith("!")]
+    if is_outdone([run["run_id"] for run in runs]):
+        runs = [run for run in runs if not is_hearsay(run["run_id"])]
     runs.sort(key=_began)
     found: builtins.list[Attempt] = []
     attempt, requeues = 1, 0
