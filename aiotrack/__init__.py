@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WaitTimeout,
     )
+    from aiotrack.health import Dependency, Health
     from aiotrack.locks.duplicates import prevent_duplicate_task
     from aiotrack.locks.verbs import (
         LockInfo,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from aiotrack.middleware import TrackerMiddleware
     from aiotrack.model import (
         Attempt,
+        AuditEntry,
         Bucket,
         Cause,
         Count,
@@ -119,6 +121,7 @@ _HOMES = {
         "UnknownTask",
         "WaitTimeout",
     ),
+    "aiotrack.health": ("Dependency", "Health"),
     "aiotrack.locks.duplicates": ("prevent_duplicate_task",),
     "aiotrack.locks.verbs": (
         "LockInfo",
@@ -131,6 +134,7 @@ _HOMES = {
     "aiotrack.middleware": ("TrackerMiddleware",),
     "aiotrack.model": (
         "Attempt",
+        "AuditEntry",
         "Bucket",
         "Cause",
         "Count",
@@ -161,6 +165,7 @@ __all__ = [
     "AioTrackError",
     "Attempt",
     "AttemptRow",
+    "AuditEntry",
     "Base",
     "Bucket",
     "CancelOutcome",
@@ -169,10 +174,12 @@ __all__ = [
     "Counts",
     "DefinitionNotFound",
     "DefinitionScheduleSource",
+    "Dependency",
     "DependencyFailed",
     "Execution",
     "ExecutionNotFound",
     "ExecutionRow",
+    "Health",
     "InvalidDefinition",
     "InvalidInput",
     "InvalidQuery",

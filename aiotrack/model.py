@@ -255,6 +255,29 @@ class TaskDefinition:
         return self.schedule_kind != "manual"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """Who did what to what, and why.
+
+    ``at`` is aware and UTC, on the database's clock; ``actor`` is None where nobody said who asks.
+    ``action`` is a word such as ``schedule.pause``, ``target`` one such as ``definition:7``.
+    ``before`` and ``after`` are what changed, bounded and without secrets.
+    """
+
+    at: datetime
+    actor: str | None = None
+    action: str
+    target: str
+    reason: str | None = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+
+
+LASTING: Final = frozenset(
+    f"schedule.{verb}" for verb in ("start", "stop", "pause", "resume", "retime")
+)
+"""Actions of the audit that say what a schedule is from then on."""
+
 OWN_MODULE: Final = "aiotrack"
 """The module of the sweeps' own records, which `Tracker.stats` leaves out unless asked."""
 

@@ -301,7 +301,7 @@ class History:
                 self._add_fact(name, (told, -origin.created_at), value)
         if origin.registered and (origin.args, origin.kwargs) == ("[]", "{}"):
             source = Source.GUESS  # who registers only to say who made it, tells no arguments
-        if report.run_id not in self.items:  # else they are there, and comparing JSON takes long
+        if report.run_id not in self.items and origin.task_name:  # comparing JSON takes long
             self._add_fact(
                 "args", (source, -origin.created_at), [origin.args, origin.kwargs, origin.exact]
             )

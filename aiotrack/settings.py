@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Final
@@ -75,6 +76,8 @@ class Settings:
         cleanup_interval_hours: Hours between two clean-ups where the crontab cannot be read.
         retention_days: Days that a record is kept after its end; 0: none, -1: for ever.
         cleanup_only_completed: Records that never ended are kept, however old.
+        audit_retention_days: Days that the clean-up keeps rows of the audit; 0: none, -1: for ever.
+            The last word on each schedule stays, however old.
         mark_timeout_enabled: Whether a schedule ends what runs too long; ``mark_timed_out()`` does
             it all the same.
         mark_timeout_crontab: When it does, in UTC. Read once, at the start of the scheduler.
@@ -120,6 +123,7 @@ class Settings:
     cleanup_interval_hours: float = 24
     retention_days: float = 30
     cleanup_only_completed: bool = True
+    audit_retention_days: float = 365
     mark_timeout_enabled: bool = True
     mark_timeout_crontab: str = "*/30 * * * *"
     timeout_minutes: float = 10
@@ -252,6 +256,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "log_max_bytes": (1024, 16 * 1024 * 1024),
     "cleanup_interval_hours": (0.25, 8760),
     "retention_days": (0, 36_500),
+    "audit_retention_days": (0, 36_500),
     "timeout_minutes": (0, 5_256_000),
     "pending_timeout_minutes": (0, 5_256_000),
     "retry_max_retries": (0, 1000),
@@ -261,7 +266,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_queue": (0, 1_000_000_000),
     "task_timeout_seconds": (0, 31_536_000),
 }
-_AGES = {"retention_days", "timeout_minutes", "pending_timeout_minutes"}
+_AGES = {"retention_days", "audit_retention_days", "timeout_minutes", "pending_timeout_minutes"}
 
 
 def _parse(spec: Field[Any], text: str) -> Any:
@@ -336,7 +341,11 @@ def level_of(word: object) -> int:
     return known[text]
 
 
+_SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*")
+"""A password in the query of a URL."""
+
+
 def masked(url: str) -> str:
     """Give what was meant to be a URL without what may be its password."""
     head, at, tail = url.rpartition("@")
-    return f"...@{tail}" if at and head else url
+    return _SECRET.sub(r"\1...", f"...@{tail}" if at and head else url)

@@ -12,11 +12,13 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
+from aiotrack.audit import AuditLog
 from aiotrack.body import uncancel
 from aiotrack.cancellation import Cancellation, Cancelling
 from aiotrack.checkpoints import Checkpoints
 from aiotrack.current import CURRENT, Run
 from aiotrack.following import Following
+from aiotrack.health import Checking, Checks
 from aiotrack.labels import parameters
 from aiotrack.locks.verbs import Listing, Locks, task_lock
 from aiotrack.logs import Logs, follow, page
@@ -42,7 +44,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling):
+class Tracker(
+    Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling, Checking
+):
     """Records executions in a database, and reads them back.
 
     Usable in web, worker and scheduler processes, and without any broker. Nothing is opened before
@@ -59,13 +63,18 @@ class Tracker(Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, 
     """
 
     features: ClassVar = (
-        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables),
+        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables, Checks),
     )
 
     @property
     def locks(self) -> Listing:
         """Who holds which lock: ``list(task_id=...)``, ``info(name)``, ``force_release(name)``."""
         return Listing(self)
+
+    @property
+    def audit(self) -> AuditLog:
+        """Who did what to what: ``list(actor=..., target=...)``, and ``append`` for your own."""
+        return AuditLog(self)
 
     def lock(
         self,

@@ -66,9 +66,15 @@ class Refused(Exception):
     """A request that gets no further."""
 
     def __init__(
-        self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        faults: Iterable[tuple[str, str]] = (),
     ) -> None:
         super().__init__(detail)
+        self.faults = list(faults)
         self.status = status
         self.code = code
         self.detail = detail
@@ -89,6 +95,9 @@ TITLES: Final = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
+
+_NO_JSON: Final = "There was an error parsing the body"
+"""What FastAPI says of numbers of 5,000 digits, and of bytes that are no text."""
 
 _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (errors.ExecutionNotFound, 404),
@@ -135,11 +144,13 @@ def answer(
 def answer_to(error: Exception) -> Response:
     """Tell of any error; one that nobody expected is logged, and says nothing of itself."""
     if isinstance(error, Refused):
-        return answer(error.status, error.code, error.detail, headers=error.headers)
+        return answer(error.status, error.code, error.detail, error.faults, error.headers)
     if isinstance(error, RequestValidationError):
         faults = [(_path(one["loc"]), str(one["msg"])) for one in error.errors()]
         return answer(422, "invalid-request", "; ".join(map(": ".join, faults[:3])), faults)
     if isinstance(error, HTTPException):
+        if error.status_code == 400 and error.detail == _NO_JSON:
+            return answer(422, "invalid-request", "the body is no JSON", [("body", "is no JSON")])
         title = TITLES.get(error.status_code, "Error")
         code = title.lower().replace(" ", "-")
         return answer(error.status_code, code, str(error.detail), headers=error.headers)

@@ -15,11 +15,24 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from aiotrack.api import acts, events, executions, ingest, workers
+from aiotrack.api import (
+    acts,
+    audit,
+    configs,
+    events,
+    executions,
+    health,
+    ingest,
+    locks,
+    queues,
+    settings,
+    tasks,
+    workers,
+)
 from aiotrack.api.access import ANYBODY, Gate, Token, as_dependency, check_origin, of_user
 from aiotrack.api.bodies import DEEPEST, MOST, read_body
 from aiotrack.api.problems import answer_to, documented
-from aiotrack.api.routes import SCOPE, Entry, Routes
+from aiotrack.api.routes import SCOPE, Entry
 from aiotrack.api.site import Site, check, enter
 
 if TYPE_CHECKING:
@@ -30,7 +43,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESOURCES = (events, executions, acts, workers)
+RESOURCES = (
+    *(events, executions, acts, tasks, configs),
+    *(workers, locks, queues, settings, audit, health),
+)
 """A module for each; deleting a resource is deleting its line."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -81,8 +97,8 @@ def create_router(
     )
     router = APIRouter(route_class=_route_of(site))
     meet = Depends(_meeting(site, user, access))
-    for resource in RESOURCES:
-        _add_all(router, resource.routes, site, [*dependencies, meet])
+    entries = [entry for resource in RESOURCES for entry in resource.routes.entries]
+    _add_all(router, entries, site, [*dependencies, meet])
     return router
 
 
@@ -111,7 +127,7 @@ def create_ingest(
     site = Site(tracker=tracker, broker=None, gate=gate, has_user=False, username=None)
     router = APIRouter(route_class=_route_of(site, most=ingest.MOST, deepest=ingest.DEEPEST))
     meet = Depends(_meeting(site, None, "all"))
-    _add_all(router, ingest.routes, site, [*dependencies, meet])
+    _add_all(router, ingest.routes.entries, site, [*dependencies, meet])
     return router
 
 
@@ -120,12 +136,17 @@ def _read(tokens: Iterable[Token | str]) -> list[Token]:
 
 
 def _add_all(
-    router: APIRouter, routes: Routes, site: Site, dependencies: Sequence[Dependency]
+    router: APIRouter, entries: Iterable[Entry], site: Site, dependencies: Sequence[Dependency]
 ) -> None:
     bearer = Depends(HTTPBearer(auto_error=False))  # for the document: the gate has looked by then
-    for entry in routes.entries:
+    for entry in sorted(entries, key=_openness):
         told = [bearer] if site.gate.has_tokens and entry.scope is not None else []
         _add(router, entry, [*told, *dependencies])
+
+
+def _openness(entry: Entry) -> list[bool]:
+    """Sort words before parameters: the first path that fits is taken."""
+    return [part.startswith("{") for part in entry.path.strip("/").split("/")]
 
 
 def _route_of(site: Site, most: int = MOST, deepest: int = DEEPEST) -> type[APIRoute]:
@@ -194,10 +215,6 @@ def _meeting(
     return meet_user
 
 
-def _also(entry: Entry) -> dict[int | str, dict[str, Any]]:
-    return {status: {"description": told} for status, told in entry.also.items()}
-
-
 def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> None:
     """Add a route twice: a slash at the end of a path is optional."""
     answered: dict[str, Any] = {"description": "As asked."}
@@ -216,6 +233,13 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
         statuses -= {413, 415}
     extra = {} if entry.scope is None else {SCOPE: str(entry.scope)}
     bare = entry.path.rstrip("/")
+    answers: dict[int | str, dict[str, Any]] = documented(*sorted(statuses))
+    for status, told in entry.also.items():
+        if isinstance(told, str):
+            answers[status] = {"description": told}
+        else:
+            answers[status] = answers.get(status, {}) | {"model": told}
+    answers[entry.status] = answered
     for path in dict.fromkeys((entry.path, bare, f"{bare}/")):
         router.add_api_route(
             path,
@@ -224,7 +248,7 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
             dependencies=[*dependencies, Depends(check(entry))],
             response_model=None,
             status_code=entry.status,
-            responses={**documented(*sorted(statuses)), **_also(entry), entry.status: answered},
+            responses=answers,
             tags=[entry.tag],
             operation_id=entry.endpoint.__name__,
             include_in_schema=path == entry.path,

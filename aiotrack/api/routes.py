@@ -31,8 +31,10 @@ class Entry:
         status: Of that answer.
         problems: Statuses that it may answer with, besides those of every route.
         media: What it answers with instead of JSON.
-        also: Other good answers, which have no body: what each status says.
         tag: The resource.
+        also: Other answers that are no problems: the model of each status, or, where it has no
+            body, what it says.
+        is_closed: A query parameter that the route does not know is refused.
     """
 
     method: str
@@ -44,11 +46,12 @@ class Entry:
     status: int
     problems: tuple[int, ...]
     media: str | None
-    also: Mapping[int, str]
+    also: Mapping[int, type[BaseModel] | str]
     tag: str
+    is_closed: bool = False
 
 
-NOTHING: Final[Mapping[int, str]] = {}
+NOTHING: Final[Mapping[int, type[BaseModel] | str]] = {}
 
 
 class Routes:
@@ -57,9 +60,11 @@ class Routes:
     Args:
         tag: Its name.
         of_all: Whether they reach beyond what a caller sent himself, where none says otherwise.
+        is_closed: Whether a query parameter that a route does not know is refused.
     """
 
-    def __init__(self, tag: str, *, of_all: bool = True) -> None:
+    def __init__(self, tag: str, *, of_all: bool = True, is_closed: bool = False) -> None:
+        self._is_closed = is_closed
         self.entries: list[Entry] = []
         self._tag = tag
         self._of_all = of_all
@@ -74,7 +79,7 @@ class Routes:
         status: int = HTTPStatus.OK,
         problems: Sequence[int] = (),
         media: str | None = None,
-        also: Mapping[int, str] = NOTHING,
+        also: Mapping[int, type[BaseModel] | str] = NOTHING,
         of_all: bool | None = None,
     ) -> Callable[[F], F]:
         """Add a function as a route; see `Entry`."""
@@ -93,6 +98,7 @@ class Routes:
                     media=media,
                     also=also,
                     tag=self._tag,
+                    is_closed=self._is_closed,
                 )
             )
             return endpoint

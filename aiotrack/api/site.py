@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 
 from aiotrack.api.access import Caller, Gate
@@ -72,7 +73,7 @@ def enter(request: Request, site: Site, caller: Caller) -> None:
     request.state.aiotrack = Here(site, caller)
 
 
-async def here_of(request: Request) -> Here:
+def here_of(request: Request) -> Here:
     """Give what `enter` has kept."""
     found: Here = request.state.aiotrack
     return found
@@ -87,7 +88,11 @@ async def up_to_date(here: Here) -> Core:
     return core
 
 
-Now = Annotated[Here, Depends(here_of)]
+async def _here(request: Request) -> Here:
+    return here_of(request)  # no coroutine would cost a thread
+
+
+Now = Annotated[Here, Depends(_here)]
 """The parameter of a route that gives `Here`."""
 
 
@@ -96,12 +101,36 @@ def check(entry: Entry) -> Callable[[Request], Awaitable[None]]:
 
     async def may_enter(request: Request) -> None:  # async: FastAPI runs others in threads
         scope = entry.scope
-        caller = (await here_of(request)).caller
+        caller = here_of(request).caller
         if scope is not None and not caller.may(scope, of_all=entry.of_all):
             needed = f"the scope {scope}" if not caller.scope.covers(scope) else "access to all"
             raise Refused(403, "forbidden", f"this needs {needed}")
+        if entry.is_closed:
+            _refuse_unknown(request)
 
     return may_enter
+
+
+def _refuse_unknown(request: Request) -> None:
+    """Refuse query parameters that the route does not know: a typing error would be no filter."""
+    known = _names(request.scope["route"])
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
+    if unknown:
+        said = f"unknown; known are {', '.join(sorted(known)) or 'none'}"
+        faults = [(f"query.{name[:100]}", said) for name in unknown]
+        detail = "; ".join(map(": ".join, faults[:3]))
+        raise Refused(422, "invalid-request", detail, faults=faults)
+
+
+def _names(route: APIRoute) -> frozenset[str]:
+    """Give the query parameters of a route, and of the application's own dependencies."""
+    found: set[str] = set()
+    left = [route.dependant]
+    while left:
+        one = left.pop()
+        found |= {parameter.alias for parameter in one.query_params}
+        left += one.dependencies
+    return frozenset(found)
 
 
 def needs_caller(here: Here) -> str:

@@ -215,6 +215,21 @@ class Connections:
                 raise
             return await self.apart(run())  # it broke while it rested: others may be whole
 
+    async def ping(self) -> None:
+        """Hear from the database.
+
+        Raises:
+            StoreUnavailable: It did not answer.
+            SchemaOutdated: It needs `upgrade`.
+            SchemaTooNew: A newer release made it.
+        """
+
+        async def work(connection: AsyncConnection) -> None:
+            await at_once(connection)
+            await connection.execute(text("SELECT 1"))
+
+        await self.ask(work, only_reads=True)
+
     async def apart(self, work: Coroutine[Any, Any, T]) -> T:
         """Run *work* in a task of its own: a caller's cancellation never reaches a connection."""
         task = asyncio.ensure_future(work)

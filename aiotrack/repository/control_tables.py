@@ -119,7 +119,7 @@ class AuditRow(Base):
 
     __table_args__ = (
         index("at", "id"),
-        index("target", "id"),
+        *(index(column, "at", "id") for column in ("actor", "action", "target")),
         {"sqlite_autoincrement": True},
     )
 

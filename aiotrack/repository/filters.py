@@ -120,19 +120,19 @@ class Filters:
             wanted = None
         prefix = None if text is None else _prefix(text)
         is_empty = wanted is None or not all(exact.values())
-        first, last = _moment("since", since), _moment("until", until)
+        first, last = moment("since", since), moment("until", until)
         return cls(exact, first, last, wanted or {}, prefix, is_empty)
 
     def digest(self) -> str:
         """Give a short text that differs when the filters do; the order of values is none."""
-        told = [
+        values = [
             sorted(self.exact.items()),
-            _told(self.since),
-            _told(self.until),
+            told(self.since),
+            told(self.until),
             self.metadata,
             self.text,
         ]
-        written = json.dumps(told, sort_keys=True).encode()
+        written = json.dumps(values, sort_keys=True).encode()
         return hashlib.sha256(written).hexdigest()[:16]
 
     def conditions(
@@ -149,9 +149,9 @@ class Filters:
             return [false()]
         found = [_any_of(name, values) for name, values in self.exact.items() if name != without]
         if self.since is not None:
-            found.append(_table.c.created_at >= _time(self.since, dialect))
+            found.append(_table.c.created_at >= time_of(self.since, dialect))
         if self.until is not None:
-            found.append(_table.c.created_at <= _time(self.until, dialect))
+            found.append(_table.c.created_at <= time_of(self.until, dialect))
         if self.metadata:
             found.append(contains(_table.c.metadata, self.metadata, dialect, keys))
         if self.text and without != "text":
@@ -201,7 +201,13 @@ def _short(value: object) -> str:
     return f"a number of {value.bit_length()} bits" if type(value) is int else type(value).__name__
 
 
-def _moment(name: str, value: object) -> Moment | None:
+def moment(name: str, value: object) -> Moment | None:
+    """Read a time, or a time span as "so long ago"; what no calendar has becomes what it has.
+
+    Raises:
+        InvalidQuery: It is neither.
+        InvalidValue: It has no offset.
+    """
     if value is None:
         return None
     if isinstance(value, timedelta):
@@ -211,11 +217,12 @@ def _moment(name: str, value: object) -> Moment | None:
     return max(_LOWEST, min(to_micros(value, name), _HIGHEST))
 
 
-def _told(moment: Moment | None) -> object:
+def told(moment: Moment | None) -> object:
+    """Give a moment as the digest of a cursor tells it."""
     return [str(moment)] if isinstance(moment, timedelta) else moment
 
 
-def _time(moment: Moment, dialect: str) -> ColumnElement[datetime]:
+def time_of(moment: Moment, dialect: str) -> ColumnElement[datetime]:
     """Give a moment on the database's clock."""
     if isinstance(moment, int):
         return literal(to_datetime(moment), UtcDateTime)

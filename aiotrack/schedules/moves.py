@@ -14,8 +14,6 @@ PAUSE: Final = "schedule.pause"
 RESUME: Final = "schedule.resume"
 RETIME: Final = "schedule.retime"
 TRIGGER: Final = "schedule.trigger"
-LASTING: Final = frozenset({START, STOP, PAUSE, RESUME, RETIME})
-"""Deeds of the audit that say what a schedule is from then on."""
 
 
 @dataclass(frozen=True, slots=True)

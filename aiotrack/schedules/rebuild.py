@@ -7,8 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from aiotrack.errors import ExecutionNotFound
+from aiotrack.model import LASTING
 from aiotrack.schedules.entry import ACTIVE, DONE, INACTIVE, PAUSED, task_id
-from aiotrack.schedules.moves import LASTING, Standing, restored
+from aiotrack.schedules.moves import Standing, restored
 
 if TYPE_CHECKING:
     from aiotrack.core import Core

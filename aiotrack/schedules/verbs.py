@@ -19,6 +19,7 @@ from aiotrack.errors import (
     UnknownTask,
 )
 from aiotrack.labels import is_tracked
+from aiotrack.model import LASTING
 from aiotrack.schedules import moves
 from aiotrack.schedules.entry import INACTIVE, labels_of, labels_of_task
 from aiotrack.schedules.feature import Timetables
@@ -246,7 +247,7 @@ class Schedules:
         after = _told(made)
         if known == made:
             target = f"definition:{definition_id}"
-            kept = await Audit(self._core().repository).last_of(moves.LASTING, [target])
+            kept = await Audit(self._core().repository).last_of(LASTING, [target])
             last = kept[target].after if target in kept else _told(NOTHING)
             if last == after:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -41,6 +42,9 @@ SHORTEST_PAUSE: Final = 0.02
 """Seconds between two batches; otherwise as long as the batch took: writers wait for one at most,
 and the disk is theirs for most of the time. With half of it commits waited half as long again."""
 
+AUDIT_PIECE: Final = 200
+"""Rows of the audit that are deleted at once."""
+
 TRIES: Final = 3
 """Batches in a row that the database may refuse, each half as large as the one before."""
 
@@ -71,7 +75,23 @@ async def _run(
         spared = living.workers | {core.tracker.worker_id}  # whatever it says of itself: it is here
         for kind in NEVER_FINISHED:
             done += await cleaner.clean(kind, spared)
+    await _forget_deeds(core)
     return done
+
+
+async def _forget_deeds(core: Core) -> None:
+    """Delete old rows of the audit, in steps; they are no executions, and not counted."""
+    from aiotrack.repository.audit import Audit
+
+    days = core.tracker.options.audit_retention_days
+    if days == NEVER:
+        return
+    before = core.tracker.clock.now() - int(days * DAY)
+    gone = AUDIT_PIECE
+    while gone == AUDIT_PIECE:
+        begun = time.monotonic()
+        gone = await Audit(core.repository).forget(before, AUDIT_PIECE)
+        await asyncio.sleep(max(time.monotonic() - begun, SHORTEST_PAUSE))
 
 
 class _Cleaner:

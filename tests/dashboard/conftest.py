@@ -158,9 +158,7 @@ def chromium() -> str:
     """The path of the browser."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
-        pytest.fail(
-            "no browser for the dashboard's tests: apt-get install chromium", pytrace=False
-        )
+        pytest.fail("no browser for the dashboard's tests: apt-get install chromium", pytrace=False)
     return found
 
 

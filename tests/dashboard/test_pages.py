@@ -140,7 +140,9 @@ async def test_the_overview(site: Site, open_page: Open) -> None:
     task_id = await site.kiq("load", "seen.csv", 60.0)
     page = await open_page()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
-    await expect(page.get_by_role("img", name=re.compile("^Throughput: .+ failed$"))).to_be_visible()
+    await expect(
+        page.get_by_role("img", name=re.compile("^Throughput: .+ failed$"))
+    ).to_be_visible()
     await expect(page.get_by_role("img", name=re.compile("^Durations"))).to_be_visible()
     running = page.get_by_role("region", name="Running now")
     await expect(running.get_by_role("link", name="shop.load").first).to_be_visible()
@@ -247,7 +249,9 @@ async def test_what_a_reader_chose_is_kept(site: Site, open_page: Open) -> None:
     await page.reload()
     await expect(cell).to_contain_text(f"{at:%H:%M}")
 
-    assert "rgb(14, 17, 22)" == await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert "rgb(14, 17, 22)" == await page.evaluate(
+        "getComputedStyle(document.body).backgroundColor"
+    )
 
 
 async def test_ids_are_copied(site: Site, open_page: Open) -> None:

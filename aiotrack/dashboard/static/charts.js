@@ -8,9 +8,8 @@ const AXIS = 18; // below the bars
 const SIDE = 44; // left of them
 
 const nice = (most) => {
-  if (most <= 4) return 4;
-  const power = 10 ** Math.floor(Math.log10(most));
-  return [1, 1.5, 2, 3, 4, 5, 7.5, 10].map((step) => step * power).find((step) => step >= most);
+  const power = 10 ** Math.floor(Math.log10(Math.max(2, most)));
+  return [1, 2, 3, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= most && step % 2 === 0);
 };
 
 const compact = (value) =>

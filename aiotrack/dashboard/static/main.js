@@ -29,7 +29,7 @@ const ICONS = {
   audit: "M4 2.5h8v11H4zM6 5.5h4M6 8h4M6 10.5h2",
 };
 
-const THEMES = { auto: "As the system", light: "Light", dark: "Dark" };
+const THEMES = { auto: "System", light: "Light", dark: "Dark" };
 
 const main = document.getElementById("main");
 let opened = null; // {name, id, page}

@@ -39,12 +39,13 @@ export const when = (text) =>
 export const whenAgo = (text) =>
   text ? h("time", { datetime: text, title: exactly(text) }, ago(text)) : "–";
 
-export const took = (row) =>
-  row.duration !== null && row.duration !== undefined
-    ? duration(row.duration)
-    : row.is_running && row.started_at
-      ? `${duration(Math.max(0, (Date.now() - new Date(row.started_at)) / 1000)).replace(/\.\d+ s/, " s")}…`
-      : "–";
+/** How long it took; of what runs, how long it has run. */
+export function took(row) {
+  if (typeof row.duration === "number") return duration(row.duration);
+  if (!row.is_running || !row.started_at) return "–";
+  const seconds = Math.max(0, Math.floor((Date.now() - new Date(row.started_at)) / 1000));
+  return seconds < 60 ? `${seconds} s…` : `${duration(seconds)}…`;
+}
 
 /** How far a task is: as a bar where it told a share. */
 export function progress(told, label = "Progress") {

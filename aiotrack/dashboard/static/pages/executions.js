@@ -126,7 +126,7 @@ export function open({ body, params }) {
         ["Status", (one) => badge(one.status), { class: "tight" }],
         ["Task", (one) => link(data(one.task_name || "(not known yet)"), "execution", {}, one.task_id), { class: "grow" }],
         ["Id", (one) => executionLink(one.task_id), { class: "id" }],
-        ["Progress", (one) => progress(one.progress, `Progress of ${one.task_id}`) ?? "", { class: "wide" }],
+        ["Progress", (one) => (one.status === "SUCCESS" ? "" : progress(one.progress, `Progress of ${one.task_id}`) ?? ""), { class: "wide" }],
         ["By", (one) => data(one.created_by_username ?? one.created_by ?? ""), { class: "by" }],
         ["Created", (one) => when(one.created_at), { class: "num" }],
         ["Duration", took, { class: "num" }],

@@ -56,8 +56,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_aiotrack_audit"),
         sqlite_autoincrement=True,
     )
-    for column in ("at", "target"):
-        op.create_index(f"ix_aiotrack_audit_{column}_id", "aiotrack_audit", [column, "id"])
+    for columns in (["at", "id"], *([one, "at", "id"] for one in ("actor", "action", "target"))):
+        op.create_index(f"ix_aiotrack_audit_{'_'.join(columns)}", "aiotrack_audit", columns)
     op.create_table(
         "aiotrack_held",
         sa.Column("task_id", sa.String(255), nullable=False),

@@ -1,0 +1,74 @@
+"""What several routes take in bodies, paths and queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Final
+
+from fastapi import Path, Query
+from pydantic import AfterValidator, BaseModel, ValidationError, WrapValidator
+from starlette.requests import Request
+
+from aiotrack.api.problems import Refused
+
+INT64: Final = 2**63
+"""Ids of both databases lie below."""
+
+LONGEST: Final = 8192
+"""Characters of a reason or a description: more is cut when it is stored."""
+
+AS_GIVEN: Final = WrapValidator(lambda value, _: value)
+"""A body whose type only tells the document: the handler looks for all faults at once, itself."""
+
+
+def _whole(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must be without NUL characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be without halves of characters") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+"""What a database takes."""
+
+Limit = Annotated[int, Query(ge=1, le=500, description="Rows of the page.")]
+After = Annotated[
+    str | None, Query(max_length=2000, description="`next` of the page before, with its filters.")
+]
+
+
+def read(model: type[BaseModel], body: object, name: str = "body") -> list[tuple[str, str]]:
+    """Tell what is wrong with a body that was taken as it is, each with its path."""
+    try:
+        model.model_validate(body)
+    except ValidationError as error:
+        return [
+            (".".join(map(str, (name, *one["loc"]))), str(one["msg"]))
+            for one in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+    return []
+
+
+def invalid(faults: Iterable[tuple[str, str]], code: str = "invalid-request") -> Refused:
+    """Make the refusal of a request with faults."""
+    told = list(faults)
+    detail = "; ".join(f"{path}: {said}" if path else said for path, said in told[:3])
+    return Refused(422, code, detail, faults=told)
+
+
+def last_of(request: Request, text: str) -> str:
+    """Give what ends a path, and may hold slashes; one that ends the path itself is optional."""
+    raw = request.scope.get("raw_path") or b"/"
+    is_extra = text.endswith("/") and raw.endswith(b"/")  # and not its own: that is %2F
+    return text.removesuffix("/") if is_extra else text
+
+
+async def task_id_of(
+    request: Request,
+    task_id: Annotated[str, Path(max_length=4096, description="Percent-encoded.")],
+) -> str:
+    """Give a task_id that ends a path."""
+    return last_of(request, task_id)
