@@ -95,7 +95,7 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-async def serve(
+def serve(
     environment: dict[str, str], output: Path, *options: str
 ) -> tuple[subprocess.Popen[bytes], str]:
     """Start ``aiotrack serve``, and give it with the address of its dashboard."""
@@ -105,7 +105,7 @@ async def serve(
         said = output.read_text(errors="replace")
         if found := re.search(r"the dashboard is at (\S+)", said):
             return process, found[1]
-        await asyncio.sleep(0.05)
+        time.sleep(0.05)
     stop([process])
     raise AssertionError(f"aiotrack serve did not come up:\n{output.read_text()[-3000:]}")
 
@@ -141,7 +141,7 @@ async def site(
     processes = [worker]
     broker = Shop(site_database, redis_url, queue)
     try:
-        server, url = await serve(environment, folder / "serve.log")
+        server, url = await asyncio.to_thread(serve, environment, folder / "serve.log")
         processes.append(server)
         await broker.startup()
         yield Site(url=url, environment=environment, output=output, broker=broker)

@@ -39,6 +39,10 @@ def add_tasks(broker: Shop, tracker: Tracker) -> None:
         """Succeed at once."""
         return one + other
 
+    @broker.task("shop.tidy")
+    async def tidy() -> None:
+        """Need nothing."""
+
     @broker.task("shop.decline")
     async def decline(order: int) -> None:
         """Fail."""
@@ -57,7 +61,7 @@ def add_tasks(broker: Shop, tracker: Tracker) -> None:
     @broker.task("shop.hold")
     async def hold(name: str, seconds: float = 60.0) -> None:
         """Hold a lock."""
-        async with task_lock(name, ttl=30, wait=5, tracker=tracker):
+        async with task_lock(name, ttl=3, wait=5, tracker=tracker):
             await asyncio.sleep(seconds)
 
     @broker.task("shop.echo")

@@ -130,7 +130,7 @@ export function durations(seconds, stats) {
     const every = Math.ceil(rows.length / Math.max(2, Math.floor(width / 70)));
     const ticks = rows.map((one, index) =>
       one.to && index % every === 0 && index < rows.length - 1
-        ? text(SIDE + (index + 1) * wide, HEIGHT - 3, "middle", duration(one.to).replace(/\.0+ /, " ").replace(/ 0 \S+$/, ""))
+        ? text(SIDE + (index + 1) * wide, HEIGHT - 3, "middle", duration(one.to).replace(/ 0 \S+$/, ""))
         : null);
     return frame(width, top, `Durations of the last ${plural(seconds.length, "execution")} that ended: ${summary}`, compact, bars, ticks);
   };

@@ -43,8 +43,10 @@ export function tick(at, step) {
 /** Seconds, by the largest unit that tells. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
+  if (seconds === 0) return "0 s";
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 1) return `${+(seconds * 1000).toPrecision(3)} ms`;
+  if (seconds < 60 && Number.isInteger(seconds)) return `${seconds} s`;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
@@ -57,7 +59,7 @@ export function ago(text) {
   const seconds = (Date.now() - new Date(text).getTime()) / 1000;
   const size = Math.abs(seconds);
   if (size < 1) return "now";
-  const told = duration(size < 60 ? Math.round(size) : size).replace(/\.0+ s$/, " s");
+  const told = duration(size < 60 ? Math.round(size) : size);
   return seconds > 0 ? `${told} ago` : `in ${told}`;
 }
 

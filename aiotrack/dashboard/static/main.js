@@ -161,10 +161,12 @@ onUnauthorized(() => {
     no: "Not now",
     fields: [field("Token", "token", { type: "password", required: true, minlength: 16, maxlength: 500, autofocus: true })],
   }).then((found) => {
-    if (found) setToken(found.token.trim());
-    showChoices();
     setTimeout(() => (asked = null), found ? 0 : 60000); // who said no is left alone for a while
-    return found !== null;
+    if (found === null) return false;
+    setToken(found.token.trim());
+    showChoices();
+    setTimeout(() => route(true)); // all of the page, its stream too
+    return true;
   });
   return asked;
 });

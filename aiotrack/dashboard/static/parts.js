@@ -77,7 +77,7 @@ export function table(caption, columns, rows, key, empty = "Nothing here.") {
     h("tbody", {}, rows.map((row, index) =>
       h("tr", { key: key(row, index) }, columns.map(([name, cell, more], place) => {
         const tag = place === 0 ? "th" : "td";
-        return h(tag, { ...(place === 0 ? { scope: "row" } : {}), "data-label": name, ...more }, cell(row, index));
+        return h(tag, { ...(place === 0 ? { scope: "row" } : {}), "data-label": name, ...more }, h("div", { class: "cell" }, cell(row, index)));
       })))));
 }
 

@@ -44,7 +44,7 @@ export function open({ body, params }) {
     show(rows,
       failure && problem(failure),
       answer && table("Audit", [
-        ["At", (one) => when(one.at), { class: "num" }],
+        ["At", (one) => when(one.at), { class: "tight" }],
         ["Actor", (one) => data(one.actor ?? "–")],
         ["Action", (one) => data(one.action)],
         ["Target", (one) => data(one.target, { class: "data mono" }), { class: "grow" }],

@@ -99,10 +99,10 @@ export function open({ body, heading, actions, id, params }) {
     ["Started", (one) => when(one.started_at), { class: "num" }],
     ["Duration", (one) => duration(one.duration), { class: "num" }],
     ["Worker", (one) => data(one.worker ?? "–", { class: "data mono" })],
-    ["Error", (one) => one.error === null ? "" : one.traceback
+    runs.some((one) => one.error !== null) && ["Error", (one) => one.error === null ? "" : one.traceback
       ? h("details", {}, h("summary", {}, data(`${one.error_type}: ${one.error}`)), h("pre", { tabindex: "0" }, data(one.traceback)))
       : data(`${one.error_type}: ${one.error}`), { class: "grow" }],
-  ], runs, (one, index) => index, "It has not run yet.");
+  ].filter(Boolean), runs, (one, index) => index, "It has not run yet.");
 
   function factList() {
     const one = found;

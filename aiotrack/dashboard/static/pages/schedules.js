@@ -56,7 +56,7 @@ export function open({ body, params }) {
     const { cron, tz, seconds, at } = one.schedule;
     if (one.schedule_kind === "cron") return [h("code", {}, data(cron)), " ", data(tz ?? "UTC", { class: "data small" })];
     if (one.schedule_kind === "interval") return `every ${duration(seconds)}`;
-    if (one.schedule_kind === "once") return ["once, ", h("span", {}, at ? exactly(at) : "–")];
+    if (one.schedule_kind === "once") return ["once, ", at ? exactly(at).replace(".000", "") : "–"];
     return "by hand";
   }
 

@@ -24,6 +24,7 @@ export function open({ body }) {
   async function read(signal) {
     try {
       items = (await get("settings/", {}, signal)).items;
+      items.sort((one, other) => other.is_settable - one.is_settable); // what can be set comes first
       failure = null;
     } catch (error) {
       failure = error;
