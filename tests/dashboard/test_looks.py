@@ -16,7 +16,7 @@ AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="
 
 FOUND = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
   .filter((one) => one.impact === "serious" || one.impact === "critical")
-  .map(({id, nodes}) => `${id}: ` + nodes.map((one) => one.html + one.any.map((why) => why.message)))
+  .map(({id, nodes}) => `${id}: ` + nodes.map((one) => one.html + one.any.map((it) => it.message)))
 """
 
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
