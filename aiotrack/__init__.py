@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from aiotrack.repository.tables import AttemptRow, ExecutionRow, LogRow
     from aiotrack.schedules.source import DefinitionScheduleSource
     from aiotrack.settings import Settings
+    from aiotrack.summaries import Summary, TaskSummary
     from aiotrack.tracker import Tracker
     from aiotrack.validation.retries import get_task_retry_labels
 
@@ -156,6 +157,7 @@ _HOMES = {
     "aiotrack.repository.tables": ("AttemptRow", "ExecutionRow", "LogRow"),
     "aiotrack.schedules.source": ("DefinitionScheduleSource",),
     "aiotrack.settings": ("Settings",),
+    "aiotrack.summaries": ("Summary", "TaskSummary"),
     "aiotrack.tracker": ("Tracker",),
     "aiotrack.validation.retries": ("get_task_retry_labels",),
 }
@@ -211,11 +213,13 @@ __all__ = [
     "Stats",
     "StoreError",
     "StoreUnavailable",
+    "Summary",
     "TaskCancelled",
     "TaskDefinition",
     "TaskInfo",
     "TaskLogCollector",
     "TaskStatus",
+    "TaskSummary",
     "Tracker",
     "TrackerMiddleware",
     "TrackerNotFound",

@@ -94,6 +94,7 @@ class Settings:
             0: any number.
         task_timeout_seconds: Seconds that a run of what `Tracker.submit` or a definition sends may
             take, where neither they nor the task say it; 0: any time.
+        metrics: Each process tells prometheus_client how its recording is.
         api_tokens: Secrets that open the API of ``aiotrack serve``, with commas between them:
             ``SECRET``, ``SCOPE:SECRET`` or ``NAME:SCOPE:SECRET``, with a scope of ``read``,
             ``operate`` and ``admin``. They are never shown.
@@ -134,6 +135,7 @@ class Settings:
     retry_jitter: bool = True
     max_queue: int = 100_000
     task_timeout_seconds: float = 300
+    metrics: bool = False
     api_tokens: Sequence[str] = field(default=(), repr=False)
     _sources: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 

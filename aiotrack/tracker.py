@@ -22,6 +22,7 @@ from aiotrack.health import Checking, Checks
 from aiotrack.labels import parameters
 from aiotrack.locks.verbs import Listing, Locks, task_lock
 from aiotrack.logs import Logs, follow, page
+from aiotrack.metrics import Metrics
 from aiotrack.model import LogLine, Page, TaskStatus
 from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
 from aiotrack.recorder import Recorder
@@ -30,6 +31,7 @@ from aiotrack.reruns import Reruns
 from aiotrack.schedules import Timetables
 from aiotrack.scheduling import Scheduling
 from aiotrack.submission import Submission, Submitting
+from aiotrack.summaries import Summing
 from aiotrack.sweeping import Sweeping
 from aiotrack.sweeps import Sweeps
 from aiotrack.validation import Validation
@@ -45,7 +47,7 @@ T = TypeVar("T")
 
 
 class Tracker(
-    Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling, Checking
+    Following, Checkpoints, Cancelling, Reruns, Sweeping, Submitting, Scheduling, Checking, Summing
 ):
     """Records executions in a database, and reads them back.
 
@@ -63,7 +65,18 @@ class Tracker(
     """
 
     features: ClassVar = (
-        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables, Checks),
+        *(
+            Locks,
+            Logs,
+            Sweeps,
+            Cancellation,
+            Validation,
+            Workers,
+            Submission,
+            Timetables,
+            Checks,
+            Metrics,
+        ),
     )
 
     @property

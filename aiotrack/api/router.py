@@ -24,6 +24,7 @@ from aiotrack.api import (
     health,
     ingest,
     locks,
+    metrics,
     queues,
     settings,
     tasks,
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 RESOURCES = (
     *(events, executions, acts, tasks, configs),
-    *(workers, locks, queues, settings, audit, health),
+    *(workers, locks, queues, settings, audit, health, metrics),
 )
 """A module for each; deleting a resource is deleting its line."""
 

@@ -17,9 +17,13 @@ from aiotrack.cli import (
     config,
     database,
     demo,
+    doctor,
+    explain,
+    follow,
     locks,
     logs,
     records,
+    report,
     rerun,
     schedules,
     serve,
@@ -84,8 +88,12 @@ def _program(
 
 
 demo.add_to(app)
+doctor.add_to(app)
+explain.add_to(app)
+follow.add_to(app)
 serve.add_to(app)
 records.add_to(app)
+report.add_to(app)
 cancel.add_to(app)
 logs.add_to(app)
 workers.add_to(app)

@@ -103,6 +103,19 @@ def broker_of(spec: str, modules: list[str]) -> tuple[AsyncBroker, Tracker]:
     Raises:
         InvalidValue: There is no such broker, or it has no tracker.
     """
+    broker = import_broker(spec, modules)
+    for middleware in broker.middlewares:
+        if isinstance(middleware, TrackerMiddleware):
+            return broker, middleware.tracker
+    raise InvalidValue(f"{spec} has no TrackerMiddleware: nothing of it is recorded")
+
+
+def import_broker(spec: str, modules: list[str]) -> AsyncBroker:
+    """Import a broker and the modules with its tasks.
+
+    Raises:
+        InvalidValue: There is no such broker.
+    """
     try:
         broker = import_object(spec)
         with add_cwd_in_path():
@@ -112,7 +125,4 @@ def broker_of(spec: str, modules: list[str]) -> tuple[AsyncBroker, Tracker]:
         raise InvalidValue(f"{spec}: {error}; write it as for taskiq worker") from error
     if not isinstance(broker, AsyncBroker):
         raise InvalidValue(f"{spec} is no broker, but {type(broker).__name__}")
-    for middleware in broker.middlewares:
-        if isinstance(middleware, TrackerMiddleware):
-            return broker, middleware.tracker
-    raise InvalidValue(f"{spec} has no TrackerMiddleware: nothing of it is recorded")
+    return broker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -41,16 +41,16 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 def narrowing(
     *,
-    module: Sequence[str] | None,
-    task_name: Sequence[str] | None,
-    status: Sequence[str] | None,
-    created_by: Sequence[str] | None,
-    worker: Sequence[str] | None,
-    error_class: Sequence[str] | None,
-    since: str | None,
-    until: str | None,
-    metadata: Sequence[str] | None,
-    text: str | None,
+    module: Sequence[str] | None = None,
+    task_name: Sequence[str] | None = None,
+    status: Sequence[str] | None = None,
+    created_by: Sequence[str] | None = None,
+    worker: Sequence[str] | None = None,
+    error_class: Sequence[str] | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    metadata: Sequence[str] | None = None,
+    text: str | None = None,
 ) -> Narrowing:
     """Give the filters as `Tracker.list` takes them; what was not given is no filter.
 
@@ -88,6 +88,16 @@ def moment(option: str, text: str | None) -> datetime | timedelta | None:
         raise InvalidQuery(
             f"{option}: {text!r} is no time: write 30m, 2h, 7d or 2026-01-31T08:00"
         ) from None
+
+
+def point(option: str, text: str | None) -> datetime | None:
+    """Read a time as `moment` does, and give that moment.
+
+    Raises:
+        InvalidQuery: It is no time.
+    """
+    found = moment(option, text)
+    return datetime.now(UTC) - found if isinstance(found, timedelta) else found
 
 
 def pair(text: str) -> tuple[str, Any]:

@@ -29,7 +29,7 @@ def console() -> Console:
 
 def print_json(data: Any) -> None:
     """Print *data* as JSON."""
-    json.dump(data, sys.stdout, indent=2, ensure_ascii=False, default=_simple)
+    json.dump(data, sys.stdout, indent=2, ensure_ascii=False, default=simple)
     sys.stdout.write("\n")
 
 
@@ -60,5 +60,6 @@ def _counts_data(counts: Counts) -> dict[str, Any]:
     return asdict(counts) | {"failure_rate": counts.failure_rate}
 
 
-def _simple(value: object) -> str:
+def simple(value: object) -> str:
+    """Give what JSON has no word for as text."""
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -24,6 +24,8 @@ from aiotrack.terminal import block
 DIGITS = 19
 """Digits of the largest id."""
 
+Key = Annotated[str, typer.Argument(metavar="ID", help="A task_id, or the number of a record.")]
+
 
 def list_(
     *,
@@ -74,7 +76,7 @@ def list_(
 
 
 def show(
-    key: Annotated[str, typer.Argument(metavar="ID", help="A task_id, or the number of a record.")],
+    key: Key,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
@@ -94,16 +96,25 @@ Found = tuple[Execution, list[Attempt], list[LockInfo] | None]
 
 
 async def _find(tracker: Tracker, key: str) -> Found:
+    execution = await found(tracker, key)
+    return execution, await tracker.attempts(execution.task_id), await locks_of(tracker, execution)
+
+
+async def found(tracker: Tracker, key: str) -> Execution:
+    """Give the execution with a task_id, or with a number.
+
+    Raises:
+        ExecutionNotFound: There is neither.
+    """
     try:
-        execution = await tracker.get(key)
+        return await tracker.get(key)
     except ExecutionNotFound:
         if not (key.isascii() and key.isdigit() and len(key) < DIGITS):
             raise
-        execution = await tracker.get_by_id(int(key))
-    return execution, await tracker.attempts(execution.task_id), await _held(tracker, execution)
+        return await tracker.get_by_id(int(key))
 
 
-async def _held(tracker: Tracker, execution: Execution) -> list[LockInfo] | None:
+async def locks_of(tracker: Tracker, execution: Execution) -> list[LockInfo] | None:
     """Give the locks that an execution holds; None when nobody can say."""
     if tracker.redis is None:
         return None

@@ -164,6 +164,13 @@ class Connections:
                 await self.apart(self._indexes.make(whatever_size=True))
             return found
 
+    async def missing_indexes(self) -> list[str]:
+        """Give the keys of ``indexed_metadata`` that have no index yet."""
+        try:
+            return await self.apart(self._indexes.missing())
+        except FAULTS as error:
+            raise explain(error, self.engine) from error
+
     async def version(self) -> str | None:
         """Give the schema's version, None when there is no schema."""
         async with self.connection() as connection:

@@ -44,13 +44,12 @@ Moment = int | timedelta
 """Microseconds, or a time ago."""
 
 
-class Narrowing(TypedDict, total=False):
-    """The keywords by which list and stats are narrowed; None is no filter.
+class Timeless(TypedDict, total=False):
+    """The keywords by which executions are narrowed at any time; None is no filter.
 
     ``module``, ``task_name``, ``created_by``, ``worker``, ``error_class``, ``schedule_id`` and
     ``config_id`` match exactly, ``status`` takes any word that `TaskStatus.parse` knows; each takes
-    one value or several. ``since`` and ``until`` (both inclusive) are aware times of creation or a
-    timedelta (= ago). ``text`` is the beginning of a task_id or task_name, in its own case.
+    one value or several. ``text`` is the beginning of a task_id or task_name, in its own case.
     ``metadata`` is containment, see ``containment``.
     """
 
@@ -58,14 +57,22 @@ class Narrowing(TypedDict, total=False):
     task_name: str | Iterable[str] | None
     status: str | Iterable[str] | None
     created_by: str | int | Iterable[str | int] | None
-    since: datetime | timedelta | None
-    until: datetime | timedelta | None
     metadata: Mapping[str, Any] | None
     worker: str | Iterable[str] | None
     error_class: str | Iterable[str] | None
     config_id: int | Iterable[int] | None
     schedule_id: str | Iterable[str] | None
     text: str | None
+
+
+class Narrowing(Timeless, total=False):
+    """The keywords by which list and stats are narrowed: those of `Timeless`, and two times.
+
+    ``since`` and ``until`` (both inclusive) are aware times of creation or a timedelta (= ago).
+    """
+
+    since: datetime | timedelta | None
+    until: datetime | timedelta | None
 
 
 @dataclass(frozen=True, slots=True)

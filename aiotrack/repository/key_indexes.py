@@ -82,6 +82,15 @@ class KeyIndexes:
         except Exception as error:
             log.warning("not every key of indexed_metadata has its index: %s", error)
 
+    async def missing(self) -> list[str]:
+        """Give the keys that have none yet."""
+        if not self._keys:
+            return []
+        if self._path is not None:
+            return await asyncio.to_thread(_missing_on_sqlite, self._path, self._keys)
+        async with self._engine() as engine, engine.connect() as connection:
+            return [key for key, _ in await _missing(connection, self._keys)]
+
     async def make(self, *, whatever_size: bool) -> None:
         """Make what is missing, and wait for it.
 
@@ -158,10 +167,7 @@ def _create_on_sqlite(path: Path, keys: Sequence[str], *, whatever_size: bool) -
     with contextlib.closing(
         sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     ) as file:
-        known = {row[0] for row in file.execute("SELECT name FROM sqlite_master")}
-        missing = [
-            key for key in keys if is_indexable(key, "sqlite") and index_name(key) not in known
-        ]
+        missing = _without(file, keys)
         if not missing:
             return
         (rows,) = file.execute(f"SELECT max(id) - min(id) FROM {EXECUTIONS}").fetchone()
@@ -171,3 +177,13 @@ def _create_on_sqlite(path: Path, keys: Sequence[str], *, whatever_size: bool) -
         for key in missing:
             with file_lock(path):
                 file.execute(create_index(key, "sqlite"))
+
+
+def _missing_on_sqlite(path: Path, keys: Sequence[str]) -> list[str]:
+    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as file:
+        return _without(file, keys)
+
+
+def _without(file: sqlite3.Connection, keys: Sequence[str]) -> list[str]:
+    known = {row[0] for row in file.execute("SELECT name FROM sqlite_master")}
+    return [key for key in keys if is_indexable(key, "sqlite") and index_name(key) not in known]

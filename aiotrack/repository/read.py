@@ -270,12 +270,24 @@ class Reader:
             InvalidValue: A time without an offset.
             QueryTimeout: No index serves it, and two seconds were over.
         """
-        narrowed = Filters.of(**filters)
+        return await self._counted(Filters.of(**filters), is_history=False)
+
+    async def history(self, **filters: Unpack[Narrowing]) -> Stats:
+        """Count as `stats`, and what was deleted, too, where rollups serve the filters.
+
+        Raises:
+            InvalidQuery: A filter that cannot be served.
+            QueryTimeout: No index serves it, and two seconds were over.
+        """
+        return await self._counted(Filters.of(**filters), is_history=True)
+
+    async def _counted(self, filters: Filters, *, is_history: bool) -> Stats:
+        keys = self._repository.keys
 
         async def work(connection: AsyncConnection) -> Stats:
             await prepare(connection)
             async with limited(connection, is_snapshot=True) as fetch:
-                return await count(connection, fetch, narrowed, self._repository.keys)
+                return await count(connection, fetch, filters, keys, is_history=is_history)
 
         return await self._repository.ask(work, only_reads=True)
 

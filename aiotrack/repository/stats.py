@@ -97,10 +97,22 @@ async def coverage(fetch: Fetch, dialect: str) -> Coverage:
 
 
 async def count(
-    connection: AsyncConnection, fetch: Fetch, filters: Filters, keys: frozenset[str]
+    connection: AsyncConnection,
+    fetch: Fetch,
+    filters: Filters,
+    keys: frozenset[str],
+    *,
+    is_history: bool = False,
 ) -> Stats:
-    """Count what matches *filters*; *fetch* sees one snapshot, *keys* of metadata have an index."""
+    """Count what matches *filters*; *fetch* sees one snapshot, *keys* of metadata have an index.
+
+    What was deleted counts only in *is_history*: days of which rows were deleted come from their
+    rollups then, which stay as they were.
+    """
     covered = await coverage(fetch, connection.dialect.name)
+    if is_history:
+        dirty = {one for one in covered.dirty if day_of(one[1]) not in covered.cleaned}
+        covered = dataclasses.replace(covered, dirty=frozenset(dirty))
     return await _Count(fetch, connection.dialect.name, filters, covered, keys).run()
 
 

@@ -1,0 +1,46 @@
+"""``aiotrack report``: a stretch of time on paper."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from aiotrack.cli import filters
+from aiotrack.cli.connect import Database, read
+from aiotrack.paper import write
+
+
+class Form(StrEnum):
+    """What it is written in."""
+
+    MD = "md"
+    HTML = "html"
+    JSON = "json"
+    CSV = "csv"
+
+
+def report(
+    *,
+    database: Database = None,
+    since: filters.Since = "7d",
+    until: filters.Until = None,
+    module: filters.Module = None,
+    task_name: filters.TaskName = None,
+    form: Annotated[
+        Form, typer.Option("--format", "-f", help="What it is written in.", case_sensitive=False)
+    ] = Form.MD,
+) -> None:
+    """Sum up what ran since a time, by task, beside the same length of time before."""
+    narrowing = filters.narrowing(module=module, task_name=task_name)
+    given: Any = {name: one for name, one in narrowing.items() if one is not None}
+    begin, end = filters.moment("--since", since or "7d"), filters.point("--until", until)
+    assert begin is not None
+    summary = read(database, lambda tracker: tracker.report(begin, end, **given))
+    typer.echo(write(summary, form), nl=False)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verb to the program."""
+    app.command()(report)

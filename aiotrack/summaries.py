@@ -1,0 +1,163 @@
+"""`Tracker.report`: what ran in a stretch of time, by task, beside the stretch before."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Unpack
+
+from aiotrack.clock import to_datetime, to_micros
+from aiotrack.errors import InvalidQuery
+from aiotrack.model import Count, Execution, Stats, Worker, WorkerStatus
+from aiotrack.records import Records
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Iterable
+
+    from aiotrack.repository.filters import Narrowing, Timeless
+
+TASKS: Final = 50
+"""Tasks with times of their own, the most frequent first; the rest is in the sums."""
+
+SLOWEST: Final = 10
+LONGEST: Final = timedelta(days=36_500)
+
+AT_ONCE: Final = 3
+"""Questions to the database at the same time: as many as readers have connections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSummary:
+    """What became of one task's executions in a stretch, and in the stretch ``before``."""
+
+    task_name: str
+    now: Stats
+    before: Stats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What was created from ``since`` until ``until`` (aware, UTC), and what became of it.
+
+    ``now`` and ``before`` count all of it, and the stretch of the same length before. ``tasks`` are
+    the 50 most frequent of either. They come from rollups: they stay right after a clean-up has
+    deleted the rows. ``slowest`` (ten), ``timed_out`` and ``lost`` come from rows that are still
+    there. ``workers`` are those of the last day.
+    """
+
+    since: datetime
+    until: datetime
+    now: Stats
+    before: Stats
+    tasks: list[TaskSummary] = field(default_factory=list)
+    slowest: list[Execution] = field(default_factory=list)
+    timed_out: Count = field(default_factory=lambda: Count(0))
+    lost: Count = field(default_factory=lambda: Count(0))
+    workers: list[Worker] = field(default_factory=list)
+
+    @property
+    def failing(self) -> builtins.list[TaskSummary]:
+        """The tasks that failed, those with most failures first."""
+        failed = [one for one in self.tasks if one.now.failure]
+        return sorted(failed, key=lambda one: (-one.now.failure, one.task_name))
+
+    @property
+    def living(self) -> int:
+        """How many workers live."""
+        return sum(one.status is WorkerStatus.ALIVE for one in self.workers)
+
+
+class Summing(Records):
+    """Sums up a stretch of time; see `Tracker`."""
+
+    async def report(
+        self,
+        since: datetime | timedelta = timedelta(days=7),
+        until: datetime | None = None,
+        **filters: Unpack[Timeless],
+    ) -> Summary:
+        """Sum up what ran in a stretch of time, by task, beside the same length of time before.
+
+        Counts, failure rates, times and waits come from rollups where the filters allow it
+        (``module``, ``task_name``): a month takes a second at any number of rows, and a clean-up
+        takes nothing from it.
+
+        Args:
+            since: Aware, or how long before *until*; inclusive.
+            until: Aware, inclusive. Default: now.
+            **filters: As in `stats`; not ``since`` and ``until``.
+
+        Raises:
+            InvalidQuery: It ends before it begins, or is longer than a hundred years; a filter that
+                cannot be served.
+            InvalidValue: A time without an offset.
+            QueryTimeout: No rollup serves the filter, and two seconds were over.
+            StoreUnavailable: The database did not answer.
+        """
+        core = await self._flushed()
+        await core.repository.connect()  # it knows what time it is
+        first, last = self._stretch(since, until)
+        length = last - first
+        just_before = first - timedelta(microseconds=1)
+        times: Narrowing = {**filters, "since": first, "until": last}
+        ago: Narrowing = {**filters, "since": first - length, "until": just_before}
+        history = core.reader.history
+        now, before = await history(**times), await history(**ago)
+        names = _most({**before.by_task_name, **now.by_task_name}.keys(), now, before)
+        free = asyncio.Semaphore(AT_ONCE)
+
+        async def of(name: str, when: Narrowing) -> Stats:
+            async with free:
+                one: Narrowing = {**when, "task_name": name}
+                return await history(**one)
+
+        found = await asyncio.gather(*(of(name, when) for name in names for when in (times, ago)))
+        tasks = [
+            TaskSummary(task_name=name, now=found[2 * at], before=found[2 * at + 1])
+            for at, name in enumerate(names)
+        ]
+        slow = await self.list(order="-duration", limit=SLOWEST, **times)
+        return Summary(
+            since=first,
+            until=last,
+            now=now,
+            before=before,
+            tasks=tasks,
+            slowest=[one for one in slow.items if one.duration is not None],
+            timed_out=await self._counted("timeout", times),
+            lost=await self._counted("lost", times),
+            workers=await self.workers(),
+        )
+
+    async def _counted(self, error_class: str, times: Narrowing) -> Count:
+        narrowed: Narrowing = {**times, "error_class": error_class}
+        return await self.count(**narrowed)
+
+    def _stretch(
+        self, since: datetime | timedelta, until: datetime | None
+    ) -> tuple[datetime, datetime]:
+        if until is not None:
+            to_micros(until, "until")  # says what is wrong
+        last = to_datetime(self.clock.now()) if until is None else until.astimezone(UTC)
+        assert last is not None
+        if isinstance(since, timedelta):
+            if not timedelta() < since <= LONGEST:
+                raise InvalidQuery("a report is of a stretch of time, of up to a hundred years")
+            return last - since, last
+        to_micros(since, "since")
+        if not timedelta() < last - since <= LONGEST:
+            raise InvalidQuery("a report begins before it ends, at most a hundred years before")
+        return since.astimezone(UTC), last
+
+
+def _most(names: Iterable[str], now: Stats, before: Stats) -> list[str]:
+    """Give the most frequent names."""
+
+    def frequency(name: str) -> tuple[int, int, str]:
+        found = [stats.by_task_name.get(name) for stats in (now, before)]
+        first, second = (0 if one is None else one.total for one in found)
+        return -first, -second, name
+
+    return sorted(names, key=frequency)[:TASKS]

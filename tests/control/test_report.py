@@ -1,0 +1,148 @@
+"""`tracker.report`: what it counts is what was recorded, also when the rows are gone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from aiotrack import InvalidQuery, InvalidValue, Tracker
+from aiotrack.cli.app import app
+from aiotrack.paper import FORMS, data, write
+from tests.contract.test_rollups import settle
+
+DAY = timedelta(days=1)
+NAMES = ("shop.bill", "shop.mail", "crm.sync", "=cmd|' /C calc'!A0", "<script>alert(1)</script>|x")
+
+
+def midnight() -> datetime:
+    """Give the begin of today."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+async def fill(tracker: Tracker, count: int = 120) -> list[dict[str, Any]]:
+    """Record executions of the last twenty days, and give what they are."""
+    random = Random(7)
+    made = []
+    for number in range(count):
+        created = midnight() - timedelta(days=random.uniform(0.1, 20))
+        begun = created + timedelta(seconds=random.uniform(0.1, 5))
+        one = {
+            "task_name": random.choice(NAMES),
+            "created_at": created,
+            "started_at": begun,
+            "finished_at": begun + timedelta(seconds=random.uniform(0.1, 60)),
+            "status": random.choice(["SUCCESS", "SUCCESS", "SUCCESS", "FAILURE", "REVOKED"]),
+        }
+        await tracker.register(
+            str(number), **one, error="no" if one["status"] == "FAILURE" else None
+        )
+        made.append(one)
+    return made
+
+
+def counted(made: list[dict[str, Any]], since: datetime, until: datetime) -> dict[str, list[int]]:
+    """Count by hand: all and failed, by task."""
+    found: dict[str, list[int]] = {}
+    for one in made:
+        if since <= one["created_at"] <= until:
+            each = found.setdefault(one["task_name"], [0, 0])
+            each[0] += 1
+            each[1] += one["status"] == "FAILURE"
+    return found
+
+
+def shown(summary: Any, part: str) -> dict[str, list[int]]:
+    """Give what a report counts."""
+    found = {one.task_name: getattr(one, part) for one in summary.tasks}
+    return {name: [one.total, one.failure] for name, one in found.items() if one.total}
+
+
+async def test_it_counts_what_was_recorded(tracker: Tracker) -> None:
+    """Before and after rolling up, and after the rows were deleted."""
+    made = await fill(tracker)
+    until = midnight()
+    expected = counted(made, until - 7 * DAY, until)
+    earlier = counted(made, until - 14 * DAY, until - 7 * DAY)
+    first = await tracker.report(7 * DAY, until)
+    await settle(tracker.core().repository)
+    await tracker.roll_up()
+    second = await tracker.report(7 * DAY, until)
+    deleted = await tracker.cleanup(retention_days=1)
+    third = await tracker.report(7 * DAY, until)
+    other = await tracker.report(until - 7 * DAY, until, module="crm")
+
+    assert 0 < deleted
+    for one in (first, second, third):
+        assert (until - 7 * DAY, until) == (one.since, one.until)
+        assert expected == shown(one, "now")
+        assert earlier == shown(one, "before")
+        assert sum(total for total, _ in expected.values()) == one.now.total
+        assert sorted((-of[0], name) for name, of in expected.items()) == [
+            (-task.now.total, task.task_name) for task in one.tasks if task.now.total
+        ]
+    most = max(failed for _, failed in expected.values())
+    assert most == first.failing[0].now.failure
+    durations = [one.duration for one in first.slowest]
+    assert 10 == len(durations)
+    assert sorted(durations, reverse=True) == durations
+    assert len(third.slowest) < 10
+    assert expected["crm.sync"] == [other.now.total, other.now.failure]
+
+
+async def test_every_form_says_the_same(tracker: Tracker) -> None:
+    """And names that are code in a page, a table or a spreadsheet stay names."""
+    await fill(tracker)
+    summary = await tracker.report(10 * DAY, midnight())
+    texts = {form: write(summary, form) for form in FORMS}
+
+    rows = list(csv.DictReader(io.StringIO(texts["csv"])))
+    assert ["", *(one.task_name.replace("=cmd", "'=cmd") for one in summary.tasks)] == [
+        row["task_name"] for row in rows
+    ]
+    assert [str(summary.now.total), str(summary.tasks[0].now.total)] == [
+        row["total"] for row in rows[:2]
+    ]
+    assert json.loads(texts["json"]) == json.loads(json.dumps(data(summary), default=str))
+    assert "<script>" not in texts["html"]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in texts["html"]
+    assert "\\<script\\>alert(1)\\</script\\>\\|x" in texts["md"]
+    for form in ("md", "html"):
+        assert f"{summary.now.total:,}" in texts[form]
+    assert all(line.count("|") > 1 for line in texts["md"].splitlines() if line.startswith("|"))
+
+
+async def test_stretches_that_are_none(tracker: Tracker) -> None:
+    """Each is told by what is wrong with it."""
+    now = datetime.now(UTC)
+    for since, until in ((now, now - DAY), (timedelta(), now), (timedelta(days=99_999), None)):
+        with pytest.raises(InvalidQuery):
+            await tracker.report(since, until)
+    with pytest.raises(InvalidValue, match="offset"):
+        await tracker.report(DAY, now.replace(tzinfo=None))
+    empty = await tracker.report(DAY)
+    assert (0, []) == (empty.now.total, empty.tasks)
+    assert all(write(empty, form) for form in FORMS)
+
+
+def test_the_verb(made_sqlite_url: str) -> None:
+    """In each form, of any stretch; a wrong one is wrong usage."""
+
+    def run(*arguments: str) -> Any:
+        environment = {"AIOTRACK_DATABASE_URL": made_sqlite_url}
+        return CliRunner().invoke(app, ["report", *arguments], env=environment)
+
+    assert run().stdout.startswith("# Tasks from ")
+    assert "<!doctype html>" in run("--format", "html").stdout
+    assert (
+        0 == json.loads(run("-f", "json", "--since", "30d", "--until", "1d").stdout)["now"]["total"]
+    )
+    assert run("-f", "csv").stdout.startswith("since,until,task_name,total,")
+    assert 2 == run("--since", "2026-02-01", "--until", "2026-01-01").exit_code
+    assert 2 == run("--format", "pdf").exit_code
