@@ -264,3 +264,22 @@ async def test_ids_are_copied(site: Site, open_page: Open) -> None:
     await expect(page.get_by_role("status").get_by_text("the id copied")).to_be_visible()
 
     assert task_id == await page.evaluate("navigator.clipboard.readText()")
+
+
+async def test_what_a_reader_opened_stays(site: Site, open_page: Open) -> None:
+    """Live changes neither open what was closed, nor close what was opened, nor take the focus."""
+    task_id = await site.kiq("load", "open.csv", 60.0)
+    page = await open_page(f"#/execution/{task_id}")
+    arguments = page.locator("details.block", has_text="Arguments")
+    metadata = page.locator("details.block", has_text="Metadata")
+    await arguments.locator("summary").click()
+    copy = metadata.get_by_role("button", name="Copy Metadata")
+    await copy.focus()
+    before = await metadata.inner_text()
+    await expect(metadata).not_to_have_text(before)
+    await expect(page.locator(".log")).to_contain_text("row 8 of open.csv")
+
+    assert await arguments.get_attribute("open") is None
+    assert await metadata.get_attribute("open") is not None
+    await expect(copy).to_be_focused()
+    await site.tracker.cancel(task_id)

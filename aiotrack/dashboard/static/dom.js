@@ -59,11 +59,11 @@ function morph(old, next) {
     return;
   }
   for (const { name } of [...old.attributes]) {
-    // what a reader has opened stays open
+    // what a reader has opened stays open, and what he closed stays closed
     if (!next.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   }
   for (const { name, value } of [...next.attributes]) {
-    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
   }
   if (next.$on || old.$on) listen(old, next.$on ?? {});
   if (next.$draw) {

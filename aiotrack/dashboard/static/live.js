@@ -8,6 +8,7 @@ const KNOWN = 5000; // ms until what an event has shown already is read, too
 const WITHOUT = 5000; // ms between two reads where no stream is open
 const FIRST = 1000; // ms until a stream that broke is opened again; doubled up to:
 const LONGEST = 30000;
+const SILENCE = 45000; // ms without a word, where the server says something each 15 s: it is gone
 
 let isPaused = sessionStorage.getItem("aiotrack-paused") === "yes";
 let tell = () => {};
@@ -157,13 +158,26 @@ class Follower {
   async listen() {
     const mine = (this.opened = new AbortController());
     const signal = AbortSignal.any([mine.signal, this.ended.signal]);
+    let watch = null;
+    const hear = () => {
+      clearTimeout(watch);
+      watch = setTimeout(() => {
+        mine.abort();
+        if (this.opened !== mine) return;
+        this.opened = null;
+        this.isOpen = false;
+        this.changed();
+      }, SILENCE);
+    };
     try {
+      hear();
       const onOpen = () => {
         this.isOpen = true;
         this.isAway = false;
         this.tell();
       };
       for await (const one of events(this.stream, this.params, { signal, lastId: this.lastId, onOpen })) {
+        hear();
         this.wait = one.retry ?? FIRST;
         if (one.id !== null) this.lastId = one.id;
         if (one.data) this.heard(one);
@@ -172,6 +186,8 @@ class Follower {
       if (signal.aborted) return;
       // what will not be better in a moment is not asked for again soon
       this.wait = [401, 403, 404].includes(error.status) ? LONGEST : Math.min(this.wait * 2, LONGEST);
+    } finally {
+      clearTimeout(watch);
     }
     if (signal.aborted || this.opened !== mine) return;
     this.isOpen = false;

@@ -155,8 +155,8 @@ let asked = null;
 onUnauthorized(() => {
   asked ??= confirm({
     title: "A token is needed",
-    text: h("p", {}, hasToken() ? "Nobody has the token that was sent." : "This API is closed without one.",
-      " It is kept for this tab only, until you close it."),
+    text: h("p", {}, hasToken() ? "Nobody has the token that was sent." : "The API wants to know who asks: give a token, or sign in where it belongs to.",
+      " A token is kept for this tab only, until you close it."),
     verb: "Open",
     no: "Not now",
     fields: [field("Token", "token", { type: "password", required: true, minlength: 16, maxlength: 500, autofocus: true })],

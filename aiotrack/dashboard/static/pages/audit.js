@@ -19,7 +19,7 @@ export function open({ body, params }) {
   form.addEventListener("input", () => {
     clearTimeout(typed);
     typed = setTimeout(() => {
-      location.hash = href("audit", Object.fromEntries(FILTERS.map((name) => [name, form.elements[name].value.trim()])));
+      location.replace(href("audit", Object.fromEntries(FILTERS.map((name) => [name, form.elements[name].value.trim()]))));
     }, 400);
   });
   const rows = h("div", { class: "panel" });

@@ -3,13 +3,14 @@
 import { get, pathOf, post } from "../api.js";
 import { attempts as timeline } from "../charts.js";
 import { h, show } from "../dom.js";
-import { duration, exactly } from "../format.js";
+import { duration, exactly, plural } from "../format.js";
 import { follow } from "../live.js";
 import { act, badge, block, button, confirm, copyButton, data, executionLink, facts, field, href, link, panel, problem, progress, say, table, took, when } from "../parts.js";
 
 export const title = "Execution";
 
 const LINES = 500; // of a page of the log
+const SHOWN = 1000; // lines that a browser draws without effort
 const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"];
 
 export function open({ body, heading, actions, id, params }) {
@@ -147,13 +148,17 @@ export function open({ body, heading, actions, id, params }) {
   function logLines() {
     if (log.failure) return problem(log.failure);
     if (!log.lines.length) return h("p", { class: "empty" }, "It has logged nothing.");
-    return h("ol", { class: "log", tabindex: "0", "aria-label": "Log lines" }, log.lines.map((one, index) =>
-      h("li", { key: index, class: `l-${one.level.toLowerCase()}` },
+    const left = Math.max(0, log.lines.length - SHOWN);
+    return [left > 0 && h("p", { class: "small" }, `${plural(left, "earlier line")} not shown; Copy takes them all.`), lineList(left)];
+  }
+
+  const lineList = (left) =>
+    h("ol", { class: "log", tabindex: "0", "aria-label": "Log lines" }, log.lines.slice(left).map((one, index) =>
+      h("li", { key: left + index, class: `l-${one.level.toLowerCase()}` },
         h("time", { datetime: one.at, title: exactly(one.at) }, exactly(one.at).slice(-16).replace(/^\D*/, "").split(" ")[0]),
         h("span", { class: "level" }, one.level),
         runs.length > 1 && h("span", { class: "try" }, `#${one.attempt}`),
         data(one.message, { class: "data text", title: one.logger }))));
-  }
 
   // ── what may be done ────────────────────────────────────────────────────────────────────────
   const buttons = () => [

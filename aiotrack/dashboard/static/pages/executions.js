@@ -74,7 +74,7 @@ export function open({ body, params }) {
   }
 
   /** Write the filters into the address; that shows them, and begins at the first page. */
-  function apply() {
+  function apply(isTyped) {
     const given = new FormData(form);
     const found = {};
     for (const name of [...PLAIN, "order", "page_size"]) found[name] = (given.get(name) ?? "").trim();
@@ -84,13 +84,16 @@ export function open({ body, params }) {
     const [, name, value] = /^([^=]+)=(.*)$/.exec(given.get("metadata")) ?? [];
     if (name) found[`metadata.${name.trim()}`] = value.trim();
     const next = href("executions", found);
-    if (next !== location.hash) location.hash = next;
+    if (next === location.hash) return;
+    if (isTyped) location.replace(next); // the way back leads not through each letter
+    else location.hash = next;
   }
 
   let typed = null;
   form.addEventListener("input", (event) => {
+    const isTyped = event.target.matches("input:not([type=checkbox])");
     clearTimeout(typed);
-    typed = setTimeout(apply, event.target.matches("input:not([type=checkbox])") ? 400 : 0);
+    typed = setTimeout(() => apply(isTyped), isTyped ? 400 : 0);
   });
 
   // ── the rows ────────────────────────────────────────────────────────────────────────────────
@@ -115,7 +118,7 @@ export function open({ body, params }) {
     const filters = filtersOf(params);
     const isFiltered = Object.keys(filters).length > 0;
     show(acts,
-      h("p", { class: "count", role: "status" }, answer && told()),
+      h("p", { class: "count" }, answer && told()),
       isFiltered && link("Clear filters", "executions", {}, null, { class: "button quiet" }),
       h("span", { class: "gap" }),
       button("Cancel all …", (self) => bulk(self, "cancel"), { disabled: !isFiltered, title: isFiltered ? null : "Filter first" }),

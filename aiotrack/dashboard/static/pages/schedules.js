@@ -20,7 +20,7 @@ export function open({ body, params }) {
   let typed = null;
   form.addEventListener("input", () => {
     clearTimeout(typed);
-    typed = setTimeout(() => (location.hash = href("schedules", { text: form.elements.text.value.trim() })), 400);
+    typed = setTimeout(() => location.replace(href("schedules", { text: form.elements.text.value.trim() })), 400);
   });
   body.append(form, rows);
 
