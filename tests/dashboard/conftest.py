@@ -177,7 +177,9 @@ Open = Callable[..., Any]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def open_page(browser: Browser, site: Site) -> AsyncIterator[Open]:
+async def open_page(
+    browser: Browser, site: Site, request: pytest.FixtureRequest
+) -> AsyncIterator[Open]:
     """Open a page of the dashboard in a browser of its own; its faults fail the test."""
     contexts: list[BrowserContext] = []
     faults: list[str] = []
@@ -198,7 +200,13 @@ async def open_page(browser: Browser, site: Site) -> AsyncIterator[Open]:
     yield open_page
     for context in contexts:
         await context.close()
+    request.node.add_report_section("call", "worker", tail_of(site.output))
     assert [] == faults
+
+
+def tail_of(output: Path) -> str:
+    """Give the end of what a process said."""
+    return output.read_text(errors="replace")[-3000:]
 
 
 def note(said: Any, faults: list[str]) -> None:

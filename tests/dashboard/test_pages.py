@@ -76,7 +76,7 @@ async def test_rows_come_move_and_rest(site: Site, open_page: Open) -> None:
     await expect(page.locator(".live")).to_contain_text("Paused")
     second = await site.kiq("load", "more.csv", 60.0)
     rests = await bar.get_attribute("value")
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(1.5)
     assert rests == await bar.get_attribute("value")
     assert await page.locator(f'[title="{second}"]').count() == 0
     await page.get_by_role("button", name="Pause live changes").click()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -18,12 +17,13 @@ SECRET = "a-secret-that-only-we-know"
 READER = "a-secret-of-those-who-read"
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def closed_url(site: Site, tmp_path: Path) -> AsyncIterator[str]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def closed_url(site: Site, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """The same site, behind tokens."""
     tokens = {"AIOTRACK_API_TOKENS": f"{SECRET},read:{READER}"}
     environment = site.environment | tokens
-    server, url = await asyncio.to_thread(serve, environment, tmp_path / "closed.log")
+    log = tmp_path_factory.mktemp("closed") / "serve.log"
+    server, url = await asyncio.to_thread(serve, environment, log)
     yield url
     await asyncio.to_thread(stop, [server])
 
