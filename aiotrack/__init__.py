@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiotrack.cancellation import CancelOutcome, raise_if_cancelled
+    from aiotrack.client.faults import AccessRefused, ClientError
     from aiotrack.current import current_execution, tracking
     from aiotrack.errors import (
         AioTrackError,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from aiotrack.logs import TaskLogCollector
     from aiotrack.middleware import TrackerMiddleware
     from aiotrack.model import (
+        Alert,
         Attempt,
         AuditEntry,
         Bucket,
@@ -88,6 +90,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "aiotrack.cancellation": ("CancelOutcome", "raise_if_cancelled"),
+    "aiotrack.client.faults": ("AccessRefused", "ClientError"),
     "aiotrack.current": ("current_execution", "tracking"),
     "aiotrack.errors": (
         "AioTrackError",
@@ -134,6 +137,7 @@ _HOMES = {
     "aiotrack.logs": ("TaskLogCollector",),
     "aiotrack.middleware": ("TrackerMiddleware",),
     "aiotrack.model": (
+        "Alert",
         "Attempt",
         "AuditEntry",
         "Bucket",
@@ -164,7 +168,9 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AccessRefused",
     "AioTrackError",
+    "Alert",
     "Attempt",
     "AttemptRow",
     "AuditEntry",
@@ -172,6 +178,7 @@ __all__ = [
     "Bucket",
     "CancelOutcome",
     "Cause",
+    "ClientError",
     "Count",
     "Counts",
     "DefinitionNotFound",

@@ -6,7 +6,7 @@ The core never names one; `aiotrack.tracker` lists the standard ones, a line eac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aiotrack.current import Run
     from aiotrack.lifecycle import Lifecycle
     from aiotrack.report import Report
+    from aiotrack.sweep import Sweep
 
 
 class Feature:
@@ -24,6 +25,9 @@ class Feature:
         tracker: Its settings, encoder and clock.
         core: What belongs to the loop: connections, buffer, writer, live wake-ups.
     """
+
+    sweeps: ClassVar[tuple[Sweep, ...]] = ()
+    """Tasks of ours that a schedule runs, once for each due time across a fleet."""
 
     def __init__(self, tracker: Lifecycle, core: Core) -> None:
         self.tracker = tracker

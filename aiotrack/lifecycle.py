@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from uuid import uuid4
@@ -71,6 +71,8 @@ class Lifecycle:
         self._last: tuple[asyncio.AbstractEventLoop, Core] | None = None
         self.brokers: list[AsyncBroker] = []
         """Those whose middleware reports here."""
+        self.receivers: list[Callable[[Any], Any]] = []
+        """Who is told of alerts, by this process."""
         self.in_threads: set[Run] = set()
         """Calls of tracked sync functions, which belong to no event loop."""
         _EVERY.add(self)

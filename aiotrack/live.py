@@ -37,7 +37,7 @@ class Listener:
         """More changed than its owner read; nothing is collected any more."""
         self.is_all = False
         """Anything may have changed: some events were lost."""
-        self._task_id = task_id
+        self.task_id = task_id
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
 
@@ -45,12 +45,12 @@ class Listener:
         """Note that these changed; None: anything may have."""
         if task_ids is None:
             self.is_all = True
-        elif self._task_id is None:
+        elif self.task_id is None:
             if not self.is_overrun:
                 self._changed |= task_ids
                 self.is_overrun = len(self._changed) > MAX_WAITING
-        elif self._task_id in task_ids:
-            self._changed.add(self._task_id)
+        elif self.task_id in task_ids:
+            self._changed.add(self.task_id)
         else:
             return
         self._wake.set()
@@ -85,6 +85,11 @@ class Live:
     def is_pushed(self) -> bool:
         """Whether what other processes change is heard of; else they have to be asked."""
         return self._events is not None and self._events.is_pushed
+
+    @property
+    def watchers(self) -> int:
+        """How many listeners hear of every execution."""
+        return sum(one.task_id is None for one in self._listeners)
 
     def tell(self, task_ids: AbstractSet[str]) -> None:
         """Wake whoever follows these: what is told is durable."""

@@ -278,6 +278,23 @@ LASTING: Final = frozenset(
 )
 """Actions of the audit that say what a schedule is from then on."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Something that somebody ought to see to.
+
+    ``rule`` is ``failure-rate``, ``slow-task``, ``silent-schedule``, ``backlog``, ``lost-worker``,
+    ``worker-memory`` or ``worker-cpu``, ``subject`` what it is about, such as a task's name.
+    ``ended_at`` is None while it goes on; times are aware and UTC.
+    """
+
+    rule: str
+    subject: str
+    text: str
+    began_at: datetime
+    ended_at: datetime | None = None
+
+
 OWN_MODULE: Final = "aiotrack"
 """The module of the sweeps' own records, which `Tracker.stats` leaves out unless asked."""
 

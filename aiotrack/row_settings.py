@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiotrack.clock import to_datetime
 from aiotrack.errors import InvalidSetting
-from aiotrack.settings import GLOBAL, NOBODY, ROW_KEYS, USER, check_number, known, masked
+from aiotrack.settings import (
+    DEFAULT_DATABASE,
+    GLOBAL,
+    NOBODY,
+    ROW_KEYS,
+    USER,
+    check_number,
+    known,
+    masked,
+)
 
 if TYPE_CHECKING:
     from aiotrack.lifecycle import Lifecycle
@@ -149,8 +158,12 @@ class RowSettings:
     def _explained(self, key: str, rows: Iterable[Stored]) -> Explanation:
         options = self._tracker.options
         source: str | None = options.source_of(key)
+        value = getattr(options, key)
+        address = self._address(key)
+        if address is not None and address != value:
+            source, value = "keyword", address
         stored: dict[str, Any] = {row.scope: _plain(row.value) for row in rows if row.key == key}
-        given = None if source == "default" else _shown(key, getattr(options, key))
+        given = None if source == "default" else _shown(key, value)
         layers = {
             USER: stored.get(USER),
             GLOBAL: stored.get(GLOBAL),
@@ -168,6 +181,16 @@ class RowSettings:
             source=source if layer == "settings" else None,
             layers=layers,
         )
+
+    def _address(self, key: str) -> str | None:
+        """Give the address that the tracker was made with; None where settings tell all."""
+        tracker = self._tracker
+        if key == "redis_url" and tracker.redis is not None:
+            return tracker.redis if isinstance(tracker.redis, str) else "a client"
+        if key == "database_url" and tracker.database != DEFAULT_DATABASE:
+            url = tracker.database
+            return url if isinstance(url, str) else url.url.render_as_string()
+        return None
 
     def _place(self, key: str, scope: str | None, user: str | int | None) -> tuple[str, str]:
         known(key)

@@ -94,6 +94,16 @@ class Settings:
             0: any number.
         task_timeout_seconds: Seconds that a run of what `Tracker.submit` or a definition sends may
             take, where neither they nor the task say it; 0: any time.
+        alerts_enabled: Whether a schedule looks for what somebody ought to see to, and tells it.
+        alerts_crontab: When it does, in UTC. Read once, at the start of the scheduler.
+        alert_failure_rate: Share of failures of a task, 0 to 1, that is one: of twenty or more that
+            ended within fifteen minutes.
+        alert_slow_factor: How many times longer than in the last week half of a task's runs of the
+            last hour have to take; of twenty or more, and a second or more.
+        alert_backlog: Messages that wait in a queue.
+        alert_backlog_seconds: Seconds that the oldest of them has waited.
+        alert_worker_memory: Bytes that a worker process has; None: any.
+        alert_worker_cpu: Cores that it uses, such as 0.9; None: any.
         metrics: Each process tells prometheus_client how its recording is.
         api_tokens: Secrets that open the API of ``aiotrack serve``, with commas between them:
             ``SECRET``, ``SCOPE:SECRET`` or ``NAME:SCOPE:SECRET``, with a scope of ``read``,
@@ -135,6 +145,14 @@ class Settings:
     retry_jitter: bool = True
     max_queue: int = 100_000
     task_timeout_seconds: float = 300
+    alerts_enabled: bool = True
+    alerts_crontab: str = "* * * * *"
+    alert_failure_rate: float = 0.2
+    alert_slow_factor: float = 3.0
+    alert_backlog: int = 1000
+    alert_backlog_seconds: float = 300
+    alert_worker_memory: int | None = None
+    alert_worker_cpu: float | None = None
     metrics: bool = False
     api_tokens: Sequence[str] = field(default=(), repr=False)
     _sources: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -248,6 +266,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "float": float,
     "float | None": float,
     "int": int,
+    "int | None": int,
 }
 """By the type of a setting; all others are texts."""
 
@@ -267,6 +286,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "heartbeat_seconds": (0.1, 3600),
     "max_queue": (0, 1_000_000_000),
     "task_timeout_seconds": (0, 31_536_000),
+    "alert_failure_rate": (0.001, 1),
+    "alert_slow_factor": (1.1, 1_000_000),
+    "alert_backlog": (1, 1_000_000_000),
+    "alert_backlog_seconds": (1, 31_536_000),
+    "alert_worker_memory": (1, 2**50),
+    "alert_worker_cpu": (0.01, 10_000),
 }
 _AGES = {"retention_days", "audit_retention_days", "timeout_minutes", "pending_timeout_minutes"}
 

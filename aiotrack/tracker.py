@@ -12,6 +12,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from aiotrack import by_hand
+from aiotrack.alerts import Alerts, Watch
 from aiotrack.audit import AuditLog
 from aiotrack.body import uncancel
 from aiotrack.cancellation import Cancellation, Cancelling
@@ -65,24 +66,19 @@ class Tracker(
     """
 
     features: ClassVar = (
-        *(
-            Locks,
-            Logs,
-            Sweeps,
-            Cancellation,
-            Validation,
-            Workers,
-            Submission,
-            Timetables,
-            Checks,
-            Metrics,
-        ),
+        *(Locks, Logs, Sweeps, Cancellation, Validation, Workers, Submission, Timetables),
+        *(Checks, Metrics, Alerts),
     )
 
     @property
     def locks(self) -> Listing:
         """Who holds which lock: ``list(task_id=...)``, ``info(name)``, ``force_release(name)``."""
         return Listing(self)
+
+    @property
+    def alerts(self) -> Watch:
+        """What somebody ought to see to: ``list()``, ``check()``, ``on(receiver)``."""
+        return Watch(self, self.receivers)
 
     @property
     def audit(self) -> AuditLog:

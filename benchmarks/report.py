@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+import api as rest
 import broker as brokers
 import drain
 import index_cost as cost
@@ -116,6 +117,20 @@ def overview(results: Results) -> Iterator[str]:
     yield render(["", "median", "lowest", "worst", "goal"], rows, markdown=True)
 
 
+def api(results: Results) -> Iterator[str]:
+    one = results[0]
+    yield (
+        f"Milliseconds of a request to a uvicorn of its own on {one['rows']:,} rows in Postgres, "
+        f"{one['calls']} of each (load {one['load']}), beside the same call of the tracker:"
+    )
+    yield render(["", *rest.HEAD[1:]], rest.table(results), markdown=True)
+    yield (
+        "Server-sent events of one execution that changes ten times a second; milliseconds from "
+        "the commit of a change until a client in another process has read the event:"
+    )
+    yield render(rest.EVENTS, rest.events_table(results), markdown=True)
+
+
 def index_cost(results: Results) -> Iterator[str]:
     one = results[0]
     yield (
@@ -188,6 +203,7 @@ SECTIONS = {
     "read": read,
     "stats": stats,
     "overview": overview,
+    "api": api,
     "index_cost": index_cost,
     "write": write,
     "progress": progress,

@@ -42,7 +42,7 @@ async def sync_execution_by_task_id(here: Now, execution: ByTaskId) -> Json:
 
 async def _sync(here: Here, execution: Execution) -> Json:
     found = await synced(here, execution)
-    if found.status is not execution.status:
+    if (found.status, found.presumed) != (execution.status, execution.presumed):
         await record(here, "execution.sync", _target(found), after={"status": str(found.status)})
     return Json(await shown(here, found))
 

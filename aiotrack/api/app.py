@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from aiotrack import __version__
 from aiotrack.api.problems import answer_to
@@ -76,6 +78,26 @@ def create_app(
     return app
 
 
-async def _tell(_: Request, error: Exception) -> Response:
+async def _tell(request: Request, error: Exception) -> Response:
     """Tell of paths and methods that there are not, as of all else."""
-    return answer_to(error)
+    answer = answer_to(error)
+    if answer.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        answer.headers["allow"] = ", ".join(_allowed(request)) or answer.headers.get("allow", "")
+    return answer
+
+
+def _allowed(request: Request) -> list[str]:
+    """Give the methods of all routes of a path; Starlette tells those of the first one.
+
+    A path that is a word of ours is none of those whose parameters could be that word.
+    """
+    found: dict[str, bool] = {}
+    for method in ("DELETE", "GET", "PATCH", "POST", "PUT"):
+        scope = {**request.scope, "method": method, "path_params": {}}
+        for route in request.app.routes:
+            match, child = route.matches(scope)
+            if match is Match.FULL:
+                found[method] = not child.get("path_params")
+                break
+    is_word = any(found.values())
+    return [method for method, has_none in found.items() if has_none or not is_word]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aiotrack.api.access import Scope
 from aiotrack.api.bodies import Json
-from aiotrack.api.fields import After, Limit, Text
+from aiotrack.api.fields import After, Limit, Since, Text, Until
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Now
 
@@ -54,7 +54,6 @@ class AuditAnswer(BaseModel):
 
 
 Name = Annotated[Text | None, Query(max_length=1024)]
-Moment = Annotated[datetime | None, Query(description="ISO; without an offset UTC.")]
 
 
 @routes.add("GET", "/audit/", Scope.READ, answer=AuditAnswer)
@@ -63,8 +62,8 @@ async def list_audit(
     actor: Name = None,
     action: Name = None,
     target: Name = None,
-    since: Moment = None,
-    until: Moment = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Json:
@@ -73,13 +72,9 @@ async def list_audit(
         actor=actor,
         action=action,
         target=target,
-        since=_aware(since),
-        until=_aware(until),
+        since=since,
+        until=until,
         limit=limit,
         after=after,
     )
     return Json({"items": [asdict(one) for one in page.items], "next": page.next})
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

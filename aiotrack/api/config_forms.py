@@ -98,7 +98,7 @@ class ConfigAnswer(BaseModel):
     task_type: str
     schedule_kind: Kind
     schedule: dict[str, Any]
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] = Field(description="Secrets in them are masked.")
     max_retries: int
     timeout_seconds: float | None
     priority: int

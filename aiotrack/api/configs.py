@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Awaitable, Mapping
 from dataclasses import asdict
@@ -10,7 +11,6 @@ from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Path, Query
-from starlette.requests import Request
 from starlette.responses import Response
 
 from aiotrack.api.access import Scope
@@ -28,11 +28,12 @@ from aiotrack.api.config_forms import (
     Verb,
     VerbAnswer,
 )
-from aiotrack.api.fields import AS_GIVEN, After, Limit, Text, invalid, last_of
+from aiotrack.api.fields import AS_GIVEN, After, Limit, Text, invalid
 from aiotrack.api.problems import HEADERS
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Here, Now
 from aiotrack.definitions import checks
+from aiotrack.encode import inexact
 from aiotrack.errors import DefinitionNotFound, InvalidDefinition, ScheduleUnavailable
 from aiotrack.model import Counts, Stats, TaskDefinition
 
@@ -46,12 +47,11 @@ INACTIVE: Final = "inactive"
 
 
 async def _config_of(
-    request: Request,
     config: Annotated[
-        Text, Path(max_length=201, description="Its id, or its name, percent-encoded.")
+        Text, Path(max_length=200, description="Its id, or its name, percent-encoded.")
     ],
 ) -> str:
-    return last_of(request, config)
+    return config
 
 
 Config = Annotated[str, Depends(_config_of)]
@@ -70,6 +70,7 @@ async def create_config(
     just between the two, the definition is there, and its `schedule_status` null.
     """
     fields = _checked(here, body, {})
+    _refuse_masked(fields.get("parameters"))
     is_started = start and fields.get("schedule_kind", "manual") != "manual"
     if is_started:
         await here.tracker.schedules.statuses()  # raises before anything is stored
@@ -111,22 +112,17 @@ async def list_configs(
             runs = await here.tracker.schedules.next_runs()
         except ScheduleUnavailable:
             states = None
-    items = [
-        _shown(one, None if states is None else states.get(one.id, INACTIVE), runs.get(one.id))
-        for one in page.items
-    ]
+    items = [_shown(here, one, _state(states, one), runs.get(one.id)) for one in page.items]
     return Json({"items": items, "next": page.next})
 
 
-@routes.add("GET", "/configs/count-by-type/", Scope.READ, answer=ByTypeAnswer)
+@routes.add("GET", "/config-types/", Scope.READ, answer=ByTypeAnswer)
 async def count_configs_by_type(here: Now) -> Json:
     """How many definitions there are of each task."""
     return Json({"counts": await here.tracker.definitions.count_by_type()})
 
 
-@routes.add(
-    "POST", "/configs/{config:path}/schedule", Scope.OPERATE, answer=VerbAnswer, problems=(409,)
-)
+@routes.add("POST", "/configs/{config}/schedule", Scope.OPERATE, answer=VerbAnswer, problems=(409,))
 async def steer_config(
     here: Now,
     config: Config,
@@ -161,29 +157,33 @@ async def steer_config(
     return Json(told | {"task_id": task_id})
 
 
-@routes.add("GET", "/configs/{config:path}/stats/", Scope.READ, answer=StatsAnswer)
+@routes.add("GET", "/configs/{config}/stats/", Scope.READ, answer=StatsAnswer)
 async def get_config_stats(here: Now, config: Config) -> Json:
     """What became of its executions."""
     known = await _find(here, config)
     return Json(_counted(await here.tracker.definitions.stats(known.id)))
 
 
-@routes.add("GET", "/configs/{config:path}", Scope.READ, answer=ConfigAnswer)
+@routes.add("GET", "/configs/{config}", Scope.READ, answer=ConfigAnswer)
 async def get_config(here: Now, config: Config) -> Json:
     """A definition, with its schedule's state."""
     return Json(await _with_schedule(here, await _find(here, config)))
 
 
-@routes.add("PATCH", "/configs/{config:path}", Scope.ADMIN, answer=ConfigAnswer)
+@routes.add("PATCH", "/configs/{config}", Scope.ADMIN, answer=ConfigAnswer)
 async def update_config(here: Now, config: Config, body: Annotated[Changes, AS_GIVEN]) -> Json:
-    """Change what is said; a schedule that is active or paused follows at once."""
+    """Change what is said; a schedule that is active or paused follows at once.
+
+    What an answer showed masked, and comes back as it was shown, stays as it is.
+    """
     known = await _find(here, config)
-    changes = _checked(here, body, {name: getattr(known, name) for name in Fields.model_fields})
+    fields = {name: getattr(known, name) for name in Fields.model_fields}
+    changes = _unmasked(here, known, _checked(here, body, fields))
     update = here.tracker.definitions.update(known.id, by=here.caller.actor, **changes)
     return Json(await _with_schedule(here, await _told(update)))
 
 
-@routes.add("DELETE", "/configs/{config:path}", Scope.ADMIN, status=204)
+@routes.add("DELETE", "/configs/{config}", Scope.ADMIN, status=204)
 async def delete_config(here: Now, config: Config) -> Response:
     """Delete a definition, and stop its schedule; its executions stay, with its id."""
     known = await _find(here, config)
@@ -236,16 +236,63 @@ async def _with_schedule(here: Here, known: TaskDefinition) -> dict[str, Any]:
         state = await here.tracker.schedules.status(known.id)
         due = await here.tracker.schedules.next_run(known.id)
     except ScheduleUnavailable:
-        return _shown(known, None, None)
-    return _shown(known, state, due)
+        return _shown(here, known, None, None)
+    return _shown(here, known, state, due)
 
 
-def _shown(known: TaskDefinition, state: str | None, due: datetime | None) -> dict[str, Any]:
+def _state(states: Mapping[int, str] | None, known: TaskDefinition) -> str | None:
+    return None if states is None else states.get(known.id, INACTIVE)
+
+
+def _shown(
+    here: Here, known: TaskDefinition, state: str | None, due: datetime | None
+) -> dict[str, Any]:
     return asdict(known) | {
+        **_without_secrets(here, known),
         "is_scheduled": known.is_scheduled,
         "schedule_status": state,
         "next_run_at": due,
     }
+
+
+def _without_secrets(here: Here, known: TaskDefinition) -> dict[str, Any]:
+    """Give what may hold secrets as it may be seen: they are stored, for they have to be sent."""
+    encoder = here.tracker.encoder
+    encoded = encoder.encode_kwargs(known.parameters)
+    return {
+        "description": encoder.text(known.description),
+        "parameters": known.parameters if encoded.exact else json.loads(encoded.text),
+    }
+
+
+def _unmasked(here: Here, known: TaskDefinition, changes: dict[str, Any]) -> dict[str, Any]:
+    """Give changes without what was shown masked and comes back as it was shown.
+
+    Raises:
+        Refused: 422: something masked is to be stored elsewhere.
+    """
+    shown = _without_secrets(here, known)
+    parameters = changes.get("parameters")
+    if changes.get("description") == shown["description"]:
+        changes = changes | {"description": known.description}
+    if isinstance(parameters, dict):
+        back = {
+            name: known.parameters[name]
+            for name, value in parameters.items()
+            if name in known.parameters and shown["parameters"].get(name) == value
+        }
+        changes = changes | {"parameters": parameters | back}
+        _refuse_masked({name: one for name, one in parameters.items() if name not in back})
+    return changes
+
+
+def _refuse_masked(parameters: object) -> None:
+    masked = [
+        path for path, why in inexact(parameters, "body.parameters") if why in {"redacted", "cut"}
+    ]
+    if masked:
+        said = "is what stands for a value that is not shown: send the value, or leave all out"
+        raise invalid([(path, said) for path in masked], InvalidDefinition.code)
 
 
 def _counted(found: Stats) -> dict[str, Any]:

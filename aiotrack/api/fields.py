@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ValidationError,
+    WithJsonSchema,
+    WrapValidator,
+)
 from starlette.requests import Request
 
 from aiotrack.api.problems import Refused
 
-INT64: Final = 2**63
-"""Ids of both databases lie below."""
+SAFE: Final = 2**53 - 1
+"""The largest whole number that every reader of JSON knows exactly."""
 
 LONGEST: Final = 8192
 """Characters of a reason or a description: more is cut when it is stored."""
@@ -24,19 +35,44 @@ AS_GIVEN: Final = WrapValidator(lambda value, _: value)
 def _whole(text: str) -> str:
     if "\0" in text:
         raise ValueError("must be without NUL characters")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be without halves of characters") from None
     return text
 
 
 Text = Annotated[str, AfterValidator(_whole)]
-"""What a database takes."""
+"""What a database takes; halves of characters pydantic refuses itself."""
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Rows of the page.")]
 After = Annotated[
     str | None, Query(max_length=2000, description="`next` of the page before, with its filters.")
+]
+
+
+def _moment(text: object, *, is_end: bool = False) -> object:
+    if not isinstance(text, str):
+        return text
+    told = re.sub(r"(T.*) (\d\d:?\d\d)$", r"\1+\2", text.strip())  # a + that nobody encoded
+    try:
+        found = datetime.fromisoformat(told)
+    except ValueError:
+        raise ValueError("must be an ISO time or date") from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    if is_end and len(told) == len("2026-01-01"):
+        with contextlib.suppress(OverflowError):
+            found += timedelta(days=1, microseconds=-1)
+    return found
+
+
+_ISO: Final = WithJsonSchema(
+    {"anyOf": [{"type": "string", "format": one} for one in ("date-time", "date")]}
+)
+Since = Annotated[
+    Annotated[datetime, BeforeValidator(_moment), _ISO] | None,
+    Query(description="ISO time or date; without an offset UTC."),
+]
+Until = Annotated[
+    Annotated[datetime, BeforeValidator(functools.partial(_moment, is_end=True)), _ISO] | None,
+    Query(description="ISO time, without an offset UTC; a date includes that whole day."),
 ]
 
 

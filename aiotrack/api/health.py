@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from aiotrack.api.access import Scope
 from aiotrack.api.bodies import Json
+from aiotrack.api.problems import SOON
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Now
 
@@ -71,7 +73,7 @@ async def get_health(here: Now) -> Json:
     Answers within two seconds, whatever they do.
     """
     found = await here.tracker.health()
-    return Json(asdict(found), 200 if found.ready else 503)
+    return _told(asdict(found), is_ready=found.ready)
 
 
 @routes.add("GET", "/health/live", None, answer=WordAnswer)
@@ -84,4 +86,9 @@ async def get_live() -> Json:
 async def get_ready(here: Now) -> Json:
     """Whether this process can serve: 503 while its database does not answer."""
     found = await here.tracker.health()
-    return Json({"status": "ready" if found.ready else "not ready"}, 200 if found.ready else 503)
+    status = "ready" if found.ready else "not ready"
+    return _told({"status": status}, is_ready=found.ready)
+
+
+def _told(content: dict[str, Any], *, is_ready: bool) -> Json:
+    return Json(content) if is_ready else Json(content, 503, {"Retry-After": SOON})

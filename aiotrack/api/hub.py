@@ -42,8 +42,8 @@ AT_ONCE: Final = 128
 """Events between two pauses, so that whoever reads gets to read them."""
 
 GAP, GAP_EACH = 0.02, 0.000_25
-"""Seconds between two rounds of writing, and as much more for each client: telling 200 of them
-takes some ten milliseconds of a core."""
+"""Seconds from a look that was woken to the next (of a filter: for each filter that is followed),
+and as much more for each client: telling 200 of them takes some ten milliseconds of a core."""
 
 READS: Final = 4
 """Clients that look for what they missed at once: all of them may come back together."""
@@ -146,18 +146,19 @@ class Channel:
     """What one follower tells its clients.
 
     Args:
+        hub: Whose it is.
         follower: Where changes come from.
         make: Makes an event of a state, with the time of its read.
-        keeps: Events that wait for clients.
-        over: Called when nobody is left, or nothing follows.
+        is_one: It follows one execution: only the newest event counts.
     """
 
     def __init__(
         self,
+        hub: Hub,
         follower: Follower,
         make: Callable[[Execution, float], Event],
-        keeps: int,
-        over: Callable[[], None],
+        *,
+        is_one: bool,
     ) -> None:
         self.follower = follower
         self.make = make
@@ -166,11 +167,11 @@ class Channel:
         self.note = b""
         """What to say besides events, and how many times that was changed."""
         self.notes = 0
-        self._events: deque[Event] = deque(maxlen=keeps)
-        self._skips = keeps == 1
+        self.is_one = is_one
+        self._events: deque[Event] = deque(maxlen=1 if is_one else WAITING)
         self.told = 0
         """How many events there were."""
-        self._end = over
+        self._hub = hub
         self._clients: set[Client] = set()
         self._joined: tuple[int, int, bytes] = (0, 0, b"")
         loop = asyncio.get_running_loop()
@@ -201,7 +202,7 @@ class Channel:
     def take(self, client: Client) -> list[Event] | None:
         """Give what a client has not seen; None: he is so late that some of it is gone."""
         behind = self.told - client.seen
-        if behind > len(self._events) and not self._skips:
+        if behind > len(self._events) and not self.is_one:
             return None
         client.seen = self.told
         behind = min(behind, len(self._events))
@@ -245,13 +246,16 @@ class Channel:
             await self._tell(found)
 
     async def _tell(self, found: list[Execution]) -> None:
-        """Pass on states, no faster than they can be written."""
-        for start in range(0, len(found), AT_ONCE):
-            for execution in found[start : start + AT_ONCE]:
+        """Pass on states, no faster than they can be written, and look again after a pause."""
+        for start in range(0, max(1, len(found)), AT_ONCE):
+            some = found[start : start + AT_ONCE]
+            for execution in some:
                 self._put(execution)
-            self._wake()
+            if some:
+                self._wake()
             if not self.is_over:
-                await asyncio.sleep(GAP + GAP_EACH * len(self._clients))
+                crowd = 1 if self.is_one else self._hub.filters
+                await asyncio.sleep(GAP * crowd + GAP_EACH * len(self._clients))
 
     def _put(self, execution: Execution) -> None:
         event = self.make(execution, self.follower.read_at)
@@ -272,7 +276,7 @@ class Channel:
 
     def _close(self) -> None:
         self.is_over = True
-        self._end()
+        self._hub.forget(self)
         self._wake()
         if self._task is not asyncio.current_task():
             self._task.cancel()
@@ -291,24 +295,31 @@ class Hub:
         self.reading = asyncio.Semaphore(READS)
         """Held by a client that reads what it missed."""
 
+    @property
+    def filters(self) -> int:
+        """How many filters are followed; each of them looks at every change."""
+        return sum(not one.is_one for one in self.channels.values())
+
     def channel(
         self,
         name: str,
         follower: Callable[[], Follower],
         make: Callable[[Execution, float], Event],
-        keeps: int = WAITING,
+        *,
+        is_one: bool = False,
     ) -> Channel:
         """Give the channel of a name; make it if nobody follows that yet."""
         found = self.channels.get(name)
-        if found is None or found.is_over:
-            found = self.channels[name] = Channel(
-                follower(), make, keeps, lambda: self._forget(name, found)
-            )
+        if found is None:
+            found = self.channels[name] = Channel(self, follower(), make, is_one=is_one)
         return found
 
-    def _forget(self, name: str, channel: Channel | None) -> None:
-        if self.channels.get(name) is channel:
-            del self.channels[name]
+    def forget(self, channel: Channel) -> None:
+        """Let go of a channel that is over."""
+        for name, one in self.channels.items():
+            if one is channel:
+                del self.channels[name]
+                return
 
 
 _HUBS: weakref.WeakKeyDictionary[Core, Hub] = weakref.WeakKeyDictionary()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aiotrack.api.access import Scope
 from aiotrack.api.bodies import Json
-from aiotrack.api.fields import INT64, LONGEST, Text
+from aiotrack.api.fields import LONGEST, SAFE, Text
 from aiotrack.api.problems import Refused
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Here, Now
@@ -24,7 +24,7 @@ class LockAnswer(BaseModel):
     """A lock that is held."""
 
     name: str = Field(description="With the digest of its key behind a slash.")
-    key: str | None = Field(description="The key as text, shortened.")
+    key: str | None = Field(description="The key as text, shortened; secrets are masked.")
     task_id: str | None = Field(description="Of the execution that holds it.")
     task_name: str | None
     worker: str | None
@@ -49,9 +49,11 @@ class Release(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"name": "import/8d5c", "fence": 41}]}
     )
 
-    name: Text = Field(min_length=1, max_length=300, description="As the list gives it.")
+    name: str = Field(
+        pattern="^[A-Za-z0-9_.:-]{1,128}(/[0-9a-f]{32})?$", description="As the list gives it."
+    )
     fence: int = Field(
-        ge=0, lt=INT64, strict=True, description="Of the holder that is meant: the next keeps it."
+        ge=0, le=SAFE, strict=True, description="Of the holder that is meant: the next keeps it."
     )
     reason: Text | None = Field(None, max_length=LONGEST, description="Why, for the audit.")
 
@@ -74,7 +76,9 @@ async def list_locks(
     """Who holds which lock. 503 while Redis does not answer."""
     _check(here)
     found = await here.tracker.locks.list(task_id=task_id)
-    return Json({"items": [asdict(one) for one in found]})
+    text = here.tracker.encoder.text
+    items = [asdict(one) | {"key": None if one.key is None else text(one.key)} for one in found]
+    return Json({"items": items})
 
 
 @routes.add("POST", "/locks/release", Scope.ADMIN, answer=ReleaseAnswer)

@@ -12,7 +12,7 @@ from aiotrack.api.routes import Routes
 from aiotrack.api.site import Now
 from aiotrack.metrics import exposition
 
-routes = Routes("metrics")
+routes = Routes("metrics", is_closed=True)
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from aiotrack.api import (
     acts,
+    alerts,
     audit,
     configs,
     events,
@@ -26,6 +27,7 @@ from aiotrack.api import (
     locks,
     metrics,
     queues,
+    report,
     settings,
     tasks,
     workers,
@@ -46,7 +48,7 @@ log = logging.getLogger(__name__)
 
 RESOURCES = (
     *(events, executions, acts, tasks, configs),
-    *(workers, locks, queues, settings, audit, health, metrics),
+    *(workers, locks, queues, settings, audit, alerts, report, health, metrics),
 )
 """A module for each; deleting a resource is deleting its line."""
 
@@ -126,7 +128,8 @@ def create_ingest(
     """
     gate = Gate(_read(tokens), has_user=False)
     site = Site(tracker=tracker, broker=None, gate=gate, has_user=False, username=None)
-    router = APIRouter(route_class=_route_of(site, most=ingest.MOST, deepest=ingest.DEEPEST))
+    route = _route_of(site, ingest.MOST, ingest.DEEPEST, is_lenient=True)
+    router = APIRouter(route_class=route)
     meet = Depends(_meeting(site, None, "all"))
     _add_all(router, ingest.routes.entries, site, [*dependencies, meet])
     return router
@@ -150,7 +153,9 @@ def _openness(entry: Entry) -> list[bool]:
     return [part.startswith("{") for part in entry.path.strip("/").split("/")]
 
 
-def _route_of(site: Site, most: int = MOST, deepest: int = DEEPEST) -> type[APIRoute]:
+def _route_of(
+    site: Site, most: int = MOST, deepest: int = DEEPEST, *, is_lenient: bool = False
+) -> type[APIRoute]:
     class Route(APIRoute):
         """Lets in who may come in, and tells errors as problems."""
 
@@ -176,7 +181,7 @@ def _route_of(site: Site, most: int = MOST, deepest: int = DEEPEST) -> type[APIR
                     caller = ANYBODY if is_open else site.gate.caller(request)
                     check_origin(request)
                     request.state.aiotrack_caller = caller
-                    await read_body(request, most, deepest)
+                    await read_body(request, most, deepest, is_lenient=is_lenient)
                     return await handler(request)
                 except Exception as error:
                     return answer_to(error)

@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from aiotrack.api.hub import PLACES, Channel, Client, Event, chunk_of, hub_of, state_of
-from aiotrack.api.problems import HEADERS, Refused, answer_to
+from aiotrack.api.problems import HEADERS, answer_to
 from aiotrack.api.site import Here, up_to_date
 from aiotrack.encode import encode_task_id
-from aiotrack.errors import AioTrackError, QueryTimeout
+from aiotrack.errors import QueryTimeout
 from aiotrack.following import Matching, One
 from aiotrack.model import FINAL, Execution, TaskStatus
 from aiotrack.repository.cursor import moment_of
@@ -73,14 +73,15 @@ class Stream(Response):
         try:
             with PLACES.take(_name_of(self._here)):
                 await self._serve(receive, writer)
-        except (AioTrackError, Refused) as error:  # first: one of them is a TimeoutError
-            if not writer.has_begun:
-                await answer_to(error)(scope, receive, send)
-                return
-            with contextlib.suppress(TimeoutError):
-                await writer.end(_come_again())
-        except TimeoutError:
+        except WriteTimeoutError:
             return  # it reads nothing: the server closes what has no end
+        except Exception as error:
+            answer = answer_to(error)  # which logs what nobody expected
+            if not writer.has_begun:
+                await answer(scope, receive, send)
+                return
+            with contextlib.suppress(WriteTimeoutError):
+                await writer.end(_come_again())
 
     async def _serve(self, receive: Receive, writer: _Writer) -> None:
         channel = await self._channel()
@@ -164,7 +165,7 @@ class OneStream(Stream):
     async def _channel(self) -> Channel:
         core = await up_to_date(self._here)
         name = f"execution {self._task_id}"
-        return hub_of(core).channel(name, lambda: One(core, self._task_id), _state, keeps=1)
+        return hub_of(core).channel(name, lambda: One(core, self._task_id), _state, is_one=True)
 
     async def _first(self, channel: Channel) -> bytes | None:
         found = await channel.follower.now({self._task_id})
@@ -242,10 +243,14 @@ class ManyStream(Stream):
         return sorted(found.values(), key=lambda one: (one.created_at, one.id))
 
 
+class WriteTimeoutError(Exception):
+    """A client does not read."""
+
+
 class _Writer:
     """Writes an answer in pieces, none of which may take long.
 
-    Its verbs raise `TimeoutError` when the client does not read.
+    Its verbs raise `WriteTimeoutError` when the client does not read.
     """
 
     def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
@@ -258,8 +263,11 @@ class _Writer:
         if not self.has_begun:
             await self._begin(200)
         body: Message = {"type": "http.response.body", "body": chunk, "more_body": not is_last}
-        async with asyncio.timeout(PATIENCE):
-            await self._send(body)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._send(body)
+        except TimeoutError:
+            raise WriteTimeoutError from None
 
     async def end(self, chunk: bytes) -> None:
         """Write the last piece."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -20,10 +21,12 @@ from aiotrack.api.site import Here, Now
 from aiotrack.body import find_task
 from aiotrack.current import tracking
 from aiotrack.errors import ExecutionNotFound, UnknownTask
-from aiotrack.model import OWN_MODULE, Execution, TaskStatus
+from aiotrack.model import OWN_MODULE, Execution, TaskInfo, TaskStatus
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask
+
+    from aiotrack.encode import Encoder
 
 routes = Routes("tasks", of_all=False, is_closed=True)
 
@@ -219,7 +222,35 @@ async def list_task_types(here: Now) -> Json:
     Empty in a process that imports no tasks.
     """
     found = [one for one in catalog.tasks(_brokers(here)) if not _is_own(one.name)]
-    return Json({"items": [asdict(one) for one in found]})
+    return Json({"items": [_described(here, one) for one in found]})
+
+
+def _described(here: Here, known: TaskInfo) -> dict[str, Any]:
+    encoder = here.tracker.encoder
+    return asdict(known) | {
+        "labels": json.loads(encoder.encode_kwargs(known.labels).text),
+        "parameters": _without_secrets(encoder, known.parameters),
+    }
+
+
+def _without_secrets(encoder: Encoder, schema: Any) -> Any:
+    """Give a JSON schema whose defaults are masked where they are secrets."""
+    if isinstance(schema, list):
+        return [_without_secrets(encoder, one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    made = {name: _without_secrets(encoder, one) for name, one in schema.items()}
+    for name, one in _parts(made.get("properties")):
+        if "default" in one:
+            masked = json.loads(encoder.encode_kwargs({name: one["default"]}).text)
+            one["default"] = masked.get(name)
+    return made
+
+
+def _parts(properties: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Give the properties of an object's schema."""
+    found = properties.items() if isinstance(properties, dict) else ()
+    return [(name, one) for name, one in found if isinstance(one, dict)]
 
 
 def _checked(here: Here, body: object) -> tuple[NewTask, AsyncTaskiqDecoratedTask[Any, Any]]:

@@ -13,7 +13,7 @@ from aiotrack.api.routes import Routes
 from aiotrack.api.site import Now
 from aiotrack.model import Worker, WorkerStatus
 
-routes = Routes("workers")
+routes = Routes("workers", is_closed=True)
 
 
 class WorkerAnswer(BaseModel):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from aiotrack.lifecycle import Lifecycle
     from aiotrack.model import AuditEntry, Page
 
 log = logging.getLogger(__name__)
+
+PATIENCE: Final = 2.0
+"""Seconds for one row: whoever did something does not wait for longer until he hears of it."""
 
 
 class AuditLog:
@@ -37,6 +41,8 @@ class AuditLog:
     ) -> None:
         """Add a row. Never raises: what cannot be stored is logged, for what was done is done.
 
+        Waits for two seconds at the most; a database that is slower may have kept it all the same.
+
         Args:
             action: What was done, such as ``invoice.approve``.
             target: To what, such as ``invoice:7``.
@@ -46,9 +52,11 @@ class AuditLog:
             after: What is.
         """
         try:
-            await self._append(action, target, by, reason, before, after)
+            async with asyncio.timeout(PATIENCE):
+                await self._append(action, target, by, reason, before, after)
         except Exception as error:  # whatever it is, nothing is undone by it
-            log.error("the audit does not know of %s on %s: %s", action, target, error)
+            told = f"no answer within {PATIENCE:g} s" if isinstance(error, TimeoutError) else error
+            log.error("the audit does not know of %r on %r: %s", action, target, told)
 
     async def _append(
         self,

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from aiotrack import __version__
 from aiotrack.cli import (
+    audit,
     cancel,
     config,
     database,
@@ -97,6 +98,7 @@ report.add_to(app)
 cancel.add_to(app)
 logs.add_to(app)
 workers.add_to(app)
+audit.add_to(app)
 rerun.add_to(app)
 tasks.add_to(app)
 app.add_typer(locks.app, name="locks")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, Unpack
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from aiotrack.model import Stats
     from aiotrack.records import Records
     from aiotrack.repository.definitions import DefinitionRows
+
+log = logging.getLogger(__name__)
 
 MOST: Final = 500
 """Definitions of one page."""
@@ -274,16 +277,18 @@ class Definitions:
     ) -> None:
         from aiotrack.repository.audit import Audit, Deed
 
-        await Audit(self._tracker.core().repository).append(
-            Deed(
-                at=self._tracker.clock.now(),
-                actor=_word(by),
-                action=action,
-                target=f"definition:{definition.id}",
-                before=self._shown(before),
-                after=self._shown(after),
-            )
+        deed = Deed(
+            at=self._tracker.clock.now(),
+            actor=None if by is None else self._tracker.encoder.name(str(by)),
+            action=action,
+            target=f"definition:{definition.id}",
+            before=self._shown(before),
+            after=self._shown(after),
         )
+        try:
+            await Audit(self._tracker.core().repository).append(deed)
+        except StoreError as error:  # it is done: who asks again would hear that the name is taken
+            log.error("the audit does not know of %r on %r: %s", action, deed.target, error)
 
     def _shown(self, fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Give fields as the audit keeps them: bounded, and without secrets."""

@@ -124,6 +124,18 @@ class PageQuery:
             rows += await fetch(rest.order_by(by_id).limit(wanted - len(rows)))
         return rows
 
+    async def last(self, fetch: Fetch, rows: int) -> RowMapping | None:
+        """Give the last of the first *rows*; None when there are fewer.
+
+        Where all rows have a value the database walks past the others: none of them is sent.
+        """
+        if self._order.is_nullable:
+            found = await self.rows(fetch, None, rows)
+            return found[-1] if len(found) == rows else None
+        first = self._select(await self._each(fetch), [], rows).subquery()
+        query = self._sorted(select(first), first.c).offset(rows - 1).limit(1)
+        return next(iter(await fetch(query)), None)
+
     async def _each(self, fetch: Fetch) -> Each | None:
         """Give the filter whose values are looked up one by one; None when there is no need."""
         filters = self._filters

@@ -175,15 +175,14 @@ class Reader:
         shown = select(_table.c.id, _table.c[sort.column])
         query = PageQuery(shown, narrowed, sort, repository.dialect, repository.keys)
 
-        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+        async def work(connection: AsyncConnection) -> RowMapping | None:
             async with limited(connection) as fetch:
-                return await query.rows(fetch, None, rows)
+                return await query.last(fetch, rows)
 
-        found = await repository.ask(work, only_reads=True)
-        if len(found) < rows:
+        last = await repository.ask(work, only_reads=True)
+        if last is None:
             return None
-        value = found[-1][sort.column]
-        position = Position(_as_number(value), found[-1]["id"])
+        position = Position(_as_number(last[sort.column]), last["id"])
         return write_cursor(position, sort, narrowed.digest())
 
     async def ended(

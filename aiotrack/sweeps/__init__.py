@@ -1,13 +1,12 @@
 """Tasks of our own that a schedule runs: once for each time they are due, across a fleet.
 
-A new sweep is a `Sweep` in a module of its own, a line in ``feature.SWEEPS``, and its settings.
+A new sweep is a `Sweep` in a module of its own, a line in ``Sweeps.sweeps``, and its settings.
 """
 
 from __future__ import annotations
 
 from aiotrack.sweeps.cleanup import CLEANUP
-from aiotrack.sweeps.feature import SWEEPS, Sweeps, schedules
+from aiotrack.sweeps.feature import Sweeps, schedules
 from aiotrack.sweeps.mark_timed_out import MARK_TIMED_OUT
-from aiotrack.sweeps.sweep import Sweep
 
-__all__ = ["CLEANUP", "MARK_TIMED_OUT", "SWEEPS", "Sweep", "Sweeps", "schedules"]
+__all__ = ["CLEANUP", "MARK_TIMED_OUT", "Sweeps", "schedules"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from aiotrack.errors import StoreUnavailable
 from aiotrack.row_settings import RowSettings
 from aiotrack.settings import NEVER, check_number
-from aiotrack.sweeps.sweep import Sweep
+from aiotrack.sweep import Sweep
 
 if TYPE_CHECKING:
     from aiotrack.core import Core
@@ -87,10 +87,10 @@ async def _forget_deeds(core: Core) -> None:
     if days == NEVER:
         return
     before = core.tracker.clock.now() - int(days * DAY)
-    gone = AUDIT_PIECE
-    while gone == AUDIT_PIECE:
+    while True:
         begun = time.monotonic()
-        gone = await Audit(core.repository).forget(before, AUDIT_PIECE)
+        if await Audit(core.repository).forget(before, AUDIT_PIECE) < AUDIT_PIECE:
+            return
         await asyncio.sleep(max(time.monotonic() - begun, SHORTEST_PAUSE))
 
 

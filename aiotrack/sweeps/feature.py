@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from aiotrack import by_hand
 from aiotrack.clock import to_datetime
 from aiotrack.feature import Feature
+from aiotrack.sweep import LONGEST, Sweep
 from aiotrack.sweeps.cleanup import CLEANUP
 from aiotrack.sweeps.due import is_crontab, last_due
 from aiotrack.sweeps.mark_timed_out import MARK_TIMED_OUT
 from aiotrack.sweeps.rescue_lost import RESCUE_LOST
 from aiotrack.sweeps.roll_up import ROLL_UP
-from aiotrack.sweeps.sweep import LONGEST, Sweep
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker, ScheduledTask
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SWEEPS: tuple[Sweep, ...] = (ROLL_UP, CLEANUP, MARK_TIMED_OUT, RESCUE_LOST)
-
 
 class Sweeps(Feature):
-    """The tracker's own tasks."""
+    """The tracker's own tasks: those of this folder, and those of other features."""
+
+    sweeps: ClassVar[tuple[Sweep, ...]] = (ROLL_UP, CLEANUP, MARK_TIMED_OUT, RESCUE_LOST)
 
     @classmethod
     def attach(cls, tracker: Lifecycle, broker: AsyncBroker) -> None:
@@ -37,7 +37,7 @@ class Sweeps(Feature):
         A sweep that is switched off has a task without a schedule: a copy that is still queued
         does nothing.
         """
-        for sweep in SWEEPS:
+        for sweep in _sweeps(tracker):
             labels = _labels(sweep, tracker) if sweep.is_on(tracker.options) else {}
             broker.register_task(
                 _task(tracker, sweep), task_name=sweep.task_name, track=False, **labels
@@ -77,6 +77,11 @@ class Sweeps(Feature):
         return run.result
 
 
+def _sweeps(tracker: Lifecycle) -> Iterator[Sweep]:
+    for kind in tracker.features:
+        yield from kind.sweeps
+
+
 def _task(tracker: Lifecycle, sweep: Sweep) -> Any:
     """Make the task: a function of its own for each broker and tracker."""
 
@@ -111,7 +116,7 @@ def schedules(tracker: Lifecycle) -> list[ScheduledTask]:
             kwargs={"scheduled": True},
             **_when(sweep, tracker),
         )
-        for sweep in SWEEPS
+        for sweep in _sweeps(tracker)
         if sweep.is_on(tracker.options)
     ]
 

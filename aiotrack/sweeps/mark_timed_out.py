@@ -17,7 +17,7 @@ from aiotrack.model import OWN_MODULE, TaskStatus
 from aiotrack.report import History, Report
 from aiotrack.row_settings import RowSettings
 from aiotrack.settings import NEVER, check_number, known
-from aiotrack.sweeps.sweep import Sweep
+from aiotrack.sweep import Sweep
 from aiotrack.verdicts import presume
 
 if TYPE_CHECKING:

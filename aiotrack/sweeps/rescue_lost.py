@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aiotrack import rescue
-from aiotrack.sweeps.sweep import Sweep
+from aiotrack.sweep import Sweep
 
 if TYPE_CHECKING:
     from aiotrack.core import Core

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator, Iterator
 from random import Random
 from typing import Any
@@ -179,8 +180,8 @@ async def test_ids_names_and_values_of_any_kind(tracker: Tracker) -> None:
             client,
             path,
             queued(taskName=f"shop:{odd}"),
-            started(kwargs={"odd": odd, "deep": deep, "huge": 10**30, "nan": None}),
-            executed(value=["x" * 2_000_000, odd], error=None, took=-3.0),
+            started(kwargs={"odd": odd, "deep": deep, "huge": 10**30, "nan": math.nan}),
+            executed(value=["x" * 2_000_000, odd, math.inf], error=None, took=-3.0),
         )
     found = await tracker.get("a/b c%?#ü\x00")
 

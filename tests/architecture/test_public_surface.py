@@ -11,7 +11,9 @@ import pytest
 import aiotrack
 
 PUBLIC = {
+    "AccessRefused",
     "AioTrackError",
+    "Alert",
     "Attempt",
     "AttemptRow",
     "AuditEntry",
@@ -19,6 +21,7 @@ PUBLIC = {
     "Bucket",
     "CancelOutcome",
     "Cause",
+    "ClientError",
     "Count",
     "Counts",
     "Dependency",

@@ -146,11 +146,14 @@ async def test_a_cursor_of_another_list(tracker: Tracker) -> None:
     """It continues only what it began."""
     await fill(tracker, {"target": "a"}, {"target": "b"})
     after = (await tracker.audit.list(limit=1)).next
-    definitions = (await tracker.list(limit=1)).next
+    for name in "ab":
+        await tracker.definitions.create(name=name, task_type="x")
+    definitions = (await tracker.definitions.list(limit=1)).next
 
     with pytest.raises(InvalidQuery, match="other filters"):
         await tracker.audit.list(limit=1, after=after, actor="x")
-    assert definitions is None
+    with pytest.raises(InvalidQuery, match="no cursor"):
+        await tracker.audit.list(limit=1, after=definitions)
     assert ["a"] == [one.target for one in (await tracker.audit.list(limit=1, after=after)).items]
 
 

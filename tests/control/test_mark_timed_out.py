@@ -15,8 +15,8 @@ from taskiq.schedule_sources import LabelScheduleSource
 
 from aiotrack import InvalidSetting, TaskStatus, Tracker, TrackerMiddleware
 from aiotrack.repository.control_tables import WorkerRow
+from aiotrack.sweep import LONGEST
 from aiotrack.sweeps import CLEANUP, Sweeps, mark_timed_out
-from aiotrack.sweeps.sweep import LONGEST
 
 NAME = "aiotrack:mark_timed_out"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import UTC, datetime
 
 import pytest
 from playwright.async_api import expect
@@ -150,6 +151,20 @@ async def test_the_overview(site: Site, open_page: Open) -> None:
     await page.get_by_role("link", name="7 days").click()
     await expect(page).to_have_url(re.compile(r"#/overview\?range=7d$"))
     await site.tracker.cancel(task_id)
+
+
+async def test_alerts_stand_first(site: Site, open_page: Open) -> None:
+    """What somebody ought to see to is told on the overview, and leads to what it is about."""
+    now = datetime.now(UTC)
+    for number in range(20):
+        facts = {"status": "FAILURE", "created_at": now, "started_at": now, "finished_at": now}
+        await site.tracker.register(f"pay-{number}", "shop.pay", **facts)
+    await site.tracker.alerts.check()
+    page = await open_page()
+    alerts = page.get_by_role("region", name="To be looked at")
+    await expect(alerts).to_contain_text("shop.pay: ")
+    await alerts.get_by_role("link", name="shop.pay").click()
+    await expect(page.locator("tbody tr")).to_have_count(20)
 
 
 async def test_workers_and_queues(site: Site, open_page: Open) -> None:

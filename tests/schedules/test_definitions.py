@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from aiotrack import DefinitionNotFound, InvalidDefinition, InvalidQuery, Page, Tracker
 from aiotrack.repository.audit import Audit
@@ -228,6 +229,19 @@ async def test_the_audit_says_who_changed_what(site: Site) -> None:
         *(deleted.actor, deleted.after),
         (deleted.before or {}).get("name"),
     )
+
+
+async def test_what_the_audit_cannot_keep_is_done(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asks again would hear that the name is taken: it is logged, and not raised."""
+    async with site.tracker.core().repository.engine.begin() as connection:
+        await connection.execute(text("DROP TABLE aiotrack_audit"))
+
+    made = await site.tracker.definitions.create(name="clean", task_type="shop.clean", by="a\ud800")
+
+    assert made == await site.tracker.definitions.get("clean")
+    assert "the audit does not know of 'definition.create'" in caplog.text
 
 
 async def last(site: Site, action: str) -> Any:

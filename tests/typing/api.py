@@ -10,10 +10,12 @@ from taskiq import AsyncBroker, AsyncTaskiqTask, TaskiqScheduler
 
 from aiotrack import (
     Attempt,
+    AuditEntry,
     CancelOutcome,
     Count,
     Counts,
     DefinitionScheduleSource,
+    Dependency,
     Execution,
     ExecutionNotFound,
     InvalidInput,
@@ -155,6 +157,9 @@ async def sweeps(tracker: Tracker) -> None:
     told = await tracker.settings.explain("retention_days", user="42")
     assert_type((told.layer, told.source), tuple[str, str | None])
     assert_type(await tracker.settings.all(), dict[str, Any])
+    assert_type(await tracker.audit.list(actor=42, since=timedelta(days=1)), Page[AuditEntry])
+    await tracker.audit.append("invoice.pay", "invoice:7", by=42, before=None, after={"paid": 1.5})
+    assert_type((await tracker.health()).dependencies["database"], Dependency)
 
 
 async def submits(tracker: Tracker, broker: AsyncBroker) -> None:

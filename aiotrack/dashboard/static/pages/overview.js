@@ -5,7 +5,7 @@ import { durations, outcome, throughput } from "../charts.js";
 import { h, show } from "../dom.js";
 import { duration, number, plural, share, short } from "../format.js";
 import { follow } from "../live.js";
-import { badge, data, executionLink, href, link, panel, problem, progress, rate, table, took, when } from "../parts.js";
+import { data, href, link, panel, problem, progress, rate, table, took, when } from "../parts.js";
 
 export const title = "Overview";
 
@@ -36,6 +36,7 @@ export function open({ body, actions, params }) {
       ended: get("executions/", { ...all, order: "-finished_at", page_size: SAMPLE }, signal),
       workers: get("workers/", {}, signal),
       queues: get("queues/", {}, signal),
+      alerts: get("alerts/", {}, signal),
     };
     let worst = null;
     await Promise.all(Object.entries(asked).map(async ([name, answer]) => {
@@ -124,23 +125,37 @@ export function open({ body, actions, params }) {
       room ? `, ${number(running)} of ${number(room)} places in use (${share(running / room)})` : `, ${number(running)} running`);
   };
 
-  /** What somebody should look at, and where. */
+  /** What somebody should look at, and where: alerts, and what is seen before the next of them. */
   function attention() {
-    const lines = [];
+    const lines = (found.alerts?.items ?? []).map((one) => ({
+      key: `${one.rule} ${one.subject}`,
+      words: [h("a", { href: placeOf(one) }, data(one.subject)), ": ", data(one.text), h("span", { class: "small" }, " since ", when(one.began_at))],
+    }));
+    const told = new Set((found.alerts?.items ?? []).map((one) => one.rule));
     const lost = (found.workers?.items ?? []).filter((one) => one.status === "lost");
-    if (lost.length) lines.push([badge("lost"), link(`${plural(lost.length, "worker")} stopped beating`, "workers")]);
-    if (found.workers && found.queues) {
-      const alive = found.workers.items.some((one) => one.status === "alive");
-      const depth = found.queues.items.reduce((sum, one) => sum + one.depth, 0);
-      if (!alive && depth) lines.push([badge("FAILURE"), link(`${plural(depth, "message")} waiting, and no worker is alive`, "queues")]);
+    if (lost.length && !told.has("lost-worker")) {
+      lines.push({ key: "lost", words: link(`${plural(lost.length, "worker")} stopped beating`, "workers") });
+    }
+    const depth = (found.queues?.items ?? []).reduce((sum, one) => sum + one.depth, 0);
+    if (depth && found.workers && !found.workers.items.some((one) => one.status === "alive")) {
+      lines.push({ key: "nobody", words: link(`${plural(depth, "message")} waiting, and no worker is alive`, "workers") });
     }
     for (const one of found.queues?.items ?? []) {
       if (one.dead_letters) {
-        lines.push([badge("FAILURE"), h("a", { href: href("queues") }, data(one.name), `: ${plural(one.dead_letters, "dead letter")}`)]);
+        lines.push({ key: `dead ${one.name}`, words: h("a", { href: href("queues") }, data(one.name), `: ${plural(one.dead_letters, "dead letter")}`) });
       }
     }
     return lines.length > 0 && h("section", { class: "panel attention", key: "attention", "aria-label": "To be looked at" },
-      h("h2", {}, "To be looked at"), h("ul", {}, lines.map((line) => h("li", {}, line))));
+      h("h2", {}, "To be looked at"),
+      h("ul", {}, lines.map(({ key, words }) => h("li", { key }, h("span", { class: "sign", "aria-hidden": "true" }, "▲"), h("span", {}, words)))));
+  }
+
+  /** Where more is told of what an alert is about. */
+  function placeOf({ rule, subject }) {
+    if (rule.includes("worker")) return href("workers");
+    if (rule.includes("backlog")) return href("queues");
+    if (rule.includes("schedule")) return href("schedules");
+    return href("executions", { task_name: subject, ...(rule.includes("failure") ? { status: "FAILURE" } : { order: "-duration" }) });
   }
 
   const start = () => {

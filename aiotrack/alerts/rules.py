@@ -1,0 +1,160 @@
+"""The rules: each looks at the fleet as it is, and gives what it finds by its subject."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from aiotrack.clock import to_datetime
+from aiotrack.model import Stats, Worker, WorkerStatus
+
+if TYPE_CHECKING:
+    from aiotrack.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+ENOUGH: Final = 20
+"""Executions below which a share or a median says nothing."""
+
+SHORT, RECENT, LONG = timedelta(minutes=15), timedelta(hours=1), timedelta(days=7)
+
+SECOND: Final = 1.0
+"""What takes less is not slow, however quick it was before."""
+
+OVERDUE: Final = timedelta(minutes=5)
+LOST_FOR: Final = timedelta(minutes=30)
+"""How long a lost worker is something to see to: its work was rescued by then."""
+
+MOST: Final = 20
+"""Subjects of one rule."""
+
+Found = dict[str, str | None]
+"""What is wrong, by its subject; None: it was looked at, and it is fine."""
+
+UNSURE: Final = frozenset({"backlog"})
+"""Rules that leave out what did not answer: only what was looked at is fine."""
+
+
+async def _failure_rate(tracker: Tracker) -> Found:
+    stats: Stats = await tracker.stats(since=SHORT)
+    found = Found()
+    for name, counts in stats.by_task_name.items():
+        ended = counts.success + counts.failure
+        if ended >= ENOUGH and counts.failure_rate >= tracker.options.alert_failure_rate:
+            found[name] = f"{counts.failure} of {ended} runs failed within fifteen minutes"
+    return found
+
+
+async def _slow_task(tracker: Tracker) -> Found:
+    recent: Stats = await tracker.stats(since=RECENT)
+    found = Found()
+    frequent = [
+        name
+        for name, counts in recent.by_task_name.items()
+        if counts.success + counts.failure >= ENOUGH
+    ]
+    now = _now(tracker)
+    for name in frequent[:MOST]:
+        lately: Stats = await tracker.stats(task_name=name, since=RECENT)
+        before: Stats = await tracker.stats(task_name=name, since=LONG, until=now - RECENT)
+        if lately.p50_duration is None or before.p50_duration is None or before.total < ENOUGH:
+            continue
+        times = lately.p50_duration / max(before.p50_duration, 1e-6)
+        if lately.p50_duration >= SECOND and times >= tracker.options.alert_slow_factor:
+            told = f"half of its runs took {lately.p50_duration:.1f} s or more within an hour"
+            found[name] = f"{told}, {times:.0f} times as long as in the last week"
+    return found
+
+
+async def _silent_schedule(tracker: Tracker) -> Found:
+    if tracker.redis is None:
+        return {}
+    runs: dict[int, datetime] = await tracker.schedules.next_runs()
+    now = _now(tracker)
+    late = {one: due for one, due in runs.items() if now - due > OVERDUE}
+    found = Found()
+    for number, due in list(late.items())[:MOST]:
+        found[f"task_{number}"] = f"it was due at {due:%H:%M:%S} UTC: is there a scheduler?"
+    return found
+
+
+async def _backlog(tracker: Tracker) -> Found:
+    options, found = tracker.options, Found()
+    for queue in await tracker.queues():
+        age = queue.oldest_age or 0.0
+        is_long = queue.depth >= options.alert_backlog or age >= options.alert_backlog_seconds
+        told = f"{queue.depth} messages wait, the oldest for {age:.0f} s"
+        found[queue.name] = told if is_long else None
+    return found
+
+
+async def _lost_worker(tracker: Tracker) -> Found:
+    now = _now(tracker)
+    return {
+        one.id: f"{one.host} said nothing since {one.beat_at:%H:%M:%S} UTC, and no farewell"
+        for one in await tracker.workers()
+        if one.status is WorkerStatus.LOST and now - one.beat_at < LOST_FOR
+    }
+
+
+async def _worker_memory(tracker: Tracker) -> Found:
+    most = tracker.options.alert_worker_memory
+    return {
+        one.id: f"it has {(one.memory or 0) / 2**20:.0f} MiB in memory"
+        for one in await _alive(tracker)
+        if most is not None and (one.memory or 0) >= most
+    }
+
+
+async def _worker_cpu(tracker: Tracker) -> Found:
+    most = tracker.options.alert_worker_cpu
+    return {
+        one.id: f"it uses {one.cpu or 0:.2f} cores"
+        for one in await _alive(tracker)
+        if most is not None and (one.cpu or 0.0) >= most
+    }
+
+
+async def _alive(tracker: Tracker) -> Iterable[Worker]:
+    return [one for one in await tracker.workers() if one.status is WorkerStatus.ALIVE]
+
+
+def _now(tracker: Tracker) -> datetime:
+    now = to_datetime(tracker.clock.now())
+    assert now is not None
+    return now
+
+
+RULES: Final[dict[str, Callable[[Tracker], Awaitable[Found]]]] = {
+    "failure-rate": _failure_rate,
+    "slow-task": _slow_task,
+    "silent-schedule": _silent_schedule,
+    "backlog": _backlog,
+    "lost-worker": _lost_worker,
+    "worker-memory": _worker_memory,
+    "worker-cpu": _worker_cpu,
+}
+
+
+async def look(tracker: Tracker) -> tuple[dict[tuple[str, str], str | None], set[str]]:
+    """Ask every rule.
+
+    Returns:
+        What was found, by rule and subject; and the rules that could not look, or not at all of it:
+        what they found before goes on, unless they say that it is fine.
+    """
+    found: dict[tuple[str, str], str | None] = {}
+    blind = set(UNSURE)
+    for rule, ask in RULES.items():
+        try:
+            seen = await ask(tracker)
+        except Exception as error:
+            log.warning("alerts of %s are not looked for now: %s", rule, error)
+            blind.add(rule)
+            continue
+        wrong = [one for one in seen.items() if one[1] is not None][:MOST]
+        fine = [one for one in seen.items() if one[1] is None]
+        found |= {(rule, subject): text for subject, text in (*wrong, *fine)}
+    return found, blind

@@ -1,0 +1,385 @@
+"""`Client`: the tracker's verbs, asked of the REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
+from urllib.parse import quote
+
+from aiotrack.cancellation import CancelOutcome
+from aiotrack.client import shapes
+from aiotrack.client.follow import follow
+from aiotrack.client.transport import Again, Transport
+from aiotrack.errors import InvalidInput, InvalidSetting, InvalidValue, WaitTimeout
+from aiotrack.model import Count
+
+if TYPE_CHECKING:
+    import builtins
+    from types import TracebackType
+
+    from aiotrack.health import Health
+    from aiotrack.locks.verbs import LockInfo
+    from aiotrack.model import (
+        Attempt,
+        Execution,
+        LogLine,
+        Page,
+        Queue,
+        Stats,
+        TaskInfo,
+        Worker,
+    )
+    from aiotrack.repository.filters import Narrowing
+
+NOT_READY: Final = frozenset({503})
+
+
+class Client:
+    """The tracker's verbs over HTTP; the same values, the same errors.
+
+    ``async with Client("http://127.0.0.1:8000", token=...) as client: await client.get("a1")``
+
+    A request is made again where that can do no harm: when no connection could be made, when the
+    server said 429 or 503, and, of what may be done twice, also when the answer got lost or was a
+    502 or 504. `submit` and `rerun` are made again only when they were certainly not done. Before
+    the n-th retry a random time of up to ``backoff`` * 2 ** (n - 1) seconds is waited for, or what
+    the server's ``Retry-After`` says; never more than ``max_backoff``. Executions with a true final
+    status are kept: they are asked for once.
+
+    Args:
+        url: Of the server; without a path the API is at ``/api/v1``, as `aiotrack serve` has it.
+        token: Its secret; None: the server asks for none.
+        retries: How often a request is made again.
+        backoff: Seconds before the first retry at most.
+        max_backoff: Seconds before any retry at most.
+        cache_size: Executions that are kept; 0: none.
+
+    Raises:
+        InvalidSetting: An argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        retries: int = 5,
+        backoff: float = 1.0,
+        max_backoff: float = 30.0,
+        cache_size: int = 1024,
+    ) -> None:
+        if cache_size < 0:
+            raise InvalidSetting("cache_size", "must be 0 or more")
+        self._transport = Transport(
+            url, token, retries=retries, backoff=backoff, max_backoff=max_backoff
+        )
+        self._cache_size = cache_size
+        self._cache: OrderedDict[str | int, Execution] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._transport.base!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let the connections go. Harmless when repeated."""
+        await self._transport.close()
+
+    @property
+    def locks(self) -> Locks:
+        """Who holds which lock: ``list(task_id=...)``."""
+        return Locks(self._transport)
+
+    # ── executions ──────────────────────────────────────────────────────────────────────────────
+    async def get(self, task_id: str | int) -> Execution:
+        """Give the execution with *task_id*.
+
+        Raises:
+            ExecutionNotFound: There is none, or the token may not see it.
+            StoreUnavailable: The server, or its database, did not answer.
+        """
+        return await self._execution(str(task_id), f"{by_task_id(task_id)}/")
+
+    async def get_by_id(self, id: int) -> Execution:  # noqa: A002 - as the tracker's
+        """Give the execution with the number *id*.
+
+        Raises:
+            ExecutionNotFound: There is none.
+        """
+        return await self._execution(id, f"/executions/{int(id)}/")
+
+    async def _execution(self, key: str | int, path: str) -> Execution:
+        kept = self._cache.get(key)
+        if kept is not None:
+            self._cache.move_to_end(key)
+            return kept
+        return self._keep(await self._transport.ask("GET", path, key=key), key)
+
+    def _keep(self, told: Any, key: str | int | None = None) -> Execution:
+        found = shapes.execution(told)
+        if found.is_completed and not found.presumed:
+            key = found.task_id if key is None else key
+            self._cache[key] = found
+            self._cache.move_to_end(key)
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        return found
+
+    async def list(
+        self,
+        *,
+        limit: int = 50,
+        after: str | None = None,
+        order: str = "-created_at",
+        **filters: Unpack[Narrowing],
+    ) -> Page[Execution]:
+        """Give a page of the executions that match every filter; all that the token may see.
+
+        The rows carry ids, names, status, times, who asked and the progress in ``metadata``; `get`
+        gives the rest. Metadata is matched by texts, numbers, booleans and None.
+
+        Args:
+            limit: Rows of the page, 1 to 500.
+            after: ``next`` of the page before, with the same order and filters.
+            order: ``created_at``, ``finished_at`` or ``duration``; ``-`` for descending.
+            **filters: As `Tracker.list` takes them.
+
+        Raises:
+            InvalidQuery: A filter, cursor, limit or order that cannot be served.
+        """
+        params = [*shapes.params_of(filters), ("page_size", str(limit)), ("order", order)]
+        if after is not None:
+            params.append(("after", after))
+        return shapes.page(await self._transport.ask("GET", "/executions/", params=params))
+
+    async def count(self, **filters: Unpack[Narrowing]) -> Count:
+        """Count what the filters of `list` match, as far as 10,000."""
+        params = [*shapes.params_of(filters), ("page_size", "1"), ("count", "true")]
+        told = await self._transport.ask("GET", "/executions/", params=params)
+        return Count(told["total"], told["total_exact"])
+
+    async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
+        """Count what the filters of `list` match, whole, by module, by task and over time."""
+        params = shapes.params_of(filters)
+        return shapes.stats(await self._transport.ask("GET", "/executions/stats/", params=params))
+
+    async def attempts(self, task_id: str | int) -> builtins.list[Attempt]:
+        """Give every run of an execution in order, each with its own error.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+        """
+        path = f"{by_task_id(task_id)}/attempts/"
+        told = await self._transport.ask("GET", path, key=str(task_id))
+        return [shapes.attempt(one) for one in told["items"]]
+
+    async def logs(
+        self,
+        task_id: str | int,
+        *,
+        attempt: int | None = None,
+        level: str | int | None = None,
+        limit: int = 200,
+        after: str | None = None,
+    ) -> Page[LogLine]:
+        """Give a page of what an execution logged, in the order of its attempts.
+
+        Args:
+            task_id: The execution.
+            attempt: Only this attempt's lines.
+            level: The lowest level, a name or a number.
+            limit: Lines of the page, 1 to 1,000.
+            after: ``next`` of the page before, with the same filters.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+            InvalidQuery: What cannot be served.
+        """
+        given = {"attempt": attempt, "level": level, "limit": limit, "after": after}
+        params = [(name, str(value)) for name, value in given.items() if value is not None]
+        path = f"{by_task_id(task_id)}/logs/"
+        return shapes.lines(await self._transport.ask("GET", path, key=str(task_id), params=params))
+
+    async def sync(self, task_id: str | int) -> Execution:
+        """Fill an unfinished record from the server's result backends.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+        """
+        path = f"{by_task_id(task_id)}/sync/"
+        return self._keep(await self._transport.ask("POST", path, key=str(task_id)))
+
+    async def cancel(self, task_id: str | int, *, reason: str | None = None) -> CancelOutcome:
+        """End an execution, wherever it is; who asked is the token's name.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+        """
+        path, body = f"{by_task_id(task_id)}/cancel/", {"reason": reason}
+        told = await self._transport.ask("POST", path, key=str(task_id), body=body)
+        return CancelOutcome(told["outcome"])
+
+    async def rerun(self, task_id: str | int) -> Execution:
+        """Send the same task again, and give the new execution.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+            NotRepeatable: Its arguments are not stored as they were.
+            UnknownTask: The server knows no such task.
+            StoreUnavailable: The server did not answer: it may have been sent.
+        """
+        path = f"{by_task_id(task_id)}/rerun/"
+        told = await self._transport.ask("POST", path, key=str(task_id), again=Again.UNHEARD)
+        return self._keep(told)
+
+    # ── following ───────────────────────────────────────────────────────────────────────────────
+    async def watch(self, task_id: str | int) -> AsyncIterator[Execution]:
+        """Give an execution as it is, and again whenever it changed, until its status is final.
+
+        By the server's events, which go on where they stopped when the connection is lost; a server
+        that cannot give them is asked again and again, more slowly the longer nothing changes.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+            StoreUnavailable: The server could not be reached, as often as `retries` says.
+        """
+        shown = None
+        path = f"{by_task_id(task_id)}/events/"
+        execution = await self.get(task_id)
+        changes = follow(self._transport, path)
+        try:
+            while True:
+                if execution != shown:
+                    yield execution
+                    shown = execution
+                    changes.restart()
+                if execution.is_completed:
+                    return
+                await changes.next()
+                execution = await self.get(task_id)
+        finally:
+            await changes.close()
+
+    async def wait(self, task_id: str | int, timeout: float | None = None) -> Execution:
+        """Wait until an execution's status is final; a presumed verdict counts.
+
+        Args:
+            task_id: The execution.
+            timeout: Seconds; None waits for as long as it takes.
+
+        Raises:
+            ExecutionNotFound: There is no such execution.
+            WaitTimeout: The time is over; it has the ``execution`` as it is.
+            InvalidValue: *timeout* is negative or no number.
+            StoreUnavailable: The server could not be reached.
+        """
+        if timeout is not None and not timeout >= 0:  # NaN is neither
+            raise InvalidValue(f"timeout must be seconds, 0 or more, not {timeout!r}")
+        execution = await self.get(task_id)
+        if execution.is_completed:
+            return execution
+        scope = asyncio.timeout(None if timeout is None or math.isinf(timeout) else timeout)
+        try:
+            async with scope:
+                async for execution in self.watch(task_id):
+                    if execution.is_completed:
+                        break
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise WaitTimeout(execution, float(timeout or 0)) from None
+        return execution
+
+    # ── sending ─────────────────────────────────────────────────────────────────────────────────
+    async def submit(
+        self,
+        task: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        priority: int = 1,
+        timeout: float | None = None,
+        description: str = "",
+    ) -> Execution:
+        """Send a task by its name, and give its execution.
+
+        Args:
+            task: As `tasks` names it.
+            args: None: over HTTP arguments have names.
+            kwargs: Keyword arguments.
+            priority: 1, the lowest, to 10.
+            timeout: Seconds that a run may take.
+            description: Kept as ``metadata["description"]``.
+
+        Raises:
+            InvalidInput: What cannot be sent, with every fault; also a task that nobody knows.
+            QueueFull: Too many messages wait.
+            StoreUnavailable: The server did not answer: it may have been sent.
+        """
+        if args:
+            raise InvalidInput(["arguments have names: give them as kwargs"], task)
+        body = {
+            "task_type": task,
+            "description": description,
+            "parameters": dict(kwargs or {}),
+            "priority": priority,
+            "timeout_seconds": timeout,
+        }
+        told = await self._transport.ask("POST", "/tasks", body=body, again=Again.UNHEARD)
+        return await self.get(told["task_id"])
+
+    async def tasks(self) -> builtins.list[TaskInfo]:
+        """Give the tasks that the server can send."""
+        told = await self._transport.ask("GET", "/task-types/")
+        return [shapes.task(one) for one in told["items"]]
+
+    # ── what there is ───────────────────────────────────────────────────────────────────────────
+    async def workers(self) -> builtins.list[Worker]:
+        """Give the worker processes: who lives, who was lost or stopped within a day."""
+        told = await self._transport.ask("GET", "/workers/")
+        return [shapes.worker(one) for one in told["items"]]
+
+    async def queues(self) -> builtins.list[Queue]:
+        """Give where messages wait, of the server's brokers."""
+        told = await self._transport.ask("GET", "/queues/")
+        return [shapes.queue(one) for one in told["items"]]
+
+    async def health(self) -> Health:
+        """Tell how the server and what it needs are; also when it is not ready."""
+        return shapes.health(await self._transport.ask("GET", "/health", fine=NOT_READY))
+
+
+class Locks:
+    """The locks that are held; see `Client.locks`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def list(self, *, task_id: str | int | None = None) -> list[LockInfo]:
+        """Give the locks that are held, by name.
+
+        Args:
+            task_id: Only those of this execution.
+
+        Raises:
+            LockUnavailable: Redis does not answer, or there is none.
+        """
+        params = None if task_id is None else [("task_id", str(task_id))]
+        told = await self._transport.ask("GET", "/locks/", params=params)
+        return [shapes.lock(one) for one in told["items"]]
+
+
+def by_task_id(task_id: str | int) -> str:
+    """Give the path of an execution."""
+    return f"/executions/by-task-id/{quote(str(task_id), safe='', errors='surrogatepass')}"

@@ -1,0 +1,161 @@
+"""JSON of the API turned into what the tracker gives, and filters into query parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from aiotrack.errors import InvalidQuery
+from aiotrack.health import Dependency, Health
+from aiotrack.locks.verbs import LockInfo
+from aiotrack.model import (
+    Attempt,
+    Bucket,
+    Cause,
+    Counts,
+    Execution,
+    LogLine,
+    Page,
+    Queue,
+    Stats,
+    TaskInfo,
+    TaskStatus,
+    Worker,
+    WorkerStatus,
+)
+
+if TYPE_CHECKING:
+    from aiotrack.repository.filters import Narrowing
+
+T = TypeVar("T")
+
+Params = list[tuple[str, str]]
+
+_TIMES: Final = frozenset(
+    {"created_at", "started_at", "finished_at", "beat_at", "stopped_at", "at", "since", "start"}
+)
+_EXACT: Final = ("module", "task_name", "created_by", "worker", "error_class", "schedule_id")
+
+
+# ── what is asked ───────────────────────────────────────────────────────────────────────────────
+def params_of(filters: Narrowing) -> Params:
+    """Give filters as query parameters; with all that the token may see.
+
+    Raises:
+        InvalidQuery: A filter that the API cannot be asked for, or none that there is.
+        InvalidStatus: Nobody knows the status.
+    """
+    given: dict[str, Any] = {name: value for name, value in filters.items() if value is not None}
+    told: Params = [("my_tasks", "false")]
+    for name in _EXACT:
+        told += [(name, str(value)) for value in _several(given.pop(name, ()))]
+    told += [("config_id", str(value)) for value in _several(given.pop("config_id", ()))]
+    told += [("status", TaskStatus.parse(value)) for value in _several(given.pop("status", ()))]
+    for name in ("since", "until"):
+        if name in given:
+            told.append((name, _moment(name, given.pop(name))))
+    if "text" in given:
+        told.append(("text", str(given.pop("text"))))
+    for key, value in given.pop("metadata", {}).items():
+        if isinstance(value, (Mapping, list, tuple)):
+            fault = f"metadata[{key!r}]: over the API a key is asked for by a text or a number"
+            raise InvalidQuery(fault)
+        told.append((f"metadata.{key}", json.dumps(value)))
+    if given:
+        raise InvalidQuery(f"unknown filters: {', '.join(given)}")
+    return told
+
+
+def _several(value: Any) -> Iterable[Any]:
+    if isinstance(value, (str, int)):
+        return (value,)
+    return tuple(value)
+
+
+def _moment(name: str, value: object) -> str:
+    if isinstance(value, timedelta):
+        return (datetime.now(UTC) - value).isoformat()
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidQuery(f"{name} must be an aware datetime, or a timedelta (= ago)")
+    return value.isoformat()
+
+
+# ── what is answered ────────────────────────────────────────────────────────────────────────────
+def execution(told: Mapping[str, Any]) -> Execution:
+    """Give an execution; of a row in a list only what the row carries, and its progress."""
+    made = _fields(Execution, told) | {"status": TaskStatus(told["status"])}
+    if "metadata" not in told:
+        progress = told.get("progress") or {}
+        made["metadata"] = {
+            f"progress_{name}": value for name, value in progress.items() if value is not None
+        }
+    return Execution(**made)
+
+
+def page(told: Mapping[str, Any]) -> Page[Execution]:
+    """Give a page of rows."""
+    return Page([execution(one) for one in told["items"]], told["next"])
+
+
+def attempt(told: Mapping[str, Any]) -> Attempt:
+    """Give a run of an execution."""
+    status = {"status": TaskStatus(told["status"]), "cause": Cause(told["cause"])}
+    return Attempt(**_fields(Attempt, told) | status)
+
+
+def lines(told: Mapping[str, Any]) -> Page[LogLine]:
+    """Give a page of what was logged."""
+    return Page([LogLine(**_fields(LogLine, one)) for one in told["items"]], told["next"])
+
+
+def stats(told: Mapping[str, Any]) -> Stats:
+    """Give counts."""
+    made = _fields(Stats, told)
+    made["timeline"] = [Bucket(**_fields(Bucket, one)) for one in told["timeline"]]
+    for name in ("by_module", "by_task_name"):
+        made[name] = {key: Counts(**_fields(Counts, one)) for key, one in told[name].items()}
+    return Stats(**made)
+
+
+def worker(told: Mapping[str, Any]) -> Worker:
+    """Give a worker; whether its tasks are async is not told."""
+    made = _fields(Worker, told) | {"status": WorkerStatus(told["status"])}
+    return Worker(**made | {"tasks": dict.fromkeys(told["tasks"], True)})
+
+
+def queue(told: Mapping[str, Any]) -> Queue:
+    """Give a queue."""
+    return Queue(**_fields(Queue, told))
+
+
+def task(told: Mapping[str, Any]) -> TaskInfo:
+    """Give a task that can be sent."""
+    return TaskInfo(**_fields(TaskInfo, told))
+
+
+def lock(told: Mapping[str, Any]) -> LockInfo:
+    """Give a lock that is held."""
+    return LockInfo(**_fields(LockInfo, told))
+
+
+def health(told: Mapping[str, Any]) -> Health:
+    """Give how it stands."""
+    found = {
+        name: Dependency(**_fields(Dependency, one)) for name, one in told["dependencies"].items()
+    }
+    return Health(**_fields(Health, told) | {"dependencies": found})
+
+
+def _fields(kind: type[Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a dataclass takes of an answer; times as such, what is new left out."""
+    names = [one.name for one in fields(kind)]
+    return {name: _value(name, told[name]) for name in names if name in told}
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in _TIMES and isinstance(value, str):
+        return datetime.fromisoformat(value)
+    return value

@@ -1,0 +1,52 @@
+"""``/report/`` and ``/metrics``."""
+
+from __future__ import annotations
+
+import pytest
+
+from aiotrack import Tracker
+from aiotrack.api.report import ReportAnswer
+from tests.api.conftest import Clients
+
+
+async def test_a_report(tracker: Tracker, api: Clients) -> None:
+    """What the document says, of the stretch that was asked for."""
+    for number in range(3):
+        await tracker.register(str(number), "shop.bill", status="STARTED")
+        await tracker.update(
+            str(number), "FAILURE" if number else "SUCCESS", error="no" if number else None
+        )
+    async with api() as client:
+        whole = (await client.get("/report/")).json()
+        other = (await client.get("/report/?task_name=crm.sync")).json()
+        past = (await client.get("/report/?since=2026-01-01&until=2026-01-31")).json()
+
+    ReportAnswer.model_validate(whole)
+    assert [("shop.bill", 3, 2)] == [
+        (one["task_name"], one["now"]["total"], one["now"]["failure"]) for one in whole["tasks"]
+    ]
+    assert 0 == other["now"]["total"] == past["now"]["total"]
+    assert "2026-01-01T00:00:00Z" == past["since"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("since=yesterday", "since=2026-02-01&until=2026-01-01", "form=pdf"),
+        *("since=0001-01-01", "module=" + "x" * 2000),
+    ],
+)
+async def test_reports_that_are_none(api: Clients, query: str) -> None:
+    """Each is a 422 that says why."""
+    async with api() as client:
+        answer = await client.get(f"/report/?{query}")
+    assert 422 == answer.status_code, answer.text
+    assert answer.json()["detail"]
+
+
+async def test_metrics_are_text(api: Clients) -> None:
+    """As Prometheus reads it."""
+    async with api() as client:
+        answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "# TYPE aiotrack_executions_open gauge" in answer.text

@@ -1,0 +1,289 @@
+"""The client says what the tracker says, over HTTP; and follows through restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from taskiq import InMemoryBroker
+
+from aiotrack import (
+    AccessRefused,
+    ExecutionNotFound,
+    InvalidInput,
+    InvalidQuery,
+    InvalidStatus,
+    NotRepeatable,
+    Tracker,
+    TrackerMiddleware,
+    UnknownTask,
+    WaitTimeout,
+)
+from aiotrack.api import create_app
+from aiotrack.client import Client
+from tests.client.site import Apart, running
+
+SECRET = "y" * 24
+
+
+@pytest.fixture
+async def tracker(database_url: str, redis_url: str, queue_name: str) -> AsyncIterator[Tracker]:
+    """A started tracker with Redis, on each database."""
+    async with Tracker(database_url, redis=redis_url, settings={"namespace": queue_name}) as made:
+        yield made
+
+
+@pytest.fixture
+async def broker(tracker: Tracker) -> InMemoryBroker:
+    """A broker whose tasks run where they are sent; the server starts and stops it."""
+    return InMemoryBroker().with_middlewares(TrackerMiddleware(tracker))
+
+
+@pytest.fixture
+async def client(tracker: Tracker, broker: InMemoryBroker) -> AsyncIterator[Client]:
+    """A client of a server with that tracker and broker."""
+    app = create_app(tracker, broker=broker, tokens=[f"me:admin:{SECRET}"])
+    async with running(app) as url, Client(url, token=SECRET, retries=1) as client:
+        yield client
+
+
+async def test_what_the_tracker_says(
+    tracker: Tracker, broker: InMemoryBroker, client: Client
+) -> None:
+    """Every verb gives the same values as the tracker's."""
+
+    @broker.task("shop.pay", queue="slow", timeout=60)
+    async def pay(order: int, token: str = "") -> dict[str, int]:
+        if order == 13:
+            raise ValueError("no money")
+        await tracker.progress(50, "half", step="pay")
+        return {"paid": order}
+
+    for number in (7, 13):
+        sent = await pay.kicker().with_labels(created_by="42").kiq(order=number)
+        await sent.wait_result()
+    await tracker.register("by hand/with %25 ü", "shop.count", metadata={"order_id": 7})
+
+    assert await tracker.health() is not None
+    ids = [one.task_id for one in (await tracker.list()).items]
+    for task_id in ids:
+        whole = await tracker.get(task_id)
+        assert whole == await client.get(task_id)
+        assert whole == await client.get_by_id(whole.id)
+        assert await tracker.attempts(task_id) == await client.attempts(task_id)
+        assert await tracker.logs(task_id) == await client.logs(task_id, level="DEBUG")
+        assert whole == await client.sync(task_id)
+    assert ids == [one.task_id for one in (await client.list()).items]
+    assert await tracker.stats() == await client.stats()
+    assert await tracker.count() == await client.count()
+    assert await tracker.workers() == await client.workers()
+    assert await tracker.queues() == await client.queues()
+    assert [] == await client.locks.list()
+    (told,) = await client.tasks()
+    (known,) = tracker.tasks()
+    assert (known.name, known.parameters) == (told.name, told.parameters)
+    assert (await client.health()).dependencies["database"].ok
+
+
+async def test_filters(tracker: Tracker, client: Client) -> None:
+    """They find what the tracker finds; pages go on; a row tells the progress."""
+    for number in range(5):
+        await tracker.register(
+            number,
+            f"shop.{number % 2}",
+            created_by=number,
+            metadata={"order_id": number, "kind": "7", "progress_percent": 10 * number},
+            status="done" if number else "queued",
+        )
+    now = datetime.now(UTC)
+    for filters, expected in (
+        ({"module": "shop"}, 5),
+        ({"module": ["shop", "else"], "task_name": "shop.1"}, 2),
+        ({"status": "completed"}, 4),
+        ({"status": ["queued", "SUCCESS"]}, 5),
+        ({"created_by": [1, "2"]}, 2),
+        ({"metadata": {"order_id": 3}}, 1),
+        ({"metadata": {"kind": "7"}}, 5),
+        ({"metadata": {"kind": 7}}, 0),
+        ({"since": timedelta(hours=1), "until": now + timedelta(hours=1)}, 5),
+        ({"until": now - timedelta(hours=1)}, 0),
+        ({"text": "shop.0"}, 3),
+        ({"config_id": 7, "worker": "w", "schedule_id": "s", "error_class": "lost"}, 0),
+    ):
+        assert expected == len((await client.list(**filters)).items), filters
+        assert expected == (await client.count(**filters)).value, filters
+        assert expected == (await client.stats(**filters)).total, filters
+    first = await client.list(limit=2, order="created_at")
+    second = await client.list(limit=2, order="created_at", after=first.next)
+    assert ["0", "1", "2", "3"] == [one.task_id for one in (*first.items, *second.items)]
+    assert 10 == first.items[1].metadata["progress_percent"]
+
+
+async def test_the_trackers_own_errors(
+    tracker: Tracker, broker: InMemoryBroker, client: Client
+) -> None:
+    """What the tracker would raise is raised, with its data."""
+
+    @broker.task("shop.pay")
+    async def pay(order: int, token: str = "") -> None:
+        await asyncio.sleep(0)
+
+    await (await pay.kicker().with_task_id("secret").kiq(order=1, token="t")).wait_result()
+    await tracker.register("unknown", "no.such:task", status="failed")
+    for call, kind in (
+        (client.get("nobody"), ExecutionNotFound),
+        (client.get_by_id(987_654), ExecutionNotFound),
+        (client.attempts("nobody"), ExecutionNotFound),
+        (client.logs("nobody"), ExecutionNotFound),
+        (client.cancel("nobody"), ExecutionNotFound),
+        (client.sync("nobody"), ExecutionNotFound),
+        (client.wait("nobody"), ExecutionNotFound),
+        (client.rerun("secret"), NotRepeatable),
+        (client.rerun("unknown"), UnknownTask),
+        (client.list(limit=0), InvalidQuery),
+        (client.list(after="nonsense"), InvalidQuery),
+        (client.list(order="size"), InvalidQuery),
+        (client.list(status="happy"), InvalidStatus),
+        (client.list(since=datetime(2026, 1, 1)), InvalidQuery),  # noqa: DTZ001 - the fault
+        (client.list(metadata={"a": [1]}), InvalidQuery),
+        (client.list(nonsense=1), InvalidQuery),
+        (client.submit("no.such:task"), InvalidInput),
+        (client.submit("shop.pay", [1]), InvalidInput),
+    ):
+        with pytest.raises(kind) as caught:
+            await call
+        assert kind is type(caught.value), caught.value
+    with pytest.raises(InvalidInput) as caught:
+        await client.submit("shop.pay", kwargs={"odr": 1}, priority=11)
+    assert 2 <= len(caught.value.faults)
+    assert "nobody" == (await _raised(client.get("nobody"))).key
+    async with Client(client._transport.base, token="z" * 24) as other:
+        with pytest.raises(AccessRefused):
+            await other.workers()
+
+
+async def _raised(call: Any) -> Any:
+    with pytest.raises(Exception) as caught:
+        await call
+    return caught.value
+
+
+async def test_sending(tracker: Tracker, broker: InMemoryBroker, client: Client) -> None:
+    """What is sent by name runs; it can be waited for, sent again, and cancelled."""
+    go = asyncio.Event()
+
+    @broker.task("shop.pay")
+    async def pay(order: int) -> int:
+        await go.wait()
+        return order
+
+    sent = await client.submit("shop.pay", kwargs={"order": 7}, priority=5, description="a bill")
+    assert ("a bill", 5) == (sent.metadata["description"], sent.priority)
+    with pytest.raises(WaitTimeout) as caught:
+        await client.wait(sent.task_id, timeout=0.05)
+    assert sent.task_id == caught.value.execution.task_id
+    go.set()
+    done = await client.wait(sent.task_id, timeout=30)
+    assert 7 == done.result
+    again = await client.rerun(sent.task_id)
+    assert sent.task_id == (await client.wait(again.task_id, timeout=30)).rerun_of
+    assert "finished" == await client.cancel(sent.task_id, reason="too late")
+
+
+async def test_only_what_is_certain_is_kept(tracker: Tracker, client: Client) -> None:
+    """A final execution is asked for once; one that runs, or is presumed, every time."""
+    await tracker.register("runs", "shop.pay", status="started")
+    await tracker.register("done", "shop.pay", status="done")
+    for _ in range(2):
+        assert not (await client.get("runs")).is_completed
+        assert (await client.get("done")).is_completed
+    await tracker.update("done", metadata={"later": 1})
+    await tracker.update("runs", "done")
+
+    assert {} == (await client.get("done")).metadata
+    assert (await client.get("runs")).is_completed
+
+
+async def test_the_cache_is_bounded(tracker: Tracker, client: Client) -> None:
+    """What was asked for last stays."""
+    for number in range(4):
+        await tracker.register(number, "shop.pay", status="done")
+    small = Client(client._transport.base, token=SECRET, cache_size=2)
+    async with small:
+        for number in (0, 1, 0, 2, 3):
+            await small.get(number)
+    assert ["2", "3"] == list(small._cache)
+
+
+async def test_watching(tracker: Tracker, client: Client) -> None:
+    """Every change is told as it comes, to the end."""
+    await tracker.register("a1", "shop.pay")
+    seen = []
+
+    async def look() -> None:
+        async for execution in client.watch("a1"):
+            seen.append((str(execution.status), execution.metadata.get("progress_percent")))
+            told.set()
+
+    told = asyncio.Event()
+    looking = asyncio.create_task(look())
+    async with asyncio.timeout(30):
+        for status, percent in (("started", None), ("started", 10), ("started", 90)):
+            await told.wait()
+            told.clear()
+            if percent is None:
+                await tracker.update("a1", status)
+            else:
+                await tracker.progress(percent, task_id="a1")
+        await told.wait()
+        await tracker.update("a1", "done")
+        await looking
+
+    assert [
+        ("PENDING", None),
+        ("STARTED", None),
+        ("STARTED", 10),
+        ("STARTED", 90),
+        ("SUCCESS", 90),
+    ] == seen
+
+
+@pytest.fixture
+async def apart(made_sqlite_url: str, redis_url: str) -> AsyncIterator[Apart]:
+    """A server in a process of its own."""
+    server = await Apart(made_sqlite_url, redis_url).start()
+    yield server
+    await server.kill()
+
+
+async def test_a_server_that_is_killed(apart: Apart, made_sqlite_url: str) -> None:
+    """Who watches, waits or asks meanwhile goes on with the next one, and misses no end."""
+    async with (
+        Tracker(made_sqlite_url) as tracker,
+        Client(apart.url, retries=60, backoff=0.2, max_backoff=0.5) as client,
+    ):
+        await tracker.register("a1", "shop.pay", status="started")
+        seen = asyncio.Queue[str]()
+
+        async def look() -> None:
+            async for execution in client.watch("a1"):
+                seen.put_nowait(str(execution.metadata.get("step", execution.status)))
+
+        looking = asyncio.create_task(look())
+        waiting = asyncio.create_task(client.wait("a1", timeout=50))
+        async with asyncio.timeout(50):
+            assert "STARTED" == await seen.get()
+            await tracker.update("a1", metadata={"step": "before"})
+            assert "before" == await seen.get()
+            await apart.kill()
+            asking = asyncio.create_task(client.list())
+            await tracker.update("a1", metadata={"step": "while"})
+            await apart.start()
+            assert "while" == await seen.get()
+            assert 1 == len((await asking).items)
+            await tracker.update("a1", "done", result=7)
+            assert 7 == (await waiting).result
+            await looking
