@@ -4,7 +4,7 @@
 SHELL  := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check format bench chaos docs constraints clean
+.PHONY: help setup browser demo test unit check format bench chaos docs constraints clean
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -19,10 +19,18 @@ help: ## show this
 
 setup: $(STAMP) ## make the environment in $(VENV)
 
+browser: ## have the chromium that the dashboard's tests drive: Debian's, where root can install it
+	@if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+		echo "installing chromium for the dashboard's tests …" >&2; \
+		apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+			--no-install-recommends chromium >/dev/null || \
+		echo "chromium could not be installed: the dashboard's tests will fail, and say so" >&2; \
+	fi
+
 demo: $(STAMP) ## run the main job live: broker, worker, database; ARGS="--postgres"
 	@$(BIN)/aiotrack demo $(ARGS)
 
-test: $(STAMP) ## run every test against real servers, with coverage; ARGS="-k lock"
+test: $(STAMP) browser ## run every test against real servers, with coverage; ARGS="-k lock"
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
 

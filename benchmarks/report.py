@@ -105,6 +105,18 @@ def read(results: Results) -> Iterator[str]:
     yield render(["", *head[1:]], lines, markdown=True)
 
 
+def overview(results: Results) -> Iterator[str]:
+    one = results[0]
+    yield (
+        f"Milliseconds from asking for a page of the dashboard until it can be used, in a browser "
+        f"that knows nothing of it yet, on {one['rows']:,} rows in Postgres; all files are "
+        f"{one['bytes']:,} bytes, {one['packed_bytes']:,} as they travel (load {one['load']}):"
+    )
+    names = ("ms", "lowest_ms", "worst_ms", "goal_ms")
+    rows = [[one["case"], *(f"{one[name]:.0f}" for name in names)] for one in results]
+    yield render(["", "median", "lowest", "worst", "goal"], rows, markdown=True)
+
+
 def api(results: Results) -> Iterator[str]:
     one = results[0]
     yield (
@@ -190,6 +202,7 @@ SECTIONS = {
     "cancel": cancel,
     "read": read,
     "stats": stats,
+    "overview": overview,
     "api": api,
     "index_cost": index_cost,
     "write": write,

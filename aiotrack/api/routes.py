@@ -25,9 +25,9 @@ class _Any(PathConvertor):
 
 
 class _Number(StringConvertor):
-    """The number of a record: what is none, or too long, is another path, or a 404."""
+    """The number of an execution, or what is none; but no word that is a path of its own."""
 
-    regex = "[0-9]{1,19}"
+    regex = "(?!(?:cancel|rerun)(?:/|$))[^/]+"
 
 
 CONVERTOR_TYPES.setdefault("aiotrack", _Any())  # {task_id:aiotrack} in a path

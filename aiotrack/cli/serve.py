@@ -55,7 +55,7 @@ def serve(
     token: Tokens = None,
     modules: Modules = None,
 ) -> None:
-    """Serve the REST API, until it is stopped by Ctrl-C or SIGTERM."""
+    """Serve the REST API and the dashboard, until it is stopped by Ctrl-C or SIGTERM."""
     project, tracker = _project(broker, database, modules or [])
     secrets = [*(token or []), *tracker.options.api_tokens]
     addresses = _addresses(host, port)
@@ -83,8 +83,11 @@ def _project(
 
 def _app(tracker: Tracker, broker: AsyncBroker | None, secrets: Iterable[str]) -> FastAPI:
     from aiotrack.api import create_app  # says what is not installed
+    from aiotrack.dashboard import mount_dashboard
 
-    return create_app(tracker, broker=broker, tokens=secrets)
+    app = create_app(tracker, broker=broker, tokens=secrets)
+    mount_dashboard(app)
+    return app
 
 
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
@@ -180,6 +183,7 @@ def _run(
             await super().startup(sockets)
             for one in sockets or []:
                 typer.echo(f"aiotrack serves {_url(one)}/api/v1 (Ctrl-C stops it)")
+                typer.echo(f"the dashboard is at {_url(one)}/")
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             hub_of(tracker.core()).close()
