@@ -103,7 +103,7 @@ async def as_told(tracker: Tracker, task_id: str) -> Told:
     return str(shown.status), shown.attempt, runs
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_any_order_makes_the_same_record(tracker: Tracker, seed: int) -> None:
     """Stories over HTTP, shuffled, some posts twice, several at once: as a person expects."""
     random = Random(seed)

@@ -30,6 +30,9 @@ from tests.client.site import Apart, running
 
 SECRET = "y" * 24
 
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what the database has no part in."""
+
 
 @pytest.fixture
 async def tracker(database_url: str, redis_url: str, queue_name: str) -> AsyncIterator[Tracker]:
@@ -124,6 +127,7 @@ async def test_filters(tracker: Tracker, client: Client) -> None:
     assert 10 == first.items[1].metadata["progress_percent"]
 
 
+@SQLITE
 async def test_the_trackers_own_errors(
     tracker: Tracker, broker: InMemoryBroker, client: Client
 ) -> None:
@@ -173,6 +177,7 @@ async def _raised(call: Any) -> Any:
     return caught.value
 
 
+@SQLITE
 async def test_sending(tracker: Tracker, broker: InMemoryBroker, client: Client) -> None:
     """What is sent by name runs; it can be waited for, sent again, and cancelled."""
     go = asyncio.Event()
@@ -195,6 +200,7 @@ async def test_sending(tracker: Tracker, broker: InMemoryBroker, client: Client)
     assert "finished" == await client.cancel(sent.task_id, reason="too late")
 
 
+@SQLITE
 async def test_definitions(tracker: Tracker, broker: InMemoryBroker, client: Client) -> None:
     """They are made, found, changed, scheduled and deleted as by the tracker."""
 
@@ -227,6 +233,7 @@ async def test_definitions(tracker: Tracker, broker: InMemoryBroker, client: Cli
             await call
 
 
+@SQLITE
 async def test_only_what_is_certain_is_kept(tracker: Tracker, client: Client) -> None:
     """A final execution is asked for once; one that runs, or is presumed, every time."""
     await tracker.register("runs", "shop.pay", status="started")
@@ -241,6 +248,7 @@ async def test_only_what_is_certain_is_kept(tracker: Tracker, client: Client) ->
     assert (await client.get("runs")).is_completed
 
 
+@SQLITE
 async def test_the_cache_is_bounded(tracker: Tracker, client: Client) -> None:
     """What was asked for last stays."""
     for number in range(4):
@@ -252,6 +260,7 @@ async def test_the_cache_is_bounded(tracker: Tracker, client: Client) -> None:
     assert ["2", "3"] == list(small._cache)
 
 
+@SQLITE
 async def test_watching(tracker: Tracker, client: Client) -> None:
     """Every change is told as it comes, to the end."""
     await tracker.register("a1", "shop.pay")
