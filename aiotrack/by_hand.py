@@ -255,7 +255,8 @@ class Change:
     def _run(self, history: History, shown: Report, now: int, tracker: Lifecycle) -> Report | None:
         """Give the report that makes the record show the status; None where it is late."""
         status = self.status
-        if status is None or status is TaskStatus.PENDING or status is shown.status:
+        is_same = status is shown.status and shown.witness is not Witness.PRESUMED
+        if status is None or status is TaskStatus.PENDING or is_same:
             return None
         takes_over = shown.is_run and shown.witness in {Witness.STARTED, Witness.PRESUMED}
         if status is TaskStatus.STARTED or not takes_over:

@@ -215,6 +215,19 @@ async def test_it_is_over_but_nobody_said_so(tracker: Tracker) -> None:
     found = await tracker.get("a")
 
     assert (TaskStatus.SUCCESS, False, 7) == (found.status, found.presumed, found.result)
+
+
+async def test_a_failure_by_hand_is_more_than_a_presumed_one(tracker: Tracker) -> None:
+    """The verdict yields to who knows it, also when both say the same."""
+    await begun(tracker, "x", 20)
+    await tracker.mark_timed_out()
+    await tracker.update("x", "failed", error="the disk was full")
+    found = await tracker.get("x")
+    attempts = await tracker.attempts("x")
+
+    assert (TaskStatus.FAILURE, False) == (found.status, found.presumed)
+    assert "the disk was full" == found.error
+    assert ["the disk was full"] == [one.error for one in attempts]
     assert {"a": "SUCCESS", "b": "STARTED"} == await states(tracker)
 
 
