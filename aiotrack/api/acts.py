@@ -28,7 +28,7 @@ def who(here: Here) -> str | None:
 
 
 # ── sync ────────────────────────────────────────────────────────────────────────────────────────
-@routes.add("POST", "/executions/{id}/sync/", Scope.OPERATE, answer=ExecutionAnswer)
+@routes.add("POST", "/executions/{id:aiotrack_number}/sync/", Scope.OPERATE, answer=ExecutionAnswer)
 async def sync_execution(here: Now, execution: ById) -> Json:
     """Fill an execution that is not over from the result backend."""
     return await _sync(here, execution)
@@ -67,7 +67,7 @@ class CancelAnswer(BaseModel):
 Reason = Annotated[CancelBody | None, Body()]
 
 
-@routes.add("POST", "/executions/{id}/cancel/", Scope.OPERATE, answer=CancelAnswer)
+@routes.add("POST", "/executions/{id:aiotrack_number}/cancel/", Scope.OPERATE, answer=CancelAnswer)
 async def cancel_execution(here: Now, execution: ById, body: Reason = None) -> Json:
     """End an execution, wherever it is; cancelling twice does no harm."""
     return await _cancel(here, execution, body)
@@ -91,7 +91,7 @@ async def _cancel(here: Here, execution: Execution, body: CancelBody | None) -> 
 # ── rerun ───────────────────────────────────────────────────────────────────────────────────────
 @routes.add(
     "POST",
-    "/executions/{id}/rerun/",
+    "/executions/{id:aiotrack_number}/rerun/",
     Scope.OPERATE,
     answer=ExecutionAnswer,
     status=201,

@@ -85,12 +85,15 @@ async def read_body(
     if kind != "application/json":
         raise Refused(415, "unsupported-media-type", "a body is JSON: application/json")
     if _depth(request._body, deepest) > deepest:  # noqa: SLF001 - likewise
-        raise Refused(422, "too-deep", f"more than {deepest} objects and lists within each other")
+        detail = f"more than {deepest} objects and lists within each other"
+        raise Refused(422, "too-deep", detail, faults=[("body", detail)])
     constant = float if is_lenient else _no_number
     try:  # here: FastAPI would call what is no UTF-8, or a number too long to read, a 400
         request._json = json.loads(request._body.decode(), parse_constant=constant)  # noqa: SLF001 - what `Request.json` gives
     except (ValueError, RecursionError) as error:
-        raise Refused(422, "invalid-json", f"the body is no JSON: {error}") from None
+        faults = [("body", f"is no JSON: {error}")]
+        detail = f"the body is no JSON: {error}"
+        raise Refused(422, "invalid-json", detail, faults=faults) from None
 
 
 def _no_number(word: str) -> float:

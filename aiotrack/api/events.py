@@ -48,7 +48,12 @@ async def follow_executions(
 
 
 @routes.add(
-    "GET", "/executions/{id}/events/", Scope.READ, media=MEDIA, also=CLOSED, problems=(429,)
+    "GET",
+    "/executions/{id:aiotrack_number}/events/",
+    Scope.READ,
+    media=MEDIA,
+    also=CLOSED,
+    problems=(429,),
 )
 async def follow_execution(
     here: Now, execution: ById, last_event_id: LastEventId = None

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Path, Query
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema
 
 from aiotrack.api.access import Scope
 from aiotrack.api.bodies import Json
@@ -21,6 +21,12 @@ from aiotrack.model import Attempt, Cause, Counts, Execution, LogLine, Stats, Ta
 routes = Routes("executions", of_all=False)
 
 TaskId = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+DIGITS: Final = 19
+"""Of the largest number of an execution."""
+
+_NUMBER: Final = WithJsonSchema({"type": "integer", "minimum": 0, "maximum": INT64 - 1})
 
 
 # ── one execution, by either of its names ───────────────────────────────────────────────────────
@@ -38,10 +44,13 @@ def own(here: Here, execution: Execution, key: str | int) -> Execution:
 
 async def by_id(
     here: Now,
-    id: Annotated[int, Path(ge=0, lt=INT64, description="Number of the execution.")],  # noqa: A002 - the contract's name
+    id: Annotated[str, _NUMBER, Path(description="Number of the execution.")],  # noqa: A002 - the contract's name
 ) -> Execution:
-    """Give the execution with a number."""
-    return own(here, await here.tracker.get_by_id(id), id)
+    """Give the execution with a number; what is none is nobody's."""
+    number = int(id) if id.isascii() and id.isdigit() and len(id) <= DIGITS else -1
+    if not 0 <= number < INT64:
+        raise ExecutionNotFound(id[:DIGITS])
+    return own(here, await here.tracker.get_by_id(number), number)
 
 
 async def by_task_id(
@@ -200,7 +209,7 @@ async def synced(here: Here, execution: Execution) -> Execution:
     return await here.tracker.sync(execution.task_id)
 
 
-@routes.add("GET", "/executions/{id}/", Scope.READ, answer=ExecutionAnswer)
+@routes.add("GET", "/executions/{id:aiotrack_number}/", Scope.READ, answer=ExecutionAnswer)
 async def get_execution(here: Now, execution: ById) -> Json:
     """All that is known of an execution."""
     return Json(await shown(here, execution))
@@ -235,7 +244,7 @@ class AttemptsAnswer(BaseModel):
     items: list[AttemptAnswer]
 
 
-@routes.add("GET", "/executions/{id}/attempts/", Scope.READ, answer=AttemptsAnswer)
+@routes.add("GET", "/executions/{id:aiotrack_number}/attempts/", Scope.READ, answer=AttemptsAnswer)
 async def list_attempts(here: Now, execution: ById) -> Json:
     """Every run of an execution, each with its own error."""
     return _attempts(await here.tracker.attempts(execution.task_id))
@@ -286,7 +295,7 @@ class LogsQuery(BaseModel, extra="forbid"):
 LogsOf = Annotated[LogsQuery, Query()]
 
 
-@routes.add("GET", "/executions/{id}/logs/", Scope.READ, answer=LogsAnswer)
+@routes.add("GET", "/executions/{id:aiotrack_number}/logs/", Scope.READ, answer=LogsAnswer)
 async def list_logs(here: Now, execution: ById, query: LogsOf) -> Json:
     """What an execution logged, by attempts."""
     return await _logs(here, execution, query)

@@ -189,7 +189,7 @@ class Channel:
         finally:
             self._clients.discard(client)
             if not self._clients:
-                self._close()
+                self.close()
 
     async def ready(self) -> None:
         """Wait until nothing will be missed.
@@ -229,7 +229,7 @@ class Channel:
             log.exception("event streams ended")
             self._fail(error)
         finally:
-            self._close()
+            self.close()
 
     async def _follow(self) -> None:
         for execution in await self.follower.begin():
@@ -274,7 +274,8 @@ class Channel:
             self._ready.set_exception(error)
             self._ready.exception()  # those who wait for it tell; there may be none
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Tell nothing more: its clients are told to come again."""
         self.is_over = True
         self._hub.forget(self)
         self._wake()
@@ -313,6 +314,11 @@ class Hub:
         if found is None:
             found = self.channels[name] = Channel(self, follower(), make, is_one=is_one)
         return found
+
+    def close(self) -> None:
+        """End every channel: the server stops."""
+        for channel in list(self.channels.values()):
+            channel.close()
 
     def forget(self, channel: Channel) -> None:
         """Let go of a channel that is over."""

@@ -48,6 +48,16 @@ def _readable(value: Any) -> Any:
     return value
 
 
+def _is_text(value: Any) -> Any:
+    """Leave numbers alone: which of them are seconds, and since when, nobody said."""
+    if not isinstance(value, str):
+        raise ValueError("must be a text, an ISO time")  # noqa: TRY004 - pydantic wants it so
+    return value
+
+
+Moment = Annotated[
+    datetime, BeforeValidator(_is_text), Field(description="UTC where it has no offset.")
+]
 Words = Annotated[str, BeforeValidator(_readable), Field(max_length=MOST)]
 TaskId = Annotated[str, Path(description="Any text.", max_length=4096)]
 
@@ -82,13 +92,13 @@ class Queued(Message):
         }
     )
 
-    queuedAt: datetime = Field(description="UTC where it has no offset.")  # noqa: N815 - as above
+    queuedAt: Moment  # noqa: N815 - as above
 
 
 class Started(Message):
     """A worker began with a message."""
 
-    startedAt: datetime = Field(description="UTC where it has no offset.")  # noqa: N815 - as above
+    startedAt: Moment  # noqa: N815 - as above
 
 
 class Returned(BaseModel):
@@ -100,9 +110,9 @@ class Returned(BaseModel):
 class Executed(BaseModel):
     """A worker is done with a message."""
 
-    finishedAt: datetime = Field(description="UTC where it has no offset.")  # noqa: N815 - as above
+    finishedAt: Moment  # noqa: N815 - as above
     executionTime: float = Field(  # noqa: N815 - as above
-        description="Seconds.", ge=-LONGEST, le=LONGEST, allow_inf_nan=False
+        description="Seconds.", ge=-LONGEST, le=LONGEST, allow_inf_nan=False, strict=True
     )
     error: Words | None = Field(None, description="The exception's repr.")
     returnValue: Returned | None = None  # noqa: N815 - as above
@@ -114,7 +124,7 @@ class TakenAnswer(BaseModel):
     success: bool
 
 
-@routes.add("POST", "/api/tasks/{task_id:path}/queued", Scope.OPERATE, answer=TakenAnswer)
+@routes.add("POST", "/api/tasks/{task_id:aiotrack}/queued", Scope.OPERATE, answer=TakenAnswer)
 async def report_queued(here: Now, task_id: TaskId, body: Queued) -> Json:
     """Take TaskIQ's report that a task was sent."""
     if _is_tracked(here, task_id, body):
@@ -123,7 +133,7 @@ async def report_queued(here: Now, task_id: TaskId, body: Queued) -> Json:
     return Json({"success": True})
 
 
-@routes.add("POST", "/api/tasks/{task_id:path}/started", Scope.OPERATE, answer=TakenAnswer)
+@routes.add("POST", "/api/tasks/{task_id:aiotrack}/started", Scope.OPERATE, answer=TakenAnswer)
 async def report_started(here: Now, task_id: TaskId, body: Started) -> Json:
     """Take TaskIQ's report that a worker began with a task."""
     if _is_tracked(here, task_id, body):
@@ -134,7 +144,7 @@ async def report_started(here: Now, task_id: TaskId, body: Started) -> Json:
     return Json({"success": True})
 
 
-@routes.add("POST", "/api/tasks/{task_id:path}/executed", Scope.OPERATE, answer=TakenAnswer)
+@routes.add("POST", "/api/tasks/{task_id:aiotrack}/executed", Scope.OPERATE, answer=TakenAnswer)
 async def report_executed(here: Now, task_id: TaskId, body: Executed) -> Json:
     """Take TaskIQ's report that a worker is done with a task."""
     if task_id in here.site.untracked:

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
+from starlette.convertors import CONVERTOR_TYPES, PathConvertor, StringConvertor
 
 from aiotrack.api.access import Scope
 
@@ -15,6 +16,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SCOPE: Final = "x-aiotrack-scope"
 """Where the OpenAPI document says what a route needs; absent: nothing."""
+
+
+class _Any(PathConvertor):
+    """Any text with slashes in it: Starlette's ``path`` ends at a line's end."""
+
+    regex = "(?s:.*)"
+
+
+class _Number(StringConvertor):
+    """The number of an execution, or what is none; but no word that is a path of its own."""
+
+    regex = "(?!(?:cancel|rerun)(?:/|$))[^/]+"
+
+
+CONVERTOR_TYPES.setdefault("aiotrack", _Any())  # {task_id:aiotrack} in a path
+CONVERTOR_TYPES.setdefault("aiotrack_number", _Number())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

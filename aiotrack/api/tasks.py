@@ -21,6 +21,7 @@ from aiotrack.api.site import Here, Now
 from aiotrack.body import find_task
 from aiotrack.current import tracking
 from aiotrack.errors import ExecutionNotFound, UnknownTask
+from aiotrack.labels import is_tracked
 from aiotrack.model import OWN_MODULE, Execution, TaskInfo, TaskStatus
 
 if TYPE_CHECKING:
@@ -188,13 +189,13 @@ async def create_task(here: Now, body: Annotated[NewTask, AS_GIVEN]) -> Json:
     return Json({"task_id": sent.task_id, "status": WORDS[TaskStatus.PENDING]}, 201)
 
 
-@routes.add("GET", "/tasks/{task_id:path}", Scope.READ, answer=TaskAnswer)
+@routes.add("GET", "/tasks/{task_id:aiotrack}", Scope.READ, answer=TaskAnswer)
 async def get_task(here: Now, task_id: TaskId) -> Json:
     """What is known of a task; one that failed is a 200 that says so."""
     return Json(_shown(await _find(here, task_id)))
 
 
-@routes.add("DELETE", "/tasks/{task_id:path}", Scope.OPERATE, answer=CancelledAnswer)
+@routes.add("DELETE", "/tasks/{task_id:aiotrack}", Scope.OPERATE, answer=CancelledAnswer)
 async def cancel_task(
     here: Now,
     task_id: TaskId,
@@ -219,9 +220,13 @@ async def cancel_task(
 async def list_task_types(here: Now) -> Json:
     """The tasks that this process can send, with their parameters as JSON schema.
 
-    Empty in a process that imports no tasks.
+    Empty in a process that imports no tasks. Those with the label `track=False` are not among them.
     """
-    found = [one for one in catalog.tasks(_brokers(here)) if not _is_own(one.name)]
+    found = [
+        one
+        for one in catalog.tasks(_brokers(here))
+        if not _is_own(one.name) and is_tracked(one.labels)
+    ]
     return Json({"items": [_described(here, one) for one in found]})
 
 
@@ -267,6 +272,8 @@ def _checked(here: Here, body: object) -> tuple[NewTask, AsyncTaskiqDecoratedTas
         found = None if _is_own(name) else find_task(_brokers(here), name)
         if found is None:
             faults.append(("body.task_type", _unknown(here, name)))
+        elif not is_tracked(found[1].labels):
+            faults.append(("body.task_type", "is not tracked: nobody could ask after it"))
         else:
             task = found[1]
     if isinstance(parameters, dict):

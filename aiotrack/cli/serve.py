@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE: Final = 2
-"""Seconds that a stop leaves to requests in flight; event streams would go on for ever."""
+"""Seconds that a stop leaves to requests in flight."""
 
 UNREAD: Final = 10_000
 """Milliseconds after which the system drops a peer that takes nothing of what it was sent."""
@@ -63,7 +63,7 @@ def serve(
     app = _app(tracker, project, secrets)
     sockets = _listen(host, addresses)
     try:
-        _run(app, sockets, names=None if secrets else {host})
+        _run(app, tracker, sockets, names=None if secrets else {host})
     finally:
         for one in sockets:
             one.close()
@@ -155,11 +155,14 @@ def _listen(host: str, addresses: Iterable[Address]) -> list[socket.socket]:
     return opened
 
 
-def _run(app: FastAPI, sockets: list[socket.socket], names: set[str] | None) -> None:
+def _run(
+    app: FastAPI, tracker: Tracker, sockets: list[socket.socket], names: set[str] | None
+) -> None:
     """Serve until a signal comes.
 
     Args:
         app: What is served.
+        tracker: Its own.
         sockets: Where.
         names: Under which names it may be asked for; None: any.
 
@@ -171,14 +174,20 @@ def _run(app: FastAPI, sockets: list[socket.socket], names: set[str] | None) -> 
     except ModuleNotFoundError:
         raise MissingExtra("uvicorn", "api", "aiotrack serve") from None
 
+    from aiotrack.api.hub import hub_of
+
     class Server(uvicorn.Server):
-        """Tells where it is, once it can be reached."""
+        """Tells where it is, once it can be reached; and ends what would never end."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             for one in sockets or []:
                 typer.echo(f"aiotrack serves {_url(one)}/api/v1 (Ctrl-C stops it)")
                 typer.echo(f"the dashboard is at {_url(one)}/")
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            hub_of(tracker.core()).close()
+            await super().shutdown(sockets)
 
     for one in (signal.SIGINT, signal.SIGTERM):  # uvicorn obeys, and then gives them back to these
         signal.signal(one, lambda *_: None)
@@ -189,13 +198,7 @@ def _run(app: FastAPI, sockets: list[socket.socket], names: set[str] | None) -> 
         server_header=False,
         timeout_graceful_shutdown=PATIENCE,
     )
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
     Server(config).run(sockets)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Leave out that streams were ended: that is what a stop is."""
-    return "timeout graceful shutdown" not in record.getMessage()
 
 
 def _url(one: socket.socket) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from aiotrack.cancellation import CancelOutcome
 from aiotrack.client import shapes
+from aiotrack.client.configs import Definitions, Schedules
 from aiotrack.client.follow import follow
 from aiotrack.client.transport import Again, Transport
 from aiotrack.errors import InvalidInput, InvalidSetting, InvalidValue, WaitTimeout
@@ -100,6 +101,16 @@ class Client:
     def locks(self) -> Locks:
         """Who holds which lock: ``list(task_id=...)``."""
         return Locks(self._transport)
+
+    @property
+    def definitions(self) -> Definitions:
+        """Task definitions: ``create``, ``get``, ``list``, ``update``, ``delete``."""
+        return Definitions(self._transport)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Their schedules: ``start``, ``stop``, ``pause``, ``resume``, ``trigger``, ``status``."""
+        return Schedules(self._transport, self.get)
 
     # ── executions ──────────────────────────────────────────────────────────────────────────────
     async def get(self, task_id: str | int) -> Execution:

@@ -21,6 +21,7 @@ from aiotrack.model import (
     Page,
     Queue,
     Stats,
+    TaskDefinition,
     TaskInfo,
     TaskStatus,
     Worker,
@@ -35,7 +36,17 @@ T = TypeVar("T")
 Params = list[tuple[str, str]]
 
 _TIMES: Final = frozenset(
-    {"created_at", "started_at", "finished_at", "beat_at", "stopped_at", "at", "since", "start"}
+    {
+        "created_at",
+        "started_at",
+        "finished_at",
+        "beat_at",
+        "stopped_at",
+        "at",
+        "since",
+        "start",
+        "updated_at",
+    }
 )
 _EXACT: Final = ("module", "task_name", "created_by", "worker", "error_class", "schedule_id")
 
@@ -134,6 +145,16 @@ def queue(told: Mapping[str, Any]) -> Queue:
 def task(told: Mapping[str, Any]) -> TaskInfo:
     """Give a task that can be sent."""
     return TaskInfo(**_fields(TaskInfo, told))
+
+
+def definition(told: Mapping[str, Any]) -> TaskDefinition:
+    """Give a task definition."""
+    return TaskDefinition(**_fields(TaskDefinition, told))
+
+
+def definitions(told: Mapping[str, Any]) -> Page[TaskDefinition]:
+    """Give a page of task definitions."""
+    return Page([definition(one) for one in told["items"]], told["next"])
 
 
 def lock(told: Mapping[str, Any]) -> LockInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import signal
 import subprocess
@@ -73,6 +74,26 @@ def test_it_serves_and_stops(served: Served) -> None:
     process.send_signal(signal.SIGTERM)
     assert 0 == process.wait(10)
     assert SECRET not in served.told()
+    assert "Traceback" not in served.told()
+
+
+async def test_a_stop_ends_streams(served: Served, made_sqlite_url: str) -> None:
+    """Who follows something hears of the end of it; the server does not wait for him."""
+    async with Tracker(made_sqlite_url) as tracker:
+        await tracker.register("a1", "shop.pay", status="started")
+    process = served.start("--port", "0")
+    url = await asyncio.to_thread(served.address, process)
+    async with httpx.AsyncClient(timeout=30) as client, asyncio.timeout(30):
+        path = f"{url}/api/v1/executions/by-task-id/a1/events/"
+        async with client.stream("GET", path) as events:
+            lines = events.aiter_lines()
+            while "STARTED" not in await anext(lines):
+                pass
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(httpx.TransportError):
+                async for _ in lines:
+                    pass
+        assert 0 == await asyncio.to_thread(process.wait, 10)
     assert "Traceback" not in served.told()
 
 

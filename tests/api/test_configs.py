@@ -214,7 +214,7 @@ async def test_steering_what_cannot_be(
         (EVERY | {"name": "\ud800"}, {"body.name"}),
         (EVERY | {"description": "\0"}, {"body.description"}),
         (EVERY | {"queue": 7, "max_retries": 10**30}, {"body.queue", "body.max_retries"}),
-        (EVERY | {"parameters": {"order": 1e999}}, {"body.parameters"}),
+        (EVERY | {"parameters": {"order": 1e999}}, set()),
         (EVERY | {"self": 1, "": 2}, {"body.self", "body."}),
     ],
 )

@@ -103,7 +103,7 @@ async def as_told(tracker: Tracker, task_id: str) -> Told:
     return str(shown.status), shown.attempt, runs
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_any_order_makes_the_same_record(tracker: Tracker, seed: int) -> None:
     """Stories over HTTP, shuffled, some posts twice, several at once: as a person expects."""
     random = Random(seed)
@@ -174,7 +174,7 @@ async def test_ids_names_and_values_of_any_kind(tracker: Tracker) -> None:
     for _ in range(200):
         deep = [deep]
     odd = "a/b c%?#ü\x00\ud800"
-    path = "a%2Fb%20c%25%3F%23%C3%BC%00"
+    path = "a%2Fb%20c%25%3F%23%C3%BC%00%0A"
     async with server(tracker) as client:
         await tell(
             client,
@@ -183,7 +183,7 @@ async def test_ids_names_and_values_of_any_kind(tracker: Tracker) -> None:
             started(kwargs={"odd": odd, "deep": deep, "huge": 10**30, "nan": math.nan}),
             executed(value=["x" * 2_000_000, odd, math.inf], error=None, took=-3.0),
         )
-    found = await tracker.get("a/b c%?#ü\x00")
+    found = await tracker.get("a/b c%?#ü\x00\n")
 
     assert "SUCCESS" == found.status
     assert 0.0 == found.duration
@@ -196,10 +196,12 @@ async def test_ids_names_and_values_of_any_kind(tracker: Tracker) -> None:
         ("queued", {**queued()[1], "queuedAt": "yesterday"}),
         ("queued", {**queued()[1], "queuedAt": "1950-01-01T00:00:00"}),
         ("queued", {**queued()[1], "queuedAt": "9999-12-31T23:59:59"}),
+        ("queued", {**queued()[1], "queuedAt": 1_700_000_000}),
         ("queued", {**queued()[1], "args": {}}),
         ("started", {**started()[1], "taskName": 7}),
         ("executed", {**executed()[1], "executionTime": 1e300}),
         ("executed", {**executed()[1], "executionTime": "NaN"}),
+        ("executed", {**executed()[1], "executionTime": False}),
         ("executed", {**executed()[1], "returnValue": 7}),
     ],
 )

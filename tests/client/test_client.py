@@ -12,7 +12,9 @@ from taskiq import InMemoryBroker
 
 from aiotrack import (
     AccessRefused,
+    DefinitionNotFound,
     ExecutionNotFound,
+    InvalidDefinition,
     InvalidInput,
     InvalidQuery,
     InvalidStatus,
@@ -27,6 +29,9 @@ from aiotrack.client import Client
 from tests.client.site import Apart, running
 
 SECRET = "y" * 24
+
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what the database has no part in."""
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ async def test_what_the_tracker_says(
     """Every verb gives the same values as the tracker's."""
 
     @broker.task("shop.pay", queue="slow", timeout=60)
-    async def pay(order: int, token: str = "") -> dict[str, int]:
+    async def pay(order: int, note: str = "") -> dict[str, int]:
         if order == 13:
             raise ValueError("no money")
         await tracker.progress(50, "half", step="pay")
@@ -122,6 +127,7 @@ async def test_filters(tracker: Tracker, client: Client) -> None:
     assert 10 == first.items[1].metadata["progress_percent"]
 
 
+@SQLITE
 async def test_the_trackers_own_errors(
     tracker: Tracker, broker: InMemoryBroker, client: Client
 ) -> None:
@@ -171,6 +177,7 @@ async def _raised(call: Any) -> Any:
     return caught.value
 
 
+@SQLITE
 async def test_sending(tracker: Tracker, broker: InMemoryBroker, client: Client) -> None:
     """What is sent by name runs; it can be waited for, sent again, and cancelled."""
     go = asyncio.Event()
@@ -193,6 +200,40 @@ async def test_sending(tracker: Tracker, broker: InMemoryBroker, client: Client)
     assert "finished" == await client.cancel(sent.task_id, reason="too late")
 
 
+@SQLITE
+async def test_definitions(tracker: Tracker, broker: InMemoryBroker, client: Client) -> None:
+    """They are made, found, changed, scheduled and deleted as by the tracker."""
+
+    @broker.task("shop.pay")
+    async def pay(order: int) -> int:
+        return order
+
+    fields = {"task_type": "shop.pay", "parameters": {"order": 7}}
+    made = await client.definitions.create(
+        name="a bill", schedule_kind="interval", schedule={"seconds": 3600}, **fields
+    )
+    assert made == await tracker.definitions.get(made.id) == await client.definitions.get("a bill")
+    assert [made] == (await client.definitions.list(task_type="shop.pay")).items
+    changed = await client.definitions.update("a bill", priority=9)
+    assert (9, made.id) == (changed.priority, changed.id)
+    assert "inactive" == await client.schedules.status(made.id)
+    assert "active" == await client.schedules.start(made.id)
+    assert await client.schedules.next_run("a bill") == await tracker.schedules.next_run(made.id)
+    assert "paused" == await client.schedules.pause(made.id, reason="holidays")
+    assert "active" == await client.schedules.resume(made.id)
+    sent = await client.schedules.trigger(made.id)
+    assert 7 == (await client.wait(sent.task_id, timeout=30)).result
+    assert "inactive" == await client.schedules.stop(made.id)
+    with pytest.raises(InvalidDefinition) as caught:
+        await client.definitions.create(name="a bill", **fields, priority=11)
+    assert 2 <= len(caught.value.faults)
+    await client.definitions.delete(made.id)
+    for call in (client.definitions.get(made.id), client.schedules.start("a bill")):
+        with pytest.raises(DefinitionNotFound):
+            await call
+
+
+@SQLITE
 async def test_only_what_is_certain_is_kept(tracker: Tracker, client: Client) -> None:
     """A final execution is asked for once; one that runs, or is presumed, every time."""
     await tracker.register("runs", "shop.pay", status="started")
@@ -207,6 +248,7 @@ async def test_only_what_is_certain_is_kept(tracker: Tracker, client: Client) ->
     assert (await client.get("runs")).is_completed
 
 
+@SQLITE
 async def test_the_cache_is_bounded(tracker: Tracker, client: Client) -> None:
     """What was asked for last stays."""
     for number in range(4):
@@ -218,6 +260,7 @@ async def test_the_cache_is_bounded(tracker: Tracker, client: Client) -> None:
     assert ["2", "3"] == list(small._cache)
 
 
+@SQLITE
 async def test_watching(tracker: Tracker, client: Client) -> None:
     """Every change is told as it comes, to the end."""
     await tracker.register("a1", "shop.pay")

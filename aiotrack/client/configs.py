@@ -1,0 +1,143 @@
+"""Task definitions and their schedules, asked of the REST API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from aiotrack.client import shapes
+from aiotrack.client.transport import Again, Transport
+from aiotrack.errors import ScheduleUnavailable
+
+if TYPE_CHECKING:
+    from aiotrack.model import Execution, Page, TaskDefinition
+
+
+def _path(name: str | int) -> str:
+    return f"/configs/{quote(str(name), safe='', errors='surrogatepass')}"
+
+
+class Definitions:
+    """The task definitions; every verb that takes one takes its id or its name."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def create(self, *, start: bool = False, **fields: Any) -> TaskDefinition:
+        """Store a new definition.
+
+        Args:
+            start: Whether its schedule is started, too.
+            **fields: As `Tracker.definitions.create` takes them.
+
+        Raises:
+            InvalidDefinition: Nothing is stored; ``faults`` lists all that is wrong.
+        """
+        params = [("start", str(start).lower())]
+        told = await self._transport.ask(
+            "POST", "/configs", params=params, body=fields, again=Again.UNHEARD
+        )
+        return shapes.definition(told)
+
+    async def get(self, definition: int | str) -> TaskDefinition:
+        """Give a definition.
+
+        Raises:
+            DefinitionNotFound: There is none.
+        """
+        told = await self._transport.ask("GET", _path(definition), key=definition)
+        return shapes.definition(told)
+
+    async def list(
+        self, *, limit: int = 50, after: str | None = None, **filters: str | None
+    ) -> Page[TaskDefinition]:
+        """Give a page of definitions, the oldest first.
+
+        Args:
+            limit: Rows of the page, 1 to 500.
+            after: ``next`` of the page before, with the same filters.
+            **filters: ``task_type``, ``name``, ``schedule_kind``, ``text``.
+        """
+        given = {"limit": str(limit), "after": after, **filters}
+        params = [(name, value) for name, value in given.items() if value is not None]
+        return shapes.definitions(await self._transport.ask("GET", "/configs", params=params))
+
+    async def update(self, definition: int | str, **changes: Any) -> TaskDefinition:
+        """Change what is said; an active schedule follows at once.
+
+        Raises:
+            DefinitionNotFound: There is none.
+            InvalidDefinition: Nothing is changed; ``faults`` lists all that is wrong.
+        """
+        told = await self._transport.ask("PATCH", _path(definition), key=definition, body=changes)
+        return shapes.definition(told)
+
+    async def delete(self, definition: int | str) -> None:
+        """Delete a definition, and stop its schedule; its executions stay.
+
+        Raises:
+            DefinitionNotFound: There is none.
+        """
+        await self._transport.ask("DELETE", _path(definition), key=definition, again=Again.UNHEARD)
+
+
+class Schedules:
+    """The schedules of definitions; every verb takes a definition's id or name."""
+
+    def __init__(self, transport: Transport, get: Callable[[str], Awaitable[Execution]]) -> None:
+        self._transport = transport
+        self._get = get
+
+    async def start(self, definition: int | str, *, reason: str | None = None) -> str:
+        """Let it run; gives the new state. As all of these it raises what the tracker would."""
+        return await self._do("start", definition, reason)
+
+    async def stop(self, definition: int | str, *, reason: str | None = None) -> str:
+        """End it; gives the new state."""
+        return await self._do("stop", definition, reason)
+
+    async def pause(self, definition: int | str, *, reason: str | None = None) -> str:
+        """Hold it; gives the new state."""
+        return await self._do("pause", definition, reason)
+
+    async def resume(self, definition: int | str, *, reason: str | None = None) -> str:
+        """Let it go on; gives the new state."""
+        return await self._do("resume", definition, reason)
+
+    async def trigger(self, definition: int | str, *, reason: str | None = None) -> Execution:
+        """Send it now, once, and give the execution."""
+        told = await self._steer("trigger", definition, reason, Again.UNHEARD)
+        return await self._get(told["task_id"])
+
+    async def status(self, definition: int | str) -> str:
+        """Give ``active``, ``paused`` or ``inactive``.
+
+        Raises:
+            DefinitionNotFound: There is none.
+            ScheduleUnavailable: The server's Redis does not answer.
+        """
+        return str((await self._standing(definition))["schedule_status"])
+
+    async def next_run(self, definition: int | str) -> datetime | None:
+        """Give when it is due; None: it is not. Raises as `status`."""
+        due = (await self._standing(definition))["next_run_at"]
+        return None if due is None else datetime.fromisoformat(due)
+
+    async def _standing(self, definition: int | str) -> Any:
+        told = await self._transport.ask("GET", _path(definition), key=definition)
+        if told["schedule_status"] is None:
+            raise ScheduleUnavailable("the API's server could not ask it")
+        return told
+
+    async def _do(self, action: str, definition: int | str, reason: str | None) -> str:
+        told = await self._steer(action, definition, reason, Again.ALWAYS)
+        return str(told["schedule_status"])
+
+    async def _steer(
+        self, action: str, definition: int | str, reason: str | None, again: Again
+    ) -> Any:
+        body = {"action": action, "reason": reason}
+        path = f"{_path(definition)}/schedule"
+        return await self._transport.ask("POST", path, key=definition, body=body, again=again)
