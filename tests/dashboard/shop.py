@@ -59,9 +59,9 @@ def add_tasks(broker: Shop, tracker: Tracker) -> None:
         return file
 
     @broker.task("shop.hold")
-    async def hold(name: str, seconds: float = 60.0) -> None:
+    async def hold(name: str, seconds: float = 60.0, key: str | None = None) -> None:
         """Hold a lock."""
-        async with task_lock(name, ttl=3, wait=5, tracker=tracker):
+        async with task_lock(name, key=key, ttl=3, wait=5, tracker=tracker):
             await asyncio.sleep(seconds)
 
     @broker.task("shop.echo")

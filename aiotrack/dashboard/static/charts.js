@@ -190,7 +190,7 @@ export function load(value, words, label) {
 
 /** Shares of failures in a task's runs, as one small bar. */
 export function outcome(counts) {
-  const width = 120;
+  const width = 90;
   const total = Math.max(1, counts.total);
   const bad = counts.failure ? Math.max(2, (counts.failure / total) * width) : 0;
   const good = (counts.success / total) * (width - bad);
