@@ -215,6 +215,7 @@ async def test_it_is_over_but_nobody_said_so(tracker: Tracker) -> None:
     found = await tracker.get("a")
 
     assert (TaskStatus.SUCCESS, False, 7) == (found.status, found.presumed, found.result)
+    assert {"a": "SUCCESS", "b": "STARTED"} == await states(tracker)
 
 
 async def test_a_failure_by_hand_is_more_than_a_presumed_one(tracker: Tracker) -> None:
@@ -228,7 +229,6 @@ async def test_a_failure_by_hand_is_more_than_a_presumed_one(tracker: Tracker) -
     assert (TaskStatus.FAILURE, False) == (found.status, found.presumed)
     assert "the disk was full" == found.error
     assert ["the disk was full"] == [one.error for one in attempts]
-    assert {"a": "SUCCESS", "b": "STARTED"} == await states(tracker)
 
 
 async def test_nonsense_is_refused(tracker: Tracker) -> None:
