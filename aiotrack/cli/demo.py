@@ -22,6 +22,12 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Record in ./aiotrack-demo.db and leave it there.")
     ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Go on afterwards, with a dashboard, until Ctrl-C.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Of the dashboard; 0 is any that is free.")
+    ] = 8000,
 ) -> None:
     """Watch a real broker, worker and database at work, in ten seconds.
 
@@ -30,7 +36,9 @@ def demo(
     """
     from aiotrack.demo.run import Options, run  # the embedded servers' modules, only for this
 
-    options = Options(redis=redis, database=database, postgres=postgres, keep=keep)
+    options = Options(
+        redis=redis, database=database, postgres=postgres, keep=keep, serve=serve, port=port
+    )
     raise typer.Exit(run(options, console()))
 
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich.text import Text
 from aiotrack.demo.board import Board
 from aiotrack.demo.schedule import play
 from aiotrack.demo.screen import Screen, screen_for
+from aiotrack.demo.serve import serve
 from aiotrack.demo.summary import Place, summarise
 from aiotrack.demo.worker import Child, Scheduler, Worker
 from aiotrack.errors import AioTrackError, InvalidValue
@@ -61,12 +62,16 @@ class Options:
         database: URL of a database; None takes a temporary SQLite file.
         postgres: Start a PostgreSQL for it.
         keep: Leave the SQLite file in the working directory.
+        serve: Go on with a dashboard until it is stopped.
+        port: Of the dashboard; 0 is any that is free.
     """
 
     redis: str | None = None
     database: str | None = None
     postgres: bool = False
     keep: bool = False
+    serve: bool = False
+    port: int = 8000
 
     def __post_init__(self) -> None:
         if sum((self.database is not None, self.postgres, self.keep)) > 1:
@@ -124,9 +129,25 @@ async def _run(options: Options, console: Console) -> int:
         board, tracker = await _play(worker, scheduler, stack, console)
         async with tracker:
             is_right = await summarise(board, tracker, console, name=name, place=place, begun=begun)
+        if options.serve:
+            await _serve(options, environment, folder, console)
         if options.redis is not None:
             await _forget(redis, name)
         return 0 if is_right else 1
+
+
+async def _serve(
+    options: Options, environment: Mapping[str, str], folder: Path, console: Console
+) -> None:
+    """Go on with a dashboard; to be stopped is how it ends."""
+    with ExitStack() as stack:
+        try:
+            fault = await serve(stack, environment, folder, console, options.port)
+        except asyncio.CancelledError:
+            console.print("stopping …", style="dim")
+            return
+    if fault is not None:
+        raise DemoFailed(fault)
 
 
 async def _play(

@@ -1,4 +1,4 @@
-"""A real worker or scheduler of TaskIQ as a child: started, watched, surely gone at the end."""
+"""A real worker, scheduler or server as a child: started, watched, surely gone at the end."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ LOG_LINES = 15
 
 
 class Child:
-    """A command of TaskIQ, in a process group of its own.
+    """A command of TaskIQ, or of ours, in a process group of its own.
 
     Args:
+        program: ``taskiq`` or ``aiotrack``.
         verb: The command.
         target: What it runs: ``package.module:name``.
         options: What else it is told.
@@ -35,15 +36,16 @@ class Child:
 
     def __init__(
         self,
+        program: str,
         verb: str,
         target: str,
         *options: str,
         environment: Mapping[str, str],
         log_file: Path,
     ) -> None:
-        self.words = f"taskiq {verb} {target}"
+        self.words = f"{program} {verb} {target}"
         self._log_file = log_file
-        self._command = [sys.executable, "-m", "taskiq", verb, target, *options]
+        self._command = [sys.executable, "-m", program, verb, target, *options]
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -105,8 +107,7 @@ class Worker(Child):
 
     def __init__(self, broker: str, *, environment: Mapping[str, str], log_file: Path) -> None:
         super().__init__(
-            "worker",
-            broker,
+            *("taskiq", "worker", broker),
             *("--workers", str(PROCESSES)),
             *("--max-async-tasks", "5"),  # a process; so some tasks wait, and both get work
             *("--max-fails", "3"),  # a worker that cannot start ends, and does not try for ever
@@ -120,4 +121,17 @@ class Scheduler(Child):
     """``taskiq scheduler``: it finds the sweeps among the broker's tasks."""
 
     def __init__(self, scheduler: str, *, environment: Mapping[str, str], log_file: Path) -> None:
-        super().__init__("scheduler", scheduler, environment=environment, log_file=log_file)
+        super().__init__(
+            "taskiq", "scheduler", scheduler, environment=environment, log_file=log_file
+        )
+
+
+class Server(Child):
+    """``aiotrack serve``: the dashboard, and the API that it asks."""
+
+    def __init__(
+        self, broker: str, *options: str, environment: Mapping[str, str], log_file: Path
+    ) -> None:
+        super().__init__(
+            *("aiotrack", "serve", broker, *options), environment=environment, log_file=log_file
+        )

@@ -14,6 +14,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -111,6 +112,37 @@ def test_ctrl_c_ends_the_demo_and_all_it_started(tmp_path: Path) -> None:
     assert "stopped: worker and servers are gone" in shown
     assert "Traceback" not in shown
     assert len(started) >= 4
+    assert [] == [pid for pid in started if psutil.pid_exists(pid)]
+    assert [] == left_behind(tmp_path)
+
+
+def test_the_demo_goes_on_with_its_dashboard(tmp_path: Path) -> None:
+    """`--serve`: the page, the demo's records, and new ones; Ctrl-C ends it, and all is gone."""
+    terminal, process = start_in_terminal(tmp_path, "demo", "--serve", "--port", "0")
+    shown = read_until(terminal, "Ctrl-C ends it")
+    address = re.search(r"http://127\.0\.0\.1:\d+/", shown)
+    assert address is not None, shown
+    started = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(True))]
+
+    def total() -> int:
+        with urlopen(f"{address[0]}api/v1/executions/stats/", timeout=10) as answer:
+            counts = json.load(answer)
+        return int(counts["total"])
+
+    with urlopen(address[0], timeout=10) as answer:
+        assert b"<title>aiotrack</title>" in answer.read()
+    first, end = total(), time.monotonic() + 40
+    assert first >= 20
+    while total() < first + 3:
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    shown += read_all(terminal)
+
+    assert 0 == process.wait(PATIENCE), shown
+    assert "Each ended as it must" in shown
+    assert "Traceback" not in shown
+    assert len(started) >= 6
     assert [] == [pid for pid in started if psutil.pid_exists(pid)]
     assert [] == left_behind(tmp_path)
 
