@@ -17,7 +17,7 @@ from aiotrack.brokers import PriorityStreamBroker
 
 QUEUE_VARIABLE = "ACCEPTANCE_QUEUE"
 
-LEASE = 1.5
+LEASE = 3.0
 """Seconds after which a message counts as its dead worker's."""
 
 
