@@ -32,12 +32,12 @@ async def send_all(project: Project, count: int) -> dict[str, Expected]:
 
 
 async def all_records(tracker: Tracker) -> list[Execution]:
-    """Read every record, page by page."""
+    """Read every record, page by page, but those of sweeps: a scheduler sends them by the clock."""
     found: list[Execution] = []
     after = None
     while True:
         page = await tracker.list(limit=500, after=after, order="created_at")
-        found += page.items
+        found += [one for one in page.items if one.module != "aiotrack"]
         after = page.next
         if after is None:
             return found
