@@ -139,41 +139,6 @@ class VerbAnswer(BaseModel):
     task_id: str | None = Field(description="Of what `trigger` sent.")
 
 
-class CountsAnswer(BaseModel):
-    """How many executions are in which status."""
-
-    total: int
-    pending: int
-    started: int
-    success: int
-    failure: int
-    retry: int
-    revoked: int
-    skipped: int
-    failure_rate: float
-
-
-class BucketAnswer(CountsAnswer):
-    """Counts of what was created from then on."""
-
-    start: datetime
-
-
-class StatsAnswer(CountsAnswer):
-    """Counts of what a definition sent, and how long that took, in seconds."""
-
-    by_module: dict[str, CountsAnswer]
-    by_task_name: dict[str, CountsAnswer]
-    mean_duration: float | None
-    p50_duration: float | None
-    p95_duration: float | None
-    mean_wait: float | None
-    p50_wait: float | None
-    p95_wait: float | None
-    is_approximate: bool
-    timeline: list[BucketAnswer]
-
-
 class ByTypeAnswer(BaseModel):
     """How many definitions there are of each task."""
 

@@ -24,10 +24,10 @@ from aiotrack.api.config_forms import (
     Fields,
     Kind,
     NewConfig,
-    StatsAnswer,
     Verb,
     VerbAnswer,
 )
+from aiotrack.api.counts import StatsAnswer, shown_stats
 from aiotrack.api.fields import AS_GIVEN, After, Limit, Text, invalid
 from aiotrack.api.problems import HEADERS
 from aiotrack.api.routes import Routes
@@ -35,7 +35,7 @@ from aiotrack.api.site import Here, Now
 from aiotrack.definitions import checks
 from aiotrack.encode import inexact
 from aiotrack.errors import DefinitionNotFound, InvalidDefinition, ScheduleUnavailable
-from aiotrack.model import Counts, Stats, TaskDefinition
+from aiotrack.model import TaskDefinition
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ async def steer_config(
 async def get_config_stats(here: Now, config: Config) -> Json:
     """What became of its executions."""
     known = await _find(here, config)
-    return Json(_counted(await here.tracker.definitions.stats(known.id)))
+    return Json(shown_stats(await here.tracker.definitions.stats(known.id)))
 
 
 @routes.add("GET", "/configs/{config}", Scope.READ, answer=ConfigAnswer)
@@ -293,16 +293,3 @@ def _refuse_masked(parameters: object) -> None:
     if masked:
         said = "is what stands for a value that is not shown: send the value, or leave all out"
         raise invalid([(path, said) for path in masked], InvalidDefinition.code)
-
-
-def _counted(found: Stats) -> dict[str, Any]:
-    return asdict(found) | {
-        "failure_rate": found.failure_rate,
-        "by_module": {name: _rated(one) for name, one in found.by_module.items()},
-        "by_task_name": {name: _rated(one) for name, one in found.by_task_name.items()},
-        "timeline": [_rated(one) for one in found.timeline],
-    }
-
-
-def _rated(found: Counts) -> dict[str, Any]:
-    return asdict(found) | {"failure_rate": found.failure_rate}

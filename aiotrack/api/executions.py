@@ -11,12 +11,13 @@ from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema
 
 from aiotrack.api.access import Scope
 from aiotrack.api.bodies import Json
+from aiotrack.api.counts import StatsAnswer, shown_stats
 from aiotrack.api.queries import INT64, Filters, ListQuery
 from aiotrack.api.routes import Routes
 from aiotrack.api.rows import ExecutionAnswer, RowAnswer, row, whole
 from aiotrack.api.site import Here, Now, up_to_date
 from aiotrack.errors import ExecutionNotFound
-from aiotrack.model import Attempt, Cause, Counts, Execution, LogLine, Stats, TaskStatus
+from aiotrack.model import Attempt, Cause, Execution, LogLine, TaskStatus
 
 routes = Routes("executions", of_all=False)
 
@@ -122,63 +123,6 @@ async def _listed(here: Here, query: ListQuery, *, mine: bool) -> Json:
 
 
 # ── counts ──────────────────────────────────────────────────────────────────────────────────────
-class CountsAnswer(BaseModel):
-    """How many executions are in which status."""
-
-    total: int
-    pending: int
-    started: int
-    success: int
-    failure: int
-    retry: int
-    revoked: int
-    skipped: int = Field(description="Of all these: did nothing, as the same work was running.")
-    failure_rate: float = Field(description="failure / (success + failure), 0 to 1.")
-
-
-class BucketAnswer(CountsAnswer):
-    """Counts of what was created from `start` until the next bucket's."""
-
-    start: datetime
-
-
-class StatsAnswer(CountsAnswer):
-    """Counts of what matches; times are seconds, null where nothing has one."""
-
-    by_module: dict[str, CountsAnswer]
-    by_task_name: dict[str, CountsAnswer]
-    mean_duration: float | None
-    p50_duration: float | None
-    p95_duration: float | None
-    mean_wait: float | None
-    p50_wait: float | None
-    p95_wait: float | None
-    is_approximate: bool = Field(description="Percentiles are right within 5 %.")
-    timeline: list[BucketAnswer]
-
-
-_COUNTS: Final = tuple(CountsAnswer.model_fields)
-_TIMES: Final = tuple(
-    f"{what}_{of}" for of in ("duration", "wait") for what in ("mean", "p50", "p95")
-)
-
-
-def _counts(of: Counts) -> dict[str, Any]:
-    return {name: getattr(of, name) for name in _COUNTS}
-
-
-def shown_stats(stats: Stats) -> dict[str, Any]:
-    """Give counts as the API shows them."""
-    return {
-        **_counts(stats),
-        "by_module": {name: _counts(of) for name, of in stats.by_module.items()},
-        "by_task_name": {name: _counts(of) for name, of in stats.by_task_name.items()},
-        **{name: getattr(stats, name) for name in _TIMES},
-        "is_approximate": stats.is_approximate,
-        "timeline": [{"start": one.start, **_counts(one)} for one in stats.timeline],
-    }
-
-
 @routes.add("GET", "/executions/stats/", Scope.READ, answer=StatsAnswer)
 async def count_executions(here: Now, query: Annotated[Filters, Query()]) -> Json:
     """Counts, times and a timeline of what matches; aiotrack's own only by `module=aiotrack`."""

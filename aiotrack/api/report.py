@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aiotrack.api.access import Scope
 from aiotrack.api.bodies import Json
+from aiotrack.api.counts import SumsAnswer
 from aiotrack.api.queries import Begin, End, Texts
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Now
@@ -19,27 +20,6 @@ from aiotrack.paper import data
 routes = Routes("report")
 
 WEEK: Final = timedelta(days=7)
-
-
-class SumsAnswer(BaseModel):
-    """Counts and times of a stretch; times are seconds, null where nothing has one."""
-
-    total: int
-    pending: int
-    started: int
-    success: int
-    failure: int
-    retry: int
-    revoked: int
-    skipped: int
-    failure_rate: float = Field(description="failure / (success + failure), 0 to 1.")
-    mean_duration: float | None
-    p50_duration: float | None
-    p95_duration: float | None
-    mean_wait: float | None
-    p50_wait: float | None
-    p95_wait: float | None
-    is_approximate: bool = Field(description="Percentiles are right within 5 %.")
 
 
 class TaskSumsAnswer(BaseModel):
