@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aiotrack.alerts.verbs import Alert
     from aiotrack.cancellation import CancelOutcome, raise_if_cancelled
     from aiotrack.client.faults import AccessRefused, ClientError
+    from aiotrack.counts import Bucket, Counts, DurationBucket, Stats
     from aiotrack.current import current_execution, tracking
     from aiotrack.errors import (
         AioTrackError,
@@ -58,19 +60,15 @@ if TYPE_CHECKING:
     from aiotrack.logs import TaskLogCollector
     from aiotrack.middleware import TrackerMiddleware
     from aiotrack.model import (
-        Alert,
         Attempt,
         AuditEntry,
-        Bucket,
         Cause,
         Count,
-        Counts,
         Execution,
         LogLine,
         Page,
         Queue,
         Rerun,
-        Stats,
         TaskDefinition,
         TaskInfo,
         TaskStatus,
@@ -78,7 +76,7 @@ if TYPE_CHECKING:
         WorkerStatus,
     )
     from aiotrack.repository.columns import Base
-    from aiotrack.repository.fenced import fenced_update
+    from aiotrack.repository.control.fenced import fenced_update
     from aiotrack.repository.tables import AttemptRow, ExecutionRow, LogRow
     from aiotrack.schedules.source import DefinitionScheduleSource
     from aiotrack.settings import Settings
@@ -89,8 +87,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "aiotrack.alerts.verbs": ("Alert",),
     "aiotrack.cancellation": ("CancelOutcome", "raise_if_cancelled"),
     "aiotrack.client.faults": ("AccessRefused", "ClientError"),
+    "aiotrack.counts": ("Bucket", "Counts", "DurationBucket", "Stats"),
     "aiotrack.current": ("current_execution", "tracking"),
     "aiotrack.errors": (
         "AioTrackError",
@@ -137,26 +137,22 @@ _HOMES = {
     "aiotrack.logs": ("TaskLogCollector",),
     "aiotrack.middleware": ("TrackerMiddleware",),
     "aiotrack.model": (
-        "Alert",
         "Attempt",
         "AuditEntry",
-        "Bucket",
         "Cause",
         "Count",
-        "Counts",
         "Execution",
         "LogLine",
         "Page",
         "Queue",
         "Rerun",
-        "Stats",
         "TaskInfo",
         "TaskDefinition",
         "TaskStatus",
         "Worker",
         "WorkerStatus",
     ),
-    "aiotrack.repository.fenced": ("fenced_update",),
+    "aiotrack.repository.control.fenced": ("fenced_update",),
     "aiotrack.repository.columns": ("Base",),
     "aiotrack.repository.tables": ("AttemptRow", "ExecutionRow", "LogRow"),
     "aiotrack.schedules.source": ("DefinitionScheduleSource",),
@@ -185,6 +181,7 @@ __all__ = [
     "DefinitionScheduleSource",
     "Dependency",
     "DependencyFailed",
+    "DurationBucket",
     "Execution",
     "ExecutionNotFound",
     "ExecutionRow",

@@ -19,6 +19,7 @@ from taskiq import NoResultError
 from aiotrack.classes import INVALID_INPUT
 from aiotrack.current import CURRENT, Run
 from aiotrack.errors import TaskCancelled
+from aiotrack.traces import current_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -135,6 +136,7 @@ def _enter(task_name: str) -> Run | None:
     if run.cancel is not None:
         raise Revoked
     run.is_entered = True
+    run.origin.trace_id = current_trace() or run.origin.trace_id
     return run
 
 

@@ -16,6 +16,7 @@ from aiotrack.errors import InvalidValue, TaskCancelled
 from aiotrack.model import OWN_MODULE, TaskStatus
 from aiotrack.progress import patch_of
 from aiotrack.report import History, Origin, Report, Stamp, Witness, guess_module
+from aiotrack.traces import current_trace
 
 if TYPE_CHECKING:
     from aiotrack.lifecycle import Lifecycle
@@ -67,6 +68,7 @@ def begin(tracker: Tracker, name: str, task_id: str | int | None = None, **facts
         facts["metadata"] = {**inherited.metadata, **facts["metadata"]}
     own_id = uuid4().hex if task_id is None else str(task_id)
     origin = origin_of(tracker, own_id, name, **facts)
+    origin.trace_id = current_trace()
     if inherited is not None and inherited.parent is not None:
         origin.parent_task_id = encode_task_id(inherited.parent)
     elif outer is not None:
@@ -180,10 +182,12 @@ class Given:
     started_at: int | None = None
     finished_at: int | None = None
     result: str | None = None
-    error: str | None = None
+    error: str | BaseException | None = None
 
 
-def register_reports(origin: Origin, status: TaskStatus, now: int, given: Given) -> list[Report]:
+def register_reports(
+    origin: Origin, status: TaskStatus, now: int, given: Given, tracker: Lifecycle
+) -> list[Report]:
     """Give the reports of work that is registered with a status."""
     origin.registered = True
     reports = [Report(origin, Witness.SENT, TaskStatus.PENDING)]
@@ -198,9 +202,10 @@ def register_reports(origin: Origin, status: TaskStatus, now: int, given: Given)
         finished = now if given.finished_at is None else given.finished_at
         witness = Witness.HANDED_BACK if status is TaskStatus.RETRY else Witness.ENDED
         run = Report(origin, witness, status, started_at=started, finished_at=finished)
-        run.duration = None if started is None else (finished - started) / 1e6
+        run.duration = None if started is None else max(0, finished - started) / 1e6
     run.run_id = "manual:1"
-    run.result, run.error = given.result, given.error
+    run.result = given.result
+    _blame(run, given.error, tracker)
     return [*reports, run]
 
 
@@ -270,19 +275,24 @@ class Change:
         run.witness = Witness.HANDED_BACK if status is TaskStatus.RETRY else Witness.ENDED
         run.status = status
         run.finished_at = now
-        run.duration = None if run.started_at is None else (now - run.started_at) / 1e6
+        run.duration = None if run.started_at is None else max(0, now - run.started_at) / 1e6
         run.result = self.result
         self._describe(run, tracker)
         return run
 
     def _describe(self, run: Report, tracker: Lifecycle) -> None:
         run.error = run.error_type = run.error_class = run.traceback = None
-        if isinstance(self.error, BaseException):
-            describe(run, self.error, tracker)
-        elif self.error is not None:
-            run.error = tracker.encoder.text(str(self.error))
+        _blame(run, self.error, tracker)
         if self.traceback is not None:
             run.traceback = tracker.encoder.text(self.traceback, 32_768)
+
+
+def _blame(run: Report, error: str | BaseException | None, tracker: Lifecycle) -> None:
+    """Put an error that somebody told into a report."""
+    if isinstance(error, BaseException):
+        describe(run, error, tracker)
+    elif error is not None:
+        run.error = tracker.encoder.text(str(error))
 
 
 def _free_name(history: History, attempt: int) -> str:

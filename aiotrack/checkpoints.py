@@ -106,7 +106,7 @@ class Checkpoints(Lifecycle):
         return text
 
     async def _save(self, run: Run, state: str, seq: int) -> bool:
-        from aiotrack.repository.checkpoints import Checkpoint, Checkpoints
+        from aiotrack.repository.control.checkpoints import Checkpoint, Checkpoints
 
         repository = self.core().repository
 
@@ -126,7 +126,7 @@ class Checkpoints(Lifecycle):
         return await self._within_budget(save)
 
     async def _stored(self, run: Run | None, task_id: str | int | None) -> Any:
-        from aiotrack.repository.checkpoints import Checkpoints
+        from aiotrack.repository.control.checkpoints import Checkpoints
 
         repository = self.core().repository
         rerun_of = None if run is None else run.origin.rerun_of

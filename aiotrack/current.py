@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from aiotrack.core import Core
     from aiotrack.logs.scroll import Scroll
+    from aiotrack.model import Execution
     from aiotrack.progress import Progress
     from aiotrack.report import Micros, Origin, Report
     from aiotrack.tracker import Tracker
@@ -32,7 +33,7 @@ class Cancel:
     by: str | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Run:
     """One delivery of a task in this process, from ``pre_execute`` to ``post_execute``."""
 
@@ -85,6 +86,10 @@ class Run:
     """What it logged and is not written yet."""
     result: Any = None
     """What a tracked block or function gave; tasks give theirs to TaskIQ."""
+
+    def __repr__(self) -> str:
+        named = f"task_id={self.task_id!r}, task_name={self.task_name!r}"
+        return f"Run({named}, attempt={self.attempt}, cancelled={self.cancelled})"
 
     def started(self) -> Report:
         """Report that it runs."""
@@ -147,6 +152,19 @@ def current_execution() -> Run | None:
     return CURRENT.get()
 
 
+def run_here(tracker: object) -> Run | None:
+    """Give the run that lives in this context; where several trackers record it, *tracker*'s."""
+    here = CURRENT.get()
+    if here is None or here.is_over:
+        return None
+    run: Run | None = here
+    while run is not None and run.message_id == here.message_id:
+        if run.tracker is tracker:
+            return run
+        run = run.outer
+    return here
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inherited:
     """What messages sent in this context take along."""
@@ -167,7 +185,7 @@ def tracking(
     created_by: str | int | None = None,
     module: str | None = None,
     metadata: Mapping[str, Any] | None = None,
-    parent: str | int | None = None,
+    parent: str | int | Execution | Run | None = None,
     durability: str | None = None,
 ) -> Iterator[None]:
     """Let everything sent inside inherit these facts, also on its workers.
@@ -178,7 +196,7 @@ def tracking(
         created_by: Who asked for the work; an int is kept as text.
         module: Business scope.
         metadata: Key-value pairs for the records; values as JSON.
-        parent: task_id of the work that this belongs to; default: the run in this context.
+        parent: The work that this belongs to, or its task_id; default: the run in this context.
         durability: ``"async"``: sends do not wait until their PENDING is committed.
 
     Raises:
@@ -193,7 +211,7 @@ def tracking(
         created_by=outer.created_by if created_by is None else str(created_by),
         module=module or outer.module,
         metadata={**outer.metadata, **(metadata or {})},
-        parent=outer.parent if parent is None else str(parent),
+        parent=outer.parent if parent is None else str(getattr(parent, "task_id", parent)),
         durability=durability or outer.durability,
     )
     token = INHERITED.set(inner)

@@ -47,10 +47,21 @@ if TYPE_CHECKING:
     from aiotrack.model import Execution
 
 
+_ASK_REDIS = "is Redis running, and is redis= or AIOTRACK_REDIS_URL right?"
+
+
 class AioTrackError(Exception):
     """Root of everything that aiotrack raises on purpose."""
 
     code = "aiotrack-error"
+    _text: str | None = None
+
+    def _tell(self, text: str, *data: object) -> None:
+        """Keep the message; ``args`` make the error again, in pickles and in result backends."""
+        self._text, self.args = text, data
+
+    def __str__(self) -> str:
+        return super().__str__() if self._text is None else self._text
 
 
 def _shown(key: str | int, word: str) -> str:
@@ -66,7 +77,7 @@ class ExecutionNotFound(AioTrackError, LookupError):
 
     def __init__(self, key: str | int) -> None:
         self.key = key
-        super().__init__(f"no execution with {_shown(key, 'task_id')}")
+        self._tell(f"no execution with {_shown(key, 'task_id')}", key)
 
 
 class TrackerNotFound(AioTrackError, LookupError):
@@ -76,11 +87,10 @@ class TrackerNotFound(AioTrackError, LookupError):
 
     def __init__(self, candidates: tuple[str, ...] = ()) -> None:
         self.candidates = candidates
+        text = "no tracker is running here: start one with 'async with Tracker(...)'"
         if candidates:
             text = f"several trackers are running ({', '.join(candidates)}): name the one you mean"
-        else:
-            text = "no tracker is running here: start one with 'async with Tracker(...)'"
-        super().__init__(text)
+        self._tell(text, candidates)
 
 
 class NoCurrentExecution(AioTrackError, LookupError):
@@ -90,9 +100,10 @@ class NoCurrentExecution(AioTrackError, LookupError):
 
     def __init__(self, wanted: str) -> None:
         self.wanted = wanted
-        super().__init__(
+        self._tell(
             f"{wanted} outside a running execution: call it from a task of a tracked broker, "
-            "or inside 'async with tracker.track(...)'"
+            "or inside 'async with tracker.track(...)'",
+            wanted,
         )
 
 
@@ -103,10 +114,7 @@ class TaskCancelled(AioTrackError):
 
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
-        super().__init__(task_id)  # result backends make it again from these arguments
-
-    def __str__(self) -> str:
-        return f"the execution {self.task_id} was cancelled"
+        self._tell(f"the execution {task_id} was cancelled", task_id)
 
 
 class InvalidResult(AioTrackError, ValueError):
@@ -122,7 +130,7 @@ class DefinitionNotFound(AioTrackError, LookupError):
 
     def __init__(self, key: str | int) -> None:
         self.key = key
-        super().__init__(f"no task definition with {_shown(key, 'name')}")
+        self._tell(f"no task definition with {_shown(key, 'name')}", key)
 
 
 class ScheduleUnavailable(AioTrackError):
@@ -131,10 +139,8 @@ class ScheduleUnavailable(AioTrackError):
     code = "schedule-unavailable"
 
     def __init__(self, reason: object) -> None:
-        super().__init__(
-            f"schedules cannot be read or changed: {reason or type(reason).__name__}; "
-            "is Redis running, and is redis= or AIOTRACK_REDIS_URL right?"
-        )
+        told = str(reason) or type(reason).__name__
+        self._tell(f"schedules cannot be read or changed: {told}; {_ASK_REDIS}", told)
 
 
 class NotRepeatable(AioTrackError, ValueError):
@@ -150,9 +156,10 @@ class NotRepeatable(AioTrackError, ValueError):
         self.task_id = task_id
         self.fields = dict(fields)
         told = ", ".join(f"{name} ({reason})" for name, reason in fields.items())
-        super().__init__(
+        self._tell(
             f"{task_id!r} cannot be run again with the arguments that it had: {told}; "
-            "send the task with arguments of your own"
+            "send the task with arguments of your own",
+            *(task_id, self.fields),
         )
 
 
@@ -161,13 +168,12 @@ class UnknownTask(AioTrackError, LookupError):
 
     code = "unknown-task"
 
-    def __init__(self, task_name: str, *, brokers: int) -> None:
+    def __init__(self, task_name: str, brokers: int) -> None:
         self.task_name = task_name
-        if brokers:
-            hint = "import the module that defines it"
-        else:
-            hint = "no broker here has this tracker's TrackerMiddleware"
-        super().__init__(f"no broker of this tracker knows the task {task_name!r}: {hint}")
+        without = "no broker here has this tracker's TrackerMiddleware"
+        hint = "import the module that defines it" if brokers else without
+        text = f"no broker of this tracker knows the task {task_name!r}: {hint}"
+        self._tell(text, task_name, brokers)
 
 
 class InvalidQuery(AioTrackError, ValueError):
@@ -183,9 +189,8 @@ class InvalidStatus(AioTrackError, ValueError):
 
     def __init__(self, word: object, known: tuple[str, ...]) -> None:
         self.word = word
-        super().__init__(
-            f"unknown status {word!r}: use one of {', '.join(known)}, or pass a mapping"
-        )
+        text = f"unknown status {word!r}: use one of {', '.join(known)}, or pass a mapping"
+        self._tell(text, word, known)
 
 
 class InvalidValue(AioTrackError, ValueError):
@@ -202,7 +207,8 @@ class InvalidInput(InvalidValue):
     def __init__(self, faults: Iterable[str], task_name: str | None = None) -> None:
         self.faults, self.task_name = list(faults), task_name
         told = "; ".join(self.faults)
-        super().__init__(told if task_name is None else f"{task_name} was not sent: {told}")
+        told = told if task_name is None else f"{task_name} was not sent: {told}"
+        self._tell(told, self.faults, task_name)
 
 
 class InvalidDefinition(InvalidInput):
@@ -219,7 +225,7 @@ class InvalidSetting(AioTrackError, ValueError):
     def __init__(self, key: str, fault: str) -> None:
         self.key = key
         self.fault = fault
-        super().__init__(f"{key}: {fault}")
+        self._tell(f"{key}: {fault}", key, fault)
 
 
 class MissingExtra(AioTrackError, ImportError):
@@ -228,13 +234,10 @@ class MissingExtra(AioTrackError, ImportError):
     code = "missing-extra"
 
     def __init__(self, package: str, extra: str, feature: str) -> None:
-        self.package = package
-        self.extra = extra
-        self.feature = feature
-        super().__init__(
-            f"{feature} needs the package '{package}': type  pip install 'aiotrack[{extra}]'",
-            name=package,
-        )
+        self.package, self.extra, self.feature = package, extra, feature
+        super().__init__(name=package)
+        text = f"{feature} needs the package '{package}': type  pip install 'aiotrack[{extra}]'"
+        self._tell(text, package, extra, feature)
 
 
 class QueueFull(AioTrackError):
@@ -243,12 +246,11 @@ class QueueFull(AioTrackError):
     code = "queue-full"
 
     def __init__(self, queue: str, depth: int, limit: int) -> None:
-        self.queue = queue
-        self.depth = depth
-        self.limit = limit
-        super().__init__(
+        self.queue, self.depth, self.limit = queue, depth, limit
+        self._tell(
             f"{depth:,} messages wait in the queue {queue!r}, and max_queue is {limit:,}: "
-            "try again later, or start more workers"
+            "try again later, or start more workers",
+            *(queue, depth, limit),
         )
 
 
@@ -263,10 +265,7 @@ class DependencyFailed(AioTrackError):
     def __init__(self, needs: str, reason: str) -> None:
         self.needs = needs
         self.reason = reason
-        super().__init__(needs, reason)  # result backends make it again from these arguments
-
-    def __str__(self) -> str:
-        return f"it was never sent: it waited for {self.needs} {self.reason}"
+        self._tell(f"it was never sent: it waited for {needs} {reason}", needs, reason)
 
 
 class WaitTimeout(AioTrackError, TimeoutError):
@@ -277,9 +276,8 @@ class WaitTimeout(AioTrackError, TimeoutError):
     def __init__(self, execution: Execution, seconds: float) -> None:
         self.execution = execution
         self.seconds = seconds
-        super().__init__(
-            f"{execution.task_name} {execution.task_id!r} is {execution.status} after {seconds:g} s"
-        )
+        name, task_id, status = execution.task_name, execution.task_id, execution.status
+        self._tell(f"{name} {task_id!r} is {status} after {seconds:g} s", execution, seconds)
 
 
 class SlowConsumer(AioTrackError):
@@ -288,7 +286,7 @@ class SlowConsumer(AioTrackError):
     code = "slow-consumer"
 
     def __init__(self) -> None:
-        super().__init__(
+        self._tell(
             "more than 10,000 executions changed since the last one was read: "
             "read faster, narrow the filter, or begin anew from list()"
         )
@@ -310,7 +308,7 @@ class LockNotAcquired(LockError):
         self.name = name
         self.holder = holder
         told = ", ".join(f"{key} {value}" for key, value in holder.items() if value is not None)
-        super().__init__(f"lock {name!r} is held{f' by {told}' if told else ''}")
+        self._tell(f"lock {name!r} is held{f' by {told}' if told else ''}", name, holder)
 
 
 class LockReentry(LockNotAcquired):
@@ -320,7 +318,7 @@ class LockReentry(LockNotAcquired):
 
     def __init__(self, name: str, holder: Mapping[str, Any]) -> None:
         super().__init__(name, holder)
-        self.args = (f"lock {name!r} is held by this very task: it would wait for itself",)
+        self._text = f"lock {name!r} is held by this very task: it would wait for itself"
 
 
 class LockLost(LockError):
@@ -331,7 +329,7 @@ class LockLost(LockError):
     def __init__(self, name: str, reason: str) -> None:
         self.name = name
         self.reason = reason
-        super().__init__(f"lock {name!r} was lost: {reason}")
+        self._tell(f"lock {name!r} was lost: {reason}", name, reason)
 
 
 class LockUnavailable(LockError):
@@ -341,10 +339,8 @@ class LockUnavailable(LockError):
 
     def __init__(self, name: str, reason: object) -> None:
         self.name = name
-        super().__init__(
-            f"lock {name!r} cannot be taken or freed: {reason or type(reason).__name__}; "
-            "is Redis running, and is redis= or AIOTRACK_REDIS_URL right?"
-        )
+        told = str(reason) or type(reason).__name__
+        self._tell(f"lock {name!r} cannot be taken or freed: {told}; {_ASK_REDIS}", name, told)
 
 
 class StoreError(AioTrackError):
@@ -366,9 +362,10 @@ class QueryTimeout(StoreError, TimeoutError):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        super().__init__(
+        self._tell(
             f"no answer in {seconds:g} s: narrow the filter (since=, module=, task_name=, "
-            "an indexed metadata key)"
+            "an indexed metadata key)",
+            seconds,
         )
 
 
@@ -380,9 +377,10 @@ class SchemaOutdated(StoreError):
     def __init__(self, found: str, needed: str) -> None:
         self.found = found
         self.needed = needed
-        super().__init__(
+        self._tell(
             f"the aiotrack schema is at {found}, this release needs {needed}: "
-            "type  aiotrack db upgrade  or call  await tracker.upgrade()"
+            "type  aiotrack db upgrade  or call  await tracker.upgrade()",
+            *(found, needed),
         )
 
 
@@ -394,7 +392,8 @@ class SchemaTooNew(StoreError):
     def __init__(self, found: str, known: str) -> None:
         self.found = found
         self.known = known
-        super().__init__(
+        self._tell(
             f"the aiotrack schema is at {found}, this release knows {known}: "
-            "type  pip install -U aiotrack"
+            "type  pip install -U aiotrack",
+            *(found, known),
         )

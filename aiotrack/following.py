@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 from aiotrack.encode import encode_task_id
-from aiotrack.errors import InvalidValue, SlowConsumer, StoreUnavailable, WaitTimeout
+from aiotrack.errors import InvalidValue, SlowConsumer, StoreUnavailable
 from aiotrack.records import Records
+from aiotrack.waiting import until_over
 
 if TYPE_CHECKING:
     from aiotrack.core import Core
@@ -94,22 +94,7 @@ class Following(Records):
             WaitTimeout: The time is over; it has the ``execution`` as it is.
             InvalidValue: *timeout* is negative or no number.
         """
-        if timeout is not None and not timeout >= 0:  # NaN is neither
-            raise InvalidValue(f"timeout must be seconds, 0 or more, not {timeout!r}")
-        execution = await self.get(task_id)
-        if execution.is_completed:
-            return execution
-        scope = asyncio.timeout(None if timeout is None or math.isinf(timeout) else timeout)
-        try:
-            async with scope:
-                async for execution in self.watch(task_id):
-                    if execution.is_completed:
-                        break
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise WaitTimeout(execution, float(timeout or 0)) from None
-        return execution
+        return await until_over(self, task_id, timeout)
 
 
 async def _patiently(step: Callable[[], Awaitable[T]]) -> T:

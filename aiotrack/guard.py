@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
+
+from taskiq import TaskiqMiddleware
 
 from aiotrack.encode import Encoder, format_traceback
 
@@ -13,6 +15,12 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+HOOKS: Final = (
+    *("startup", "shutdown", "pre_send", "post_send"),
+    *("pre_execute", "on_error", "post_execute", "post_save"),
+)
+"""Of TaskIQ's middlewares."""
 
 _ENCODER = Encoder()
 _complained: set[tuple[str, type[BaseException]]] = set()
@@ -32,6 +40,15 @@ def guarded(
             return None
 
     return safe
+
+
+def stand_back(middleware: TaskiqMiddleware) -> None:
+    """Let a middleware do nothing: another one on its broker does the same already."""
+    nothing = TaskiqMiddleware()
+    for hook in HOOKS:
+        setattr(middleware, hook, getattr(nothing, hook))
+    name = type(middleware).__name__
+    log.warning("a broker has two of %s for one tracker: the first one counts", name)
 
 
 def complain(where: str, error: BaseException) -> None:

@@ -23,8 +23,20 @@ LIMIT: Final = 1.8
 """Seconds for all of them: whoever asks waits for two at the most."""
 
 
+class _Read:
+    """Read by names, too, like the JSON that ``GET /health`` answers: ``health["ready"]``."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dependency:
+class Dependency(_Read):
     """How it stands with one thing that the tracker needs.
 
     ``latency`` is the seconds until it answered, None where nothing was asked: because there is
@@ -38,8 +50,8 @@ class Dependency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """What `Tracker.health` gives.
+class Health(_Read):
+    """What `Tracker.health` gives; ``health["ready"]`` is ``health.ready``.
 
     ``live``: this process runs, for it answered. ``ready``: it can serve, for its database answers.
     ``is_healthy``: all of ``dependencies`` (``database``, ``redis``, ``broker``, ``workers``) are
@@ -153,7 +165,7 @@ class Checks(Feature):
         return True
 
     async def _workers(self) -> bool:
-        from aiotrack.repository.workers import Registry
+        from aiotrack.repository.control.workers import Registry
 
         found = await Registry(self.core.repository).list()
         if not any(one.status is WorkerStatus.ALIVE for one in found):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
 import threading
 import weakref
@@ -25,10 +26,10 @@ from aiotrack.report import Report
 from aiotrack.settings import DEFAULT_DATABASE, Settings, masked
 
 if TYPE_CHECKING:
-    import re
     from types import TracebackType
 
     from redis.asyncio import Redis
+    from sqlalchemy import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
     from taskiq import AsyncBroker
 
@@ -50,7 +51,7 @@ class Lifecycle:
 
     def __init__(
         self,
-        database: str | AsyncEngine | None = None,
+        database: str | URL | AsyncEngine | None = None,
         *,
         redis: str | Redis | None = None,
         settings: Settings | Mapping[str, Any] | None = None,
@@ -266,9 +267,9 @@ class Lifecycle:
         """
         self.classes.add(rules)
 
-    def redact(self, names: Iterable[str | re.Pattern[str]]) -> None:
+    def redact(self, names: str | re.Pattern[str] | Iterable[str | re.Pattern[str]]) -> None:
         """Never store values under *names* (or patterns), besides the usual secrets."""
-        self._redacted = (*self._redacted, *names)
+        self._redacted += (names,) if isinstance(names, (str, re.Pattern)) else tuple(names)
         self.encoder = Encoder(max_value_bytes=self.options.max_value_bytes, redact=self._redacted)
 
 
@@ -297,12 +298,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _checked(database: str | AsyncEngine | None) -> str | AsyncEngine:
-    """Refuse at once what no database can be made of."""
+def _checked(database: str | URL | AsyncEngine | None) -> str | AsyncEngine:
+    """Refuse at once what no database can be made of; SQLAlchemy is loaded on use."""
     if database is None:
         log.warning("no database is set: using %s", Path("aiotrack.db").absolute())
         return DEFAULT_DATABASE
-    if isinstance(database, str) and "://" not in database:
+    if hasattr(database, "render_as_string"):
+        return str(database.render_as_string(hide_password=False))
+    if not isinstance(database, str):
+        if not hasattr(database, "sync_engine"):
+            fault = f"{type(database).__name__} is neither a URL nor an AsyncEngine"
+            raise InvalidSetting("database", fault)
+        return database
+    if "://" not in database:
         raise InvalidSetting(
             "database",
             f"{masked(database)!r} is not a URL: "
@@ -317,4 +325,9 @@ def _checked_redis(redis: str | Redis | None) -> str | Redis | None:
     if isinstance(redis, str) and not redis.startswith(("redis://", "rediss://", "unix://")):
         fault = f"{masked(redis)!r} is not a URL: write redis://user:password@host:6379/0"
         raise InvalidSetting("redis", fault)
+    kinds = () if redis is None or isinstance(redis, str) else type(redis).__mro__
+    if kinds and not hasattr(redis, "execute_command"):
+        raise InvalidSetting("redis", f"{kinds[0].__name__} is neither a URL nor a client")
+    if any((kind.__module__, kind.__name__) == ("redis.client", "Redis") for kind in kinds):
+        raise InvalidSetting("redis", "this client blocks: use one of redis.asyncio, or a URL")
     return redis

@@ -18,7 +18,7 @@ from aiotrack.classes import TIMEOUT
 from aiotrack.current import CURRENT, INHERITED, Inherited, Run
 from aiotrack.encode import Encoder, encode_task_id, format_traceback
 from aiotrack.errors import TaskCancelled
-from aiotrack.guard import complain, guarded
+from aiotrack.guard import complain, guarded, stand_back
 from aiotrack.labels import (
     CREATED_AT,
     METADATA,
@@ -42,6 +42,7 @@ from aiotrack.model import TaskStatus
 from aiotrack.progress_tracker import follow
 from aiotrack.report import Origin, Report, Witness, guess_module
 from aiotrack.results import is_over_limit
+from aiotrack.traces import trace_of
 from aiotrack.verdicts import never_ran
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         module: str | Callable[[str], str] | None = None,
         record_args: bool = True,
         record_result: bool = True,
-        redact: Iterable[str | re.Pattern[str]] = (),
+        redact: str | re.Pattern[str] | Iterable[str | re.Pattern[str]] = (),
     ) -> None:
         super().__init__()
         self.tracker = tracker
@@ -95,6 +96,10 @@ class TrackerMiddleware(TaskiqMiddleware):
     def set_broker(self, broker: AsyncBroker) -> None:
         """Meet the broker, and the queue of messages that name none."""
         super().set_broker(broker)
+        twins = [one for one in broker.middlewares if isinstance(one, TrackerMiddleware)]
+        if any(one.tracker is self.tracker for one in twins if one is not self):
+            stand_back(self)  # each run would be two
+            return
         queue = getattr(broker, "queue_name", None)
         self._queue = self._encoder.text(queue) if isinstance(queue, str) else None
         self.tracker.attach(broker)
@@ -235,7 +240,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         module = None if callable(self._module) else self._module
         if callable(self._module):
             try:
-                module = str(self._module(task_name))
+                module = str(self._module(task_name) or "")  # nothing is no scope
             except Exception as error:
                 complain("module function", error)
         return self._encoder.name(module or guess_module(task_name))
@@ -254,6 +259,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             module=scope if module is None else self._encoder.name(module),
             created_at=created_at,
             queue=self._queue,
+            trace_id=trace_of(labels),
         )
         if len(labels) > 1:
             fill(origin, labels, self._encoder)

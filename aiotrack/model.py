@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any, Final, Generic, TypeVar
 
 from aiotrack.errors import InvalidStatus
@@ -29,21 +29,22 @@ class TaskStatus(StrEnum):
         return self in FINAL
 
     @classmethod
-    def parse(cls, word: object, mapping: Mapping[str, str] | None = None) -> TaskStatus:
+    def parse(cls, word: object, mapping: Mapping[Any, object] | None = None) -> TaskStatus:
         """Read a status in our words or in those of other tools, in any case.
 
         Args:
-            word: ``created``, ``queued``, ``in_progress``, ``completed``, ``timed_out``, ...
-            mapping: The caller's own words (any case) to any word we know; it is asked first.
+            word: ``created``, ``queued``, ``in_progress``, ``completed``, ``timed_out``, ...; or
+                a member of an enum whose value it is.
+            mapping: The caller's own words (any case) or numbers to any word we know; asked first.
 
         Raises:
             InvalidStatus: Nobody knows the word.
         """
         if isinstance(word, cls):
             return word
-        text = word.strip().lower() if isinstance(word, str) else ""
-        own = {key.lower(): value for key, value in mapping.items()} if mapping else {}
-        found = _WORDS.get(str(own.get(text, text)).strip().lower())
+        text = _plain(word)
+        own = {_plain(key): value for key, value in mapping.items()} if mapping else {}
+        found = _WORDS.get(_plain(own.get(text, text)))
         if found is None:
             raise InvalidStatus(word, (*sorted(own), *_WORDS))
         return found
@@ -62,9 +63,16 @@ _VOCABULARY = {
 _WORDS = {word: status for status, words in _VOCABULARY.items() for word in words.split()}
 
 
+def _plain(word: object) -> str:
+    """Give a word as it is looked up; a number of another tool is one, too."""
+    value = word.value if isinstance(word, Enum) else word
+    is_word = isinstance(value, (str, int)) and not isinstance(value, bool)
+    return str(value).strip().lower() if is_word else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """One execution of a task, as it is known now.
+    """One execution of a task, as it is known now; equal when all that is known is.
 
     Times are aware and UTC, on the database's clock. ``duration`` and ``wait`` are seconds.
     ``attempt`` counts from 1; in RETRY it is the attempt that is waited for, and ``error`` is the
@@ -105,6 +113,9 @@ class Execution:
     cancelled_by: str | None = None
     trace_id: str | None = None
     time_limit: float | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.task_id)
 
     @property
     def wait(self) -> float | None:
@@ -189,6 +200,16 @@ class Worker:
     memory: int | None = None
     cpu: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it beats."""
+        return self.status is WorkerStatus.ALIVE
+
+    @property
+    def lost(self) -> bool:
+        """Whether it fell silent without a farewell."""
+        return self.status is WorkerStatus.LOST
 
     @property
     def load(self) -> float | None:
@@ -279,22 +300,6 @@ LASTING: Final = frozenset(
 """Actions of the audit that say what a schedule is from then on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
-    """Something that somebody ought to see to.
-
-    ``rule`` is ``failure-rate``, ``slow-task``, ``silent-schedule``, ``backlog``, ``lost-worker``,
-    ``worker-memory`` or ``worker-cpu``, ``subject`` what it is about, such as a task's name.
-    ``ended_at`` is None while it goes on; times are aware and UTC.
-    """
-
-    rule: str
-    subject: str
-    text: str
-    began_at: datetime
-    ended_at: datetime | None = None
-
-
 OWN_MODULE: Final = "aiotrack"
 """The module of the sweeps' own records, which `Tracker.stats` leaves out unless asked."""
 
@@ -331,10 +336,16 @@ class Rerun:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some rows in order, and the cursor of what follows (None at the end)."""
+    """Some rows in order, ``for row in page``; and the cursor of what follows (None at the end)."""
 
     items: list[T]
     next: str | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,54 +357,3 @@ class Count:
 
     def __str__(self) -> str:
         return f"{self.value:,}" if self.is_exact else f"{self.value:,}+"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """How many executions are in which status.
-
-    ``skipped`` are those of them that did nothing, because the same work was already running.
-    """
-
-    total: int = 0
-    pending: int = 0
-    started: int = 0
-    success: int = 0
-    failure: int = 0
-    retry: int = 0
-    revoked: int = 0
-    skipped: int = 0
-
-    @property
-    def failure_rate(self) -> float:
-        """Share of failures among those that succeeded or failed, 0.0 to 1.0."""
-        ended = self.success + self.failure
-        return self.failure / ended if ended else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket(Counts):
-    """Counts of what was created from ``start`` (aware, UTC) until the next bucket's."""
-
-    start: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats(Counts):
-    """Counts of what a filter matches, whole, by module, by task name and over time.
-
-    Durations and waits are seconds, of the executions that have one, None when none has;
-    ``timeline`` has no gaps. ``is_approximate`` says that the percentiles were read from
-    logarithmic buckets: at most 5 % above or below the exact ones. All else is exact.
-    """
-
-    by_module: Mapping[str, Counts] = field(default_factory=dict)
-    by_task_name: Mapping[str, Counts] = field(default_factory=dict)
-    mean_duration: float | None = None
-    p50_duration: float | None = None
-    p95_duration: float | None = None
-    mean_wait: float | None = None
-    p50_wait: float | None = None
-    p95_wait: float | None = None
-    is_approximate: bool = False
-    timeline: list[Bucket] = field(default_factory=list)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from aiotrack.model import Counts, Stats
+from aiotrack.counts import Counts, Stats
 from aiotrack.summaries import Summary, TaskSummary
 from aiotrack.terminal import failure, one_line, seconds
 
@@ -89,7 +89,8 @@ def _csv(summary: Summary) -> str:
     """Write a line for each task, with plain numbers; times are seconds."""
     out = io.StringIO()
     names = ("mean_duration", "p50_duration", "p95_duration", "mean_wait", "p50_wait", "p95_wait")
-    counts = ("total", "success", "failure", "revoked", "skipped", "failure_rate", *names)
+    kinds = ("skipped", "timed_out", "lost", "failure_rate")
+    counts = ("total", "success", "failure", "revoked", *kinds, *names)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["since", "until", "task_name", *counts, *(f"before_{one}" for one in counts)])
     every = [
@@ -97,7 +98,11 @@ def _csv(summary: Summary) -> str:
         *summary.tasks,
     ]
     for one in every:
-        stretch = [summary.since.isoformat(), summary.until.isoformat(), _cell(one.task_name)]
+        stretch = [
+            summary.since.isoformat(),
+            summary.until.isoformat(),
+            _cell(one_line(one.task_name)),
+        ]
         found = [getattr(of, name) for of in (one.now, one.before) for name in counts]
         writer.writerow([*stretch, *("" if value is None else value for value in found)])
     return out.getvalue()
@@ -133,8 +138,6 @@ def data(summary: Summary) -> dict[str, Any]:
             }
             for one in summary.slowest
         ],
-        "timed_out": asdict(summary.timed_out),
-        "lost": asdict(summary.lost),
         "workers": {"alive": summary.living, "seen": len(summary.workers)},
     }
 
@@ -143,7 +146,7 @@ def _stats(stats: Stats) -> dict[str, Any]:
     kept = {
         name: value
         for name, value in asdict(stats).items()
-        if name not in {"by_module", "by_task_name", "timeline"}
+        if name not in {"by_module", "by_task_name", "durations", "timeline"}
     }
     return kept | {"failure_rate": stats.failure_rate}
 
@@ -161,6 +164,7 @@ def _day(at: datetime) -> str:
 
 
 def _tables(summary: Summary) -> Iterable[Table]:
+    now, before = summary.now, summary.before
     heads = ("", "executions", "failed", "failure rate", "p50", "p95", "wait p50", "wait p95")
     whole = TaskSummary(task_name="all tasks", now=summary.now, before=summary.before)
     yield (
@@ -181,11 +185,12 @@ def _tables(summary: Summary) -> Iterable[Table]:
         ]
         yield "Slowest, of those that are still stored", ("execution", "took", "error"), slow
     rest: list[Row] = [
-        ("ran longer than they may", str(summary.timed_out)),
-        ("lost with their worker", str(summary.lost)),
-        ("workers alive now, and seen within a day", f"{summary.living} of {len(summary.workers)}"),
+        ("ran longer than they may", f"{now.timed_out:,}", f"{before.timed_out:,}"),
+        ("lost with their worker", f"{now.lost:,}", f"{before.lost:,}"),
     ]
-    yield "Besides", ("", "executions"), rest
+    yield "Time-outs and lost ones", ("", "executions", "before"), rest
+    living: list[Row] = [("alive", str(summary.living)), ("seen", str(len(summary.workers)))]
+    yield "Workers of the last day", ("", "processes"), living
 
 
 def _task(one: TaskSummary) -> Row:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from aiotrack import by_hand, rescue, results
 from aiotrack.clock import to_micros
+from aiotrack.counts import Stats
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound
 from aiotrack.lifecycle import Lifecycle
-from aiotrack.model import Attempt, Count, Execution, Page, Stats, TaskStatus, Worker
+from aiotrack.model import Attempt, Count, Execution, Page, TaskStatus, Worker
 
 if TYPE_CHECKING:
     import builtins
@@ -40,7 +41,7 @@ class Records(Lifecycle):
         started_at: datetime | None = None,
         finished_at: datetime | None = None,
         result: Any = UNSET,
-        error: str | None = None,
+        error: str | BaseException | None = None,
     ) -> Execution:
         """Record work that no broker carries, or add facts to a record. Harmless when repeated.
 
@@ -57,7 +58,7 @@ class Records(Lifecycle):
             started_at: Aware; default: now, when *status* says that it started.
             finished_at: Aware; default: now, when *status* is final.
             result: What it gave.
-            error: What went wrong.
+            error: What went wrong, text or an exception.
 
         Raises:
             InvalidStatus: Nobody knows the status.
@@ -83,9 +84,9 @@ class Records(Lifecycle):
             started_at=None if started_at is None else to_micros(started_at, "started_at"),
             finished_at=None if finished_at is None else to_micros(finished_at, "finished_at"),
             result=None if result is UNSET else self.encoder.encode(result).text,
-            error=None if error is None else self.encoder.text(error),
+            error=error,
         )
-        reports = by_hand.register_reports(origin, word, self.clock.now(), given)
+        reports = by_hand.register_reports(origin, word, self.clock.now(), given, self)
         try:
             await core.repository.modify(origin.task_id, by_hand.unless_known(reports))
         except ExecutionNotFound:
@@ -194,7 +195,7 @@ class Records(Lifecycle):
         """Give a page of the executions that match every filter.
 
         Args:
-            limit: Rows of the page, 1 to 500.
+            limit: Rows of the page, 1 to 1,000.
             after: ``next`` of the page before, with the same order and filters.
             order: ``created_at``, ``finished_at`` or ``duration``; ``-`` for descending.
             **filters: ``module``, ``task_name``, ``status``, ``created_by``, ``since``, ``until``,
@@ -252,7 +253,7 @@ class Records(Lifecycle):
         Raises:
             StoreUnavailable: The database did not answer.
         """
-        from aiotrack.repository.workers import Registry
+        from aiotrack.repository.control.workers import Registry
 
         return await Registry(self.core().repository).list()
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask
 
     from aiotrack.report import History, Report
-    from aiotrack.repository.births import Birth
+    from aiotrack.repository.control.births import Birth
     from aiotrack.repository.filters import Narrowing
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Reruns(Records):
             ) from error
 
     async def _births(self, executions: Iterable[Execution]) -> Mapping[str, Birth]:
-        from aiotrack.repository.births import births
+        from aiotrack.repository.control.births import births
 
         ids = [encode_task_id(one.task_id) for one in executions]
         return await births(self.core().repository, ids) if ids else {}

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from aiotrack.core import Core
     from aiotrack.report import Origin
-    from aiotrack.repository.workers import Gone, Live, Place, Registry
+    from aiotrack.repository.control.workers import Gone, Live, Place, Registry
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Unknown:
 
 
 def _registry(core: Core) -> Registry:
-    from aiotrack.repository.workers import Registry
+    from aiotrack.repository.control.workers import Registry
 
     return Registry(core.repository)
 

@@ -25,7 +25,7 @@ from aiotrack.settings import (
 
 if TYPE_CHECKING:
     from aiotrack.lifecycle import Lifecycle
-    from aiotrack.repository.setting_rows import Stored
+    from aiotrack.repository.control.setting_rows import Stored
 
 MAX_USER: Final = 255
 """Characters of a user's name, as long as the longest task_id: a guess."""
@@ -89,7 +89,7 @@ class RowSettings:
         Raises:
             InvalidSetting: Unknown key or scope, or a value out of range; nothing is stored.
         """
-        from aiotrack.repository.setting_rows import Stored
+        from aiotrack.repository.control.setting_rows import Stored
 
         where, owner = self._place(key, scope, user)
         check_number(key, value)
@@ -111,16 +111,27 @@ class RowSettings:
         where, owner = self._place(key, scope, user)
         return await self._tracker.core().repository.settings.remove(where, owner, key)
 
-    async def get(self, key: str, user: str | int | None = None) -> Any:
+    async def get(
+        self, key: str, user: str | int | None = None, *, scope: str | None = None
+    ) -> Any:
         """Give what holds now: for *user*, or for whoever has no settings of their own.
 
+        Args:
+            key: Any setting.
+            user: For whom.
+            scope: As in `set`, and needed no more than there: *user* says it.
+
         Raises:
-            InvalidSetting: Unknown key.
+            InvalidSetting: Unknown key or scope.
         """
+        self._check_scope(key, scope, user)
         return (await self.explain(key, user)).value
 
-    async def all(self, user: str | int | None = None) -> dict[str, Any]:
+    async def all(
+        self, user: str | int | None = None, *, scope: str | None = None
+    ) -> dict[str, Any]:
         """Give what `get` gives, of every key that rows may set."""
+        self._check_scope("scope", scope, user)
         rows = await self._read(user)
         return {key: self._explained(key, rows).value for key in ROW_KEYS}
 
@@ -197,6 +208,10 @@ class RowSettings:
         if key not in ROW_KEYS:
             fault = f"is set at the start only; rows may set {' and '.join(ROW_KEYS)}"
             raise InvalidSetting(key, fault)
+        where = self._check_scope(key, scope, user)
+        return where, NOBODY if user is None else self._owner(user)
+
+    def _check_scope(self, key: str, scope: str | None, user: str | int | None) -> str:
         where = scope or (GLOBAL if user is None else USER)
         if where not in {GLOBAL, USER}:
             raise InvalidSetting(key, f"{scope!r} is no scope: use 'global' or 'user'")
@@ -204,7 +219,7 @@ class RowSettings:
             raise InvalidSetting(key, "the scope 'global' is for all: leave user= out")
         if where == USER and user is None:
             raise InvalidSetting(key, "the scope 'user' needs user=")
-        return where, NOBODY if user is None else self._owner(user)
+        return where
 
     def _owner(self, user: str | int) -> str:
         """Give a user's name as it stands in ``created_by``."""

@@ -105,6 +105,8 @@ class Settings:
         alert_worker_memory: Bytes that a worker process has; None: any.
         alert_worker_cpu: Cores that it uses, such as 0.9; None: any.
         metrics: Each process tells prometheus_client how its recording is.
+        trace_url: Where a trace is looked at, with ``{trace_id}`` for its id, such as
+            ``https://jaeger.example.com/trace/{trace_id}``; executions link to it.
         api_tokens: Secrets that open the API of ``aiotrack serve``, with commas between them:
             ``SECRET``, ``SCOPE:SECRET`` or ``NAME:SCOPE:SECRET``, with a scope of ``read``,
             ``operate`` and ``admin``. They are never shown.
@@ -154,6 +156,7 @@ class Settings:
     alert_worker_memory: int | None = None
     alert_worker_cpu: float | None = None
     metrics: bool = False
+    trace_url: str | None = None
     api_tokens: Sequence[str] = field(default=(), repr=False)
     _sources: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -190,7 +193,7 @@ class Settings:
         overrides: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Settings:
-        """Read the environment, and let *overrides* win.
+        """Read the environment, and let *overrides* win; their keys may be in upper case.
 
         Raises:
             InvalidSetting: A value does not fit; the message names the variable.
@@ -202,7 +205,8 @@ class Settings:
             if text is not None and text.strip():
                 values[name] = _parse(spec, text.strip())
         sources = dict.fromkeys(values, "environment")
-        for key, value in (overrides or {}).items():
+        for name, value in (overrides or {}).items():
+            key = str(name).lower()
             known(key)
             values[key] = value
             sources[key] = "keyword"
@@ -321,6 +325,9 @@ def _check(settings: Settings) -> None:
         raise InvalidSetting("on_store_failure", fault)
     if not settings.namespace or any(letter in settings.namespace for letter in "{} \n"):
         raise InvalidSetting("namespace", "must be a word without spaces or braces")
+    if settings.trace_url is not None and not _TRACE_URL.fullmatch(str(settings.trace_url)):
+        fault = "is no address with {trace_id}, such as https://jaeger.example.com/trace/{trace_id}"
+        raise InvalidSetting("trace_url", fault)
     _check_kinds(settings)
 
 
@@ -367,6 +374,9 @@ def level_of(word: object) -> int:
         raise ValueError(f"{word!r} is no level: use a number or one of {names}")
     return known[text]
 
+
+_TRACE_URL = re.compile(r"https?://[^\s\"'<>{}]+\{trace_id\}[^\s\"'<>{}]*")
+"""It becomes a link on a page: no other scheme, and one place for the id."""
 
 _SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*")
 """A password in the query of a URL."""

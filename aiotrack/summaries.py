@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Unpack
 
 from aiotrack.clock import to_datetime, to_micros
+from aiotrack.counts import Stats
 from aiotrack.errors import InvalidQuery
-from aiotrack.model import Count, Execution, Stats, Worker, WorkerStatus
+from aiotrack.model import Execution, Worker, WorkerStatus
 from aiotrack.records import Records
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Summary:
 
     ``now`` and ``before`` count all of it, and the stretch of the same length before. ``tasks`` are
     the 50 most frequent of either. They come from rollups: they stay right after a clean-up has
-    deleted the rows. ``slowest`` (ten), ``timed_out`` and ``lost`` come from rows that are still
-    there. ``workers`` are those of the last day.
+    deleted the rows. ``slowest`` (ten) come from rows that are still there. ``workers`` are those
+    of the last day.
     """
 
     since: datetime
@@ -53,8 +54,6 @@ class Summary:
     before: Stats
     tasks: list[TaskSummary] = field(default_factory=list)
     slowest: list[Execution] = field(default_factory=list)
-    timed_out: Count = field(default_factory=lambda: Count(0))
-    lost: Count = field(default_factory=lambda: Count(0))
     workers: list[Worker] = field(default_factory=list)
 
     @property
@@ -62,6 +61,16 @@ class Summary:
         """The tasks that failed, those with most failures first."""
         failed = [one for one in self.tasks if one.now.failure]
         return sorted(failed, key=lambda one: (-one.now.failure, one.task_name))
+
+    @property
+    def timed_out(self) -> int:
+        """How many ran longer than they may."""
+        return self.now.timed_out
+
+    @property
+    def lost(self) -> int:
+        """How many were lost with their worker."""
+        return self.now.lost
 
     @property
     def living(self) -> int:
@@ -126,14 +135,8 @@ class Summing(Records):
             before=before,
             tasks=tasks,
             slowest=[one for one in slow.items if one.duration is not None],
-            timed_out=await self._counted("timeout", times),
-            lost=await self._counted("lost", times),
             workers=await self.workers(),
         )
-
-    async def _counted(self, error_class: str, times: Narrowing) -> Count:
-        narrowed: Narrowing = {**times, "error_class": error_class}
-        return await self.count(**narrowed)
 
     def _stretch(
         self, since: datetime | timedelta, until: datetime | None

@@ -27,8 +27,27 @@ SIGNS: Final[Mapping[TaskStatus, str]] = {
     TaskStatus.REVOKED: "■",
 }
 
-# A task's error may hold sequences that move the cursor or rename the window: none gets through.
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+# A task's error may hold sequences that move the cursor or rename the window, and marks that turn
+# text around or hide it: none gets through. The joiners stay, which words and emoji are made with.
+UNSEEN: Final = (
+    *range(127, 160),
+    *(0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F),
+    *range(0x2028, 0x202F),
+    *range(0x2060, 0x2070),
+    *range(0xD800, 0xE000),  # halves of a letter, which no terminal can be sent
+    *(0xFEFF, 0xFFF9, 0xFFFA, 0xFFFB),
+    *range(0xE0000, 0xE0080),
+)
+"""Code points that steer a terminal or cannot be seen, besides those that JSON escapes itself."""
+
+
+def _escape(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_CONTROLS: Final = {code: _escape(code) for code in (*range(32), *UNSEEN)}
 _LINE: Final = {**_CONTROLS, ord("\n"): " ", ord("\t"): " "}
 _BLOCK: Final = {code: text for code, text in _CONTROLS.items() if chr(code) not in "\n\t"}
 
@@ -81,5 +100,14 @@ def seconds(duration: float | None) -> str:
 
 
 def moment(at: datetime | None) -> str:
-    """Give a time in the reader's own time zone; nothing for None."""
-    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Give a time in the reader's own time zone, which is told; nothing for None."""
+    return "" if at is None else _moment(at, "seconds")
+
+
+def instant(at: datetime) -> str:
+    """Give a time as `moment` does, with milliseconds."""
+    return _moment(at, "milliseconds")
+
+
+def _moment(at: datetime, unit: str) -> str:
+    return at.astimezone().isoformat(" ", unit).replace("+00:00", "Z")

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overload
 
 from aiotrack import by_hand
 from aiotrack.alerts import Alerts, Watch
@@ -17,7 +17,7 @@ from aiotrack.audit import AuditLog
 from aiotrack.body import uncancel
 from aiotrack.cancellation import Cancellation, Cancelling
 from aiotrack.checkpoints import Checkpoints
-from aiotrack.current import CURRENT, Run
+from aiotrack.current import CURRENT, Run, run_here
 from aiotrack.following import Following
 from aiotrack.health import Checking, Checks
 from aiotrack.labels import parameters
@@ -73,7 +73,7 @@ class Tracker(
     @property
     def locks(self) -> Listing:
         """Who holds which lock: ``list(task_id=...)``, ``info(name)``, ``force_release(name)``."""
-        return Listing(self)
+        return Listing(self, self.audit.append)
 
     @property
     def alerts(self) -> Watch:
@@ -153,7 +153,7 @@ class Tracker(
             step: The name of the step.
             current: How much is done, of *total*; gives the percentage.
             total: How much there is.
-            task_id: Another execution than the one that runs here.
+            task_id: Of another execution; that of the run here changes nothing.
             **extra: More metadata.
 
         Raises:
@@ -161,11 +161,11 @@ class Tracker(
             ExecutionNotFound: *task_id* is given and unknown.
         """
         values = progress_values(percent, message, step, current, total, extra, self.count_nonsense)
-        if task_id is not None:
+        run = run_here(self)
+        if task_id is not None and not _is_of(run, self, task_id):
             await self.update(task_id, metadata=values)
             return
-        run = CURRENT.get()
-        if run is None or run.is_over:
+        if run is None:
             log.debug("progress outside a run is not recorded")
             return
         progress = run.progress
@@ -191,8 +191,8 @@ class Tracker(
     ) -> None:
         """Tell how far the work is, from a task that runs in a thread. As `progress`."""
         values = progress_values(percent, message, step, current, total, extra, self.count_nonsense)
-        run = CURRENT.get()
-        if run is None or run.is_over:
+        run = run_here(self)
+        if run is None:
             log.debug("progress outside a run is not recorded")
             return
         self.note(run, values)
@@ -212,7 +212,7 @@ class Tracker(
                 return
             report = run.started()
             if report.patch is not None:
-                self.recorder().add(report)
+                run.tracker.recorder().add(report)
 
         made = Progress(loop, hand_over)
         with self._making:  # two threads may tell their first progress at once
@@ -288,15 +288,27 @@ class Tracker(
             by_hand.leave(run)
             await asyncio.shield(asyncio.ensure_future(_committed(recorder, run, report)))
 
+    @overload
+    def tracked(self, name: Callable[P, T], /) -> Callable[P, T]: ...
+
+    @overload
     def tracked(
         self, name: str | None = None, *, module: str | None = None
-    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+
+    def tracked(
+        self, name: str | Callable[..., Any] | None = None, *, module: str | None = None
+    ) -> Any:
         """Record every call of an async or sync function; exceptions pass through.
+
+        ``@tracker.tracked`` without parentheses does the same.
 
         Args:
             name: Stored as the task's name; default: the function's module and name.
             module: Business scope; default: the first part of the name.
         """
+        if callable(name):
+            return self.tracked()(name)
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
             title = name or f"{function.__module__}:{function.__qualname__}"
@@ -340,6 +352,9 @@ class Tracker(
     ) -> Page[LogLine]:
         """Give a page of what an execution logged, in the order of its attempts.
 
+        Of an execution that another process ended within the last half second it waits for the
+        rest of that: its last lines are written a moment after its end.
+
         Args:
             task_id: The execution.
             attempt: Only this attempt's lines.
@@ -371,6 +386,11 @@ class Tracker(
         async with contextlib.aclosing(lines):
             async for line in lines:
                 yield line
+
+
+def _is_of(run: Run | None, tracker: Tracker, task_id: str | int) -> bool:
+    """Whether a run is what *tracker* knows by an id: its progress need not be read and locked."""
+    return run is not None and run.tracker is tracker and run.task_id == str(task_id)
 
 
 async def _committed(recorder: Recorder, run: Run, report: Report) -> None:

@@ -4,7 +4,9 @@ A real uvicorn serves `create_app` from a process of its own. Reads: one connect
 after the other; each case also through `tracker.list` and its like in this process, with the same
 driver and loop, in turn with the request: the difference is what HTTP, FastAPI and JSON add.
 Events: clients in a third process; the time runs from the commit of an update, in the process that
-makes it, until a client has read the event's data.
+makes it, until a client has read the event's data. Abuse: five hundred injection strings in
+every text and path, as the tests ask them (`tests/api/abuse.py`), over the same million rows; a
+metadata key without an index is scanned for, here the empty one, and cut off after two seconds.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import uvicorn
 import uvloop
 from filled import fill_postgres
@@ -143,12 +147,16 @@ class Connection:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
 
     async def get(self, path: str) -> bytes:
+        status, body = await self.ask(path)
+        assert status == 200, (path, body[:300])
+        return body
+
+    async def ask(self, path: str) -> tuple[int, bytes]:
         self._writer.write(f"GET /api/v1/{path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         body = await self._reader.readexactly(length)
-        assert head.startswith(b"HTTP/1.1 200"), (path, body[:300])
-        return body
+        return int(head.split(b" ", 2)[1]), body
 
 
 async def reads(
@@ -187,6 +195,34 @@ async def reads(
             }
         )
     return found
+
+
+# ── abuse ───────────────────────────────────────────────────────────────────────────────────────
+async def abused(connection: Connection, server: int) -> dict[str, Any]:
+    """Ask what nobody should, and tell how long the answers took and what they were."""
+    from tests.api.abuse import LISTS, PATHS, TEXTS, encoded, strings
+
+    memory = psutil.Process(server).memory_info().rss
+    times, kinds = [], Counter[str]()
+    for number, text in enumerate(strings(500)):
+        told, name = encoded(text), TEXTS[number % len(TEXTS)]
+        name = "metadata.customer" if name == "metadata.a" else name  # one that has an index
+        for paths in (LISTS, PATHS):
+            path = paths[number % len(paths)].format(name=name, told=told)
+            begun = time.perf_counter()
+            status, _ = await connection.ask(path.removeprefix("/"))
+            times.append((time.perf_counter() - begun) * 1e3)
+            kinds[f"{status // 100}xx"] += 1
+    times.sort()
+    return {
+        "what": "abuse",
+        "asked": len(times),
+        "answers": dict(kinds),
+        "p50_ms": statistics.median(times),
+        "p99_ms": percentile(times, 99),
+        "worst_ms": times[-1],
+        "grown_bytes": psutil.Process(server).memory_info().rss - memory,
+    }
 
 
 # ── events ──────────────────────────────────────────────────────────────────────────────────────
@@ -256,6 +292,7 @@ async def run(lab: Lab, rows: int, calls: int, updates: int) -> list[dict[str, A
         async with Tracker(database, settings=settings) as tracker:
             await tracker.roll_up()
             found = await reads(tracker, connection, server.pid, calls)
+        found.append(await abused(connection, server.pid))
         for clients in (1, 200):
             found.append(
                 await events(
@@ -276,6 +313,7 @@ async def run(lab: Lab, rows: int, calls: int, updates: int) -> list[dict[str, A
 
 HEAD = ["ms", "p50", "lowest", "p99", "by the tracker", "its lowest", "server CPU", "KiB"]
 HEAD += ["goal", "met"]
+ABUSE = ["abuse", "asked", "p50 ms", "p99 ms", "worst ms", "answers", "grown MiB"]
 EVENTS = ["clients", "updates", "seen", "p50 ms", "p99 ms", "worst ms", "share of a core"]
 
 
@@ -292,6 +330,21 @@ def table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
         ]
         for one in results
         if one["what"] == "read"
+    ]
+
+
+def abuse_table(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Give the one row of what was abused."""
+    return [
+        [
+            "injection strings",
+            f"{one['asked']:,}",
+            *(f"{one[name]:.1f}" for name in ("p50_ms", "p99_ms", "worst_ms")),
+            ", ".join(f"{count} {kind}" for kind, count in sorted(one["answers"].items())),
+            f"{one['grown_bytes'] / 2**20:.1f}",
+        ]
+        for one in results
+        if one["what"] == "abuse"
     ]
 
 
@@ -329,6 +382,7 @@ def main() -> None:
     with Lab() as lab:
         results = uvloop.run(run(lab, rows, calls, updates))
     show(HEAD, table(results), markdown=given.markdown)
+    show(ABUSE, abuse_table(results), markdown=given.markdown)
     show(EVENTS, events_table(results), markdown=given.markdown)
     save("api", results, given)
 

@@ -124,6 +124,8 @@ def api(results: Results) -> Iterator[str]:
         f"{one['calls']} of each (load {one['load']}), beside the same call of the tracker:"
     )
     yield render(["", *rest.HEAD[1:]], rest.table(results), markdown=True)
+    yield "Injection strings, each in a text of a query and in a path, on the same rows:"
+    yield render(["", *rest.ABUSE[1:]], rest.abuse_table(results), markdown=True)
     yield (
         "Server-sent events of one execution that changes ten times a second; milliseconds from "
         "the commit of a change until a client in another process has read the event:"

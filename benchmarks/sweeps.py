@@ -24,7 +24,7 @@ from aiotrack.clock import Clock
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness
 from aiotrack.repository import Repository
-from aiotrack.repository.retention import Deleted, Retention
+from aiotrack.repository.control.retention import Deleted, Retention
 from aiotrack.testing.servers import PostgresServer
 
 UNFINISHED = 1000

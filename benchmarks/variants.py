@@ -67,7 +67,8 @@ def aiotrack(broker: Any, target: Target) -> Any:
 def everything(broker: Any, target: Target) -> Any:
     from aiotrack import Tracker, TrackerMiddleware
 
-    tracker = Tracker(target.database, redis=target.redis, settings={"namespace": target.queue})
+    settings = {"namespace": target.queue, "metrics": True}
+    tracker = Tracker(target.database, redis=target.redis, settings=settings)
     return broker.with_middlewares(TrackerMiddleware(tracker))
 
 

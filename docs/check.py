@@ -1,4 +1,4 @@
-"""Checks README and docs: no page is empty, every local link leads somewhere, Python compiles.
+"""Checks README and docs: no page is empty, local links lead somewhere, Python knows its names.
 
 Run it with `make docs`: prints each fault as ``file:line: what``, ends with 1 if there is one.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^()\s]+(?:\([^()]*\))?)\)|!\[[^\]]*\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^( *)(`{3,}|~{3,})\s*([\w+-]*)")
+NAMES = "F401,F811,F821,F822,F823"  # ruff's: unused imports, redefined and unknown names
 HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$")
 
 
@@ -42,6 +45,28 @@ def faults(page: Path) -> Iterator[str]:
                 compile(code, str(where), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             except SyntaxError as error:
                 yield f"{where}:{number + (error.lineno or 0)}: python block: {error.msg}"
+
+
+def nameless(all_pages: Iterable[Path]) -> Iterator[str]:
+    """Yield names in Python blocks that come from nowhere, or are imported for nothing."""
+    places = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for page in all_pages:
+            for number, language, code in split(page.read_text(encoding="utf-8"))[1]:
+                if language in {"python", "py"}:
+                    name = f"block{len(places)}.py"
+                    (Path(folder) / name).write_text(code + "\n", encoding="utf-8")
+                    places[name] = (page.relative_to(ROOT), number)
+        command = ["ruff", "check", "--isolated", "--quiet", "--no-cache", "--select", NAMES]
+        told = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", *command, "--output-format", "concise", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+    for name, line, what in re.findall(r"(block\d+\.py):(\d+):\d+: (.+)", told):
+        page, number = places[name]
+        yield f"{page}:{number + int(line)}: {what}"
 
 
 def split(text: str) -> tuple[list[tuple[int, str]], list[tuple[int, str, str]]]:
@@ -97,6 +122,7 @@ def main() -> int:
     """Print every fault; 1 if there is one."""
     all_pages = pages()
     found = [fault for page in all_pages for fault in faults(page)]
+    found += nameless(all_pages)
     for fault in found:
         print(fault)
     print(f"docs: {len(all_pages)} pages, {len(found)} faults")

@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code: settings, tables, errors.
+"""Writes docs/reference from the code: settings, tables, errors, the command line.
 
 ``python docs/generate.py`` writes the pages, ``--check`` only says which are out of date and ends
 with 1 if there is one.
@@ -13,8 +13,12 @@ from pathlib import Path
 
 from sqlalchemy import Column, Index, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from typer.testing import CliRunner
 
 from aiotrack import errors
+from aiotrack.cli.app import app, loaded
+from aiotrack.cli.codes import MEANINGS
+from aiotrack.cli.verbs import GROUPS
 from aiotrack.errors import AioTrackError, InvalidSetting
 from aiotrack.repository.columns import VERSION_TABLE, Base
 from aiotrack.settings import PREFIX, ROW_KEYS, Settings, settable
@@ -82,6 +86,8 @@ COLUMNS = {
     "failure": "How many ended so.",
     "revoked": "How many ended so.",
     "skipped": "How many of them did nothing: the same work was already running.",
+    "timed_out": "How many of the failures are of the error class `timeout`.",
+    "lost": "How many of the failures are of the error class `lost`.",
     "duration_count": "How many have a duration.",
     "duration_sum": "Their seconds.",
     "wait_count": "How many have a start.",
@@ -181,6 +187,41 @@ ERRORS_TEXT = f"""# Errors
 All are exported from `aiotrack` itself. None ever leaves a hook of TaskIQ: a task goes on whatever
 happens to its record. You meet them where you call the tracker."""
 
+PROGRAM_TEXT = f"""# Command line
+
+{NOTE}
+
+`pip install 'aiotrack[cli]'`, then `aiotrack VERB` or `taskiq track VERB`. The database is
+`--database`, else the variable `AIOTRACK_DATABASE_URL`, else `./aiotrack.db`; other
+[settings](settings.md) come from the environment, too. What needs a project's broker takes it as
+`taskiq worker` does: `shop.broker:broker --import shop.tasks`.
+
+* People get tables and words, with times in their own zone, which is told:
+  `2026-01-31 09:00:00+01:00`. Into a pipe goes plain text, one row a line; ids and names are
+  whole, results and errors may end with `…`. Whatever a task may have put into a name or an error
+  is shown, and never obeyed by the terminal. `NO_COLOR=1` takes the colours away.
+* Programs get `--json`: one document on stdout and nothing else (`watch` and `logs --follow`: a
+  line for each change), times in UTC, durations in seconds. Lists are
+  `{{"items": […], "next": cursor or null}}`; `--after CURSOR` goes on.
+* What is wrong is one line on stderr, `aiotrack: …`, and an exit code.
+
+## Exit codes
+"""
+PROGRAM_END = """
+A list that is empty is 0. Of several ids that are rerun, one that could not be sent makes it 1, and
+4 if all of those are unknown.
+
+```sh
+aiotrack watch "$TASK_ID" > /dev/null       # until it ends
+case $? in
+    0) echo "it succeeded" ;;
+    1) aiotrack explain "$TASK_ID" ;;
+    3) echo "ask again later" ;;
+    4) echo "no such task" ;;
+esac
+aiotrack db check || aiotrack db upgrade    # before a release starts
+```"""
+
 
 def settings() -> Iterator[str]:
     """Yield the page of settings."""
@@ -278,6 +319,27 @@ def faults() -> Iterator[str]:
     yield from table(("error", "`code`", "is also a", "meaning"), lines)
 
 
+def program() -> Iterator[str]:
+    """Yield the page of the command line."""
+    yield from (PROGRAM_TEXT,)
+    yield from table(("code", "meaning"), [(f"`{code}`", it) for code, it in MEANINGS.items()])
+    yield PROGRAM_END
+    for title, verbs in GROUPS.items():
+        yield from ("", f"## {title}")
+        for name, verb in verbs.items():
+            below = getattr(loaded(verb.module)[name], "commands", {})
+            yield from ("", f"### aiotrack {name}", "", "```text", shown(name), "```")
+            for each in below:
+                yield from ("", f"#### {name} {each}", "", "```text", shown(name, each), "```")
+
+
+def shown(*names: str) -> str:
+    """Give the help of a verb, as a terminal of 80 columns shows it."""
+    width = {"COLUMNS": "80", "TERMINAL_WIDTH": "80"}
+    asked = CliRunner().invoke(app, [*names, "--help"], prog_name="aiotrack", env=width)
+    return asked.stdout.strip()
+
+
 def ours() -> set[type]:
     """Give the errors of the module and what stands above all of them."""
     return {thing for thing in vars(errors).values() if isinstance(thing, type)} | {Exception}
@@ -303,6 +365,7 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "settings.md": settings,
     "tables.md": tables,
     "errors.md": faults,
+    "cli.md": program,
 }
 
 

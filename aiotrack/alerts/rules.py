@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from aiotrack.clock import to_datetime
-from aiotrack.model import Stats, Worker, WorkerStatus
+from aiotrack.counts import Stats
+from aiotrack.model import Worker, WorkerStatus
 
 if TYPE_CHECKING:
     from aiotrack.tracker import Tracker

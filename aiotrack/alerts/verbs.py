@@ -6,17 +6,17 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from aiotrack.alerts.rules import look
 from aiotrack.clock import to_datetime
-from aiotrack.model import Alert
 
 if TYPE_CHECKING:
     import builtins
 
-    from aiotrack.repository.audit import Deed
+    from aiotrack.repository.control.audit import Deed
     from aiotrack.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,23 @@ OLDEST: Final = timedelta(days=30)
 
 PATIENCE: Final = 10.0
 """Seconds for what is told of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Something that somebody ought to see to.
+
+    ``rule`` is ``failure-rate``, ``slow-task``, ``silent-schedule``, ``backlog``, ``lost-worker``,
+    ``worker-memory`` or ``worker-cpu``, ``subject`` what it is about, such as a task's name.
+    ``ended_at`` is None while it goes on; times are aware and UTC.
+    """
+
+    rule: str
+    subject: str
+    text: str
+    began_at: datetime
+    ended_at: datetime | None = None
+
 
 Receiver = Callable[[Alert], Any]
 
@@ -107,7 +124,7 @@ class Watch:
 
     async def _open(self) -> dict[str, Deed]:
         """Give the alerts that began and are not over, by their target in the audit."""
-        from aiotrack.repository.audit import Audit
+        from aiotrack.repository.control.audit import Audit
 
         page = await self._tracker.audit.list(action=BEGIN, since=OLDEST, limit=PAGE)
         targets = list(dict.fromkeys(one.target for one in page.items))

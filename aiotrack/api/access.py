@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
+from fastapi.params import Depends
+from pydantic.fields import FieldInfo
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from aiotrack.api.problems import Refused
@@ -20,7 +25,13 @@ LEAST: Final = 16
 
 ACCESS: Final = ("all", "read_only", "own", "none")
 
+NAMES: Final = ("id", "user_id", "sub")
+"""Where the id of somebody is looked for, in this order."""
+
 SAFE: Final = {"GET", "HEAD", "OPTIONS"}
+
+_IDS: Final = (str, int, UUID)
+_MANY: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Scope(StrEnum):
@@ -168,13 +179,13 @@ def of_user(user: Any, access: object) -> Caller:
     """Make a caller of what the application says of him.
 
     Args:
-        user: His id, or an object with ``id``; None: nobody.
+        user: His id, or an object or mapping that has it; None: nobody.
         access: ``all``, ``read_only``, ``own`` or ``none``.
 
     Raises:
         Refused: Nobody has signed in, or he may do nothing.
     """
-    found = user if user is None or isinstance(user, (str, int)) else getattr(user, "id", None)
+    found = _id_of(user)
     if found is None:
         raise unauthorized("nobody has signed in")
     if access not in ACCESS:
@@ -184,21 +195,67 @@ def of_user(user: Any, access: object) -> Caller:
     scope = Scope.READ if access == "read_only" else Scope.ADMIN
     if access == "own":
         scope = Scope.OPERATE
-    return Caller(id=str(found), actor=str(found), scope=scope, is_own=access == "own")
+    return Caller(id=found, actor=found, scope=scope, is_own=access == "own")
 
 
-def as_dependency(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a plain ``lambda request: ...`` be a dependency, too."""
-    needed = [
-        one
-        for one in inspect.signature(function).parameters.values()
-        if one.default is inspect.Parameter.empty
-    ]
-    if len(needed) != 1 or needed[0].annotation is not inspect.Parameter.empty:
+def _id_of(user: Any) -> str | None:
+    """Give the id of somebody as text; None: nobody has one."""
+    if not isinstance(user, _IDS):
+        get = user.get if isinstance(user, Mapping) else functools.partial(_attribute, user)
+        user = next((one for one in map(get, NAMES) if one is not None), None)
+    if isinstance(user, bool) or not isinstance(user, _IDS):
+        return None
+    return str(user) or None  # a header that is there, and empty, is nobody's
+
+
+def _attribute(user: object, name: str) -> Any:
+    return getattr(user, name, None)
+
+
+def as_dependency(given: Any, user: Depends | None = None) -> Callable[..., Any]:
+    """Let what an application gives be a dependency: also ``Depends(...)``, and plain functions.
+
+    Args:
+        given: Its parameters are a dependency's; but one without an annotation is the request, and
+            one that is called ``user`` is what *user* gives.
+        user: The dependency that tells who calls. Of nobody is nothing asked: None.
+    """
+    function: Callable[..., Any] = getattr(given, "dependency", None) or given
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except (NameError, AttributeError, TypeError):  # it can be read only where it was written
+        signature = inspect.signature(function)
+    known = signature.parameters
+    filled = [_filled(one, user) for one in known.values()]
+    changed = [one for one in filled if one is not known[one.name]]
+    if not changed or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return function
+    is_of_user = user is not None and any(one.name == "user" for one in changed)
+    is_quick = len(changed) == len(filled) or inspect.iscoroutinefunction(function)
 
-    async def call(request: Request) -> Any:
-        found = function(request)
+    async def call(**values: Any) -> Any:
+        if is_of_user and values["user"] is None:
+            return None
+        if not is_quick:
+            return await run_in_threadpool(function, **values)
+        found = function(**values)
         return await found if inspect.isawaitable(found) else found
 
+    call.__dict__["__signature__"] = signature.replace(parameters=filled)
     return call
+
+
+def _filled(parameter: inspect.Parameter, user: Depends | None) -> inspect.Parameter:
+    """Say what FastAPI is to give for a parameter that says nothing of it."""
+    if parameter.default is not inspect.Parameter.empty or parameter.kind in _MANY:
+        return parameter
+    if user is not None and parameter.name == "user" and not _says_how(parameter.annotation):
+        return parameter.replace(annotation=Annotated[Any, user])
+    if parameter.annotation is inspect.Parameter.empty:
+        return parameter.replace(annotation=Request)
+    return parameter
+
+
+def _says_how(annotation: Any) -> bool:
+    told = getattr(annotation, "__metadata__", ())
+    return any(isinstance(one, (Depends, FieldInfo)) for one in told)

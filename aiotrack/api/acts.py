@@ -19,7 +19,7 @@ from aiotrack.api.site import Here, Now
 from aiotrack.cancellation import CancelOutcome
 from aiotrack.model import Execution
 
-routes = Routes("executions", of_all=False)
+routes = Routes("executions", of_all=False, is_closed=True)
 
 
 def who(here: Here) -> str | None:
@@ -48,10 +48,13 @@ async def _sync(here: Here, execution: Execution) -> Json:
 
 
 # ── cancel ──────────────────────────────────────────────────────────────────────────────────────
+Why = Annotated[str, StringConstraints(max_length=1000)]
+
+
 class CancelBody(BaseModel, extra="forbid"):
     """Why."""
 
-    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    reason: Why | None = None
 
 
 class CancelAnswer(BaseModel):
@@ -65,22 +68,30 @@ class CancelAnswer(BaseModel):
 
 
 Reason = Annotated[CancelBody | None, Body()]
+ReasonInQuery = Annotated[Why | None, Query(description="Instead of a body.")]
 
 
 @routes.add("POST", "/executions/{id:aiotrack_number}/cancel/", Scope.OPERATE, answer=CancelAnswer)
-async def cancel_execution(here: Now, execution: ById, body: Reason = None) -> Json:
+async def cancel_execution(
+    here: Now, execution: ById, body: Reason = None, reason: ReasonInQuery = None
+) -> Json:
     """End an execution, wherever it is; cancelling twice does no harm."""
-    return await _cancel(here, execution, body)
+    return await _cancel(here, execution, _why(body, reason))
 
 
 @routes.add("POST", "/executions/by-task-id/{task_id}/cancel/", Scope.OPERATE, answer=CancelAnswer)
-async def cancel_execution_by_task_id(here: Now, execution: ByTaskId, body: Reason = None) -> Json:
+async def cancel_execution_by_task_id(
+    here: Now, execution: ByTaskId, body: Reason = None, reason: ReasonInQuery = None
+) -> Json:
     """End an execution, wherever it is; cancelling twice does no harm."""
-    return await _cancel(here, execution, body)
+    return await _cancel(here, execution, _why(body, reason))
 
 
-async def _cancel(here: Here, execution: Execution, body: CancelBody | None) -> Json:
-    reason = None if body is None else body.reason
+def _why(body: CancelBody | None, reason: str | None) -> str | None:
+    return reason if body is None or body.reason is None else body.reason
+
+
+async def _cancel(here: Here, execution: Execution, reason: str | None) -> Json:
     outcome = await here.tracker.cancel(execution.task_id, reason=reason, by=who(here))
     after = {"outcome": str(outcome)}
     await record(here, "execution.cancel", _target(execution), reason=reason, after=after)
@@ -135,6 +146,7 @@ class CancelQuery(BulkQuery):
     limit: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1000, description="Executions at most, the newest first."
     )
+    reason: Why | None = Field(None, description="Why; instead of a body.")
 
 
 class RerunQuery(BulkQuery):
@@ -177,7 +189,7 @@ async def cancel_executions(
     """End all executions that match every parameter, as many as `limit` says."""
     filters = query.narrowing(here)
     _check(query)
-    reason = None if body is None else body.reason
+    reason = _why(body, query.reason)
     counted = await here.tracker.cancel_many(
         reason=reason, by=who(here), limit=query.limit, **filters
     )
@@ -216,7 +228,7 @@ def _check(query: BulkQuery) -> None:
         Refused: There is no filter, and nobody said that all are meant: 422.
     """
     if not (query.is_narrow or query.all):
-        detail = "no filter is given: narrow it, or say all=true if all are meant"
+        detail = "no query parameter narrows it: give some, or all=true if all are meant"
         raise Refused(422, "no-filter", detail)
 
 

@@ -58,7 +58,7 @@ def create_app(
             await tracker.shutdown()
 
     given = list(tokens)
-    app = FastAPI(
+    app = _Application(
         title="aiotrack",
         version=__version__,
         description="Executions of TaskIQ tasks: what ran, what runs, and how to steer it.",
@@ -76,6 +76,26 @@ def create_app(
     if given or user is None:  # a middleware is nobody's browser: without a token it stays out
         app.include_router(create_ingest(tracker, tokens=given))
     return app
+
+
+class _Application(FastAPI):
+    """Its document tells no null of parameters: a query cannot say one."""
+
+    def openapi(self) -> dict[str, Any]:
+        told = super().openapi()
+        for operations in told["paths"].values():
+            for operation in operations.values():
+                for parameter in operation.get("parameters", ()):
+                    _without_null(parameter["schema"])
+        return told
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    kinds = [one for one in schema.pop("anyOf", ()) if one != {"type": "null"}]
+    if len(kinds) == 1:
+        schema.update(kinds[0])
+    elif kinds:
+        schema["anyOf"] = kinds
 
 
 async def _tell(request: Request, error: Exception) -> Response:

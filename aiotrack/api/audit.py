@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aiotrack.api.access import Scope
 from aiotrack.api.bodies import Json
-from aiotrack.api.fields import After, Limit, Since, Text, Until
+from aiotrack.api.fields import After, Limit, PageSize, Since, Text, Until
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Now
 
@@ -65,6 +65,7 @@ async def list_audit(
     since: Since = None,
     until: Until = None,
     limit: Limit = 50,
+    page_size: PageSize = None,
     after: After = None,
 ) -> Json:
     """Who did what to what, the newest first; every filter is exact."""
@@ -74,7 +75,7 @@ async def list_audit(
         target=target,
         since=since,
         until=until,
-        limit=limit,
+        limit=page_size or limit,
         after=after,
     )
     return Json({"items": [asdict(one) for one in page.items], "next": page.next})

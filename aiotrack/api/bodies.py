@@ -78,22 +78,24 @@ async def read_body(
         if size > most:
             raise _too_long(most)
         parts.append(part)
-    request._body = b"".join(parts)  # noqa: SLF001 - where `Request.body` keeps what it has read
-    if not request._body:  # noqa: SLF001 - likewise
+    body = b"".join(parts)
+    request._body = body  # noqa: SLF001 - where `Request.body` keeps what it has read
+    if not body:
         return
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refused(415, "unsupported-media-type", "a body is JSON: application/json")
-    if _depth(request._body, deepest) > deepest:  # noqa: SLF001 - likewise
+    if _depth(body, deepest) > deepest:
         detail = f"more than {deepest} objects and lists within each other"
         raise Refused(422, "too-deep", detail, faults=[("body", detail)])
     constant = float if is_lenient else _no_number
     try:  # here: FastAPI would call what is no UTF-8, or a number too long to read, a 400
-        request._json = json.loads(request._body.decode(), parse_constant=constant)  # noqa: SLF001 - what `Request.json` gives
+        told = json.loads(body.decode(), parse_constant=constant)
     except (ValueError, RecursionError) as error:
         faults = [("body", f"is no JSON: {error}")]
         detail = f"the body is no JSON: {error}"
         raise Refused(422, "invalid-json", detail, faults=faults) from None
+    request._json = told  # noqa: SLF001 - what `Request.json` gives
 
 
 def _no_number(word: str) -> float:

@@ -28,7 +28,7 @@ from aiotrack.api.config_forms import (
     VerbAnswer,
 )
 from aiotrack.api.counts import StatsAnswer, shown_stats
-from aiotrack.api.fields import AS_GIVEN, After, Limit, Text, invalid
+from aiotrack.api.fields import AS_GIVEN, After, Limit, PageSize, Text, invalid
 from aiotrack.api.problems import HEADERS
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Here, Now
@@ -93,6 +93,7 @@ async def list_configs(
         Text | None, Query(max_length=1000, description="In name, description or task, any case.")
     ] = None,
     limit: Limit = 50,
+    page_size: PageSize = None,
     after: After = None,
 ) -> Json:
     """Definitions that match every filter, the oldest first."""
@@ -101,7 +102,7 @@ async def list_configs(
         name=name,
         schedule_kind=schedule_kind,
         text=text,
-        limit=limit,
+        limit=page_size or limit,
         after=after,
     )
     states: dict[int, str] | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from aiotrack.model import Counts, Stats
+from aiotrack.counts import Counts, Stats
 
 
 class CountsAnswer(BaseModel):
@@ -21,6 +22,8 @@ class CountsAnswer(BaseModel):
     retry: int
     revoked: int
     skipped: int = Field(description="Of all these: did nothing, as the same work was running.")
+    timed_out: int = Field(description="Of the failures: of the error class `timeout`.")
+    lost: int = Field(description="Of the failures: of the error class `lost`.")
     failure_rate: float = Field(description="failure / (success + failure), 0 to 1.")
 
 
@@ -39,7 +42,22 @@ class SumsAnswer(CountsAnswer):
     mean_wait: float | None
     p50_wait: float | None
     p95_wait: float | None
-    is_approximate: bool = Field(description="Percentiles are right within 5 %.")
+    is_approximate: bool = Field(
+        description="Percentiles, and between which bounds a duration is counted, are right "
+        "within 5 %."
+    )
+
+
+class DurationBucketAnswer(BaseModel):
+    """How many took longer than `above` seconds, and at most `up_to`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"above": 0.2, "up_to": 0.5, "count": 310}]}
+    )
+
+    above: float = Field(description="Seconds; the first one has what took no time at all, too.")
+    up_to: float | None = Field(description="Seconds; null: without an end.")
+    count: int
 
 
 class StatsAnswer(SumsAnswer):
@@ -47,6 +65,10 @@ class StatsAnswer(SumsAnswer):
 
     by_module: dict[str, CountsAnswer]
     by_task_name: dict[str, CountsAnswer]
+    durations: list[DurationBucketAnswer] = Field(
+        description="From below a millisecond to the longest, without gaps; bounds are 1, 2, 5, "
+        "10, ... 500 ms, 1, 2, 5, 10, 20, 30 s, 1, 2, 5, 10, 20, 30 min, 1, 2, 5, 10, 24 h."
+    )
     timeline: list[BucketAnswer]
 
 
@@ -68,5 +90,6 @@ def shown_stats(stats: Stats) -> dict[str, Any]:
         "by_task_name": {name: _counts(of) for name, of in stats.by_task_name.items()},
         **{name: getattr(stats, name) for name in _TIMES},
         "is_approximate": stats.is_approximate,
+        "durations": [asdict(one) for one in stats.durations],
         "timeline": [{"start": one.start, **_counts(one)} for one in stats.timeline],
     }

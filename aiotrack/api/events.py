@@ -23,7 +23,7 @@ from aiotrack.api.routes import Routes
 from aiotrack.api.site import Now
 from aiotrack.api.streams import MEDIA, ManyStream, OneStream
 
-routes = Routes("executions", of_all=False)
+routes = Routes("executions", of_all=False, is_closed=True)
 
 CLOSED: Final = {204: "It is over, and the client has its last state: nothing more will come."}
 

@@ -15,11 +15,11 @@ from aiotrack.api.counts import StatsAnswer, shown_stats
 from aiotrack.api.queries import INT64, Filters, ListQuery
 from aiotrack.api.routes import Routes
 from aiotrack.api.rows import ExecutionAnswer, RowAnswer, row, whole
-from aiotrack.api.site import Here, Now, up_to_date
+from aiotrack.api.site import ClosedQuery, Here, Now, up_to_date
 from aiotrack.errors import ExecutionNotFound
 from aiotrack.model import Attempt, Cause, Execution, LogLine, TaskStatus
 
-routes = Routes("executions", of_all=False)
+routes = Routes("executions", of_all=False, is_closed=True)
 
 TaskId = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
@@ -68,7 +68,8 @@ ByTaskId = Annotated[Execution, Depends(by_task_id)]
 
 async def shown(here: Here, execution: Execution) -> dict[str, Any]:
     """Give all of an execution, with the name of who sent it."""
-    return whole(execution, await here.site.names([execution.created_by]))
+    names = await here.site.names([execution.created_by])
+    return whole(execution, names, here.tracker.options.trace_url)
 
 
 # ── lists ───────────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +131,7 @@ async def count_executions(here: Now, query: Annotated[Filters, Query()]) -> Jso
 
 
 # ── one execution ───────────────────────────────────────────────────────────────────────────────
-class StatusQuery(BaseModel, extra="forbid"):
+class StatusQuery(ClosedQuery):
     """Which execution."""
 
     task_id: TaskId
@@ -223,7 +224,7 @@ class LogsAnswer(BaseModel):
     next: str | None = Field(description="What `after` takes for the next page; null at the end.")
 
 
-class LogsQuery(BaseModel, extra="forbid"):
+class LogsQuery(ClosedQuery):
     """Which lines."""
 
     attempt: Annotated[int, Field(ge=1, lt=2**31)] | None = None
@@ -233,6 +234,9 @@ class LogsQuery(BaseModel, extra="forbid"):
         | None
     ) = Field(None, description="The lowest level, a name or a number.")
     limit: Annotated[int, Field(ge=1, le=1000)] = 200
+    page_size: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="The same as `limit`, before which it comes."
+    )
     after: Annotated[str, StringConstraints(max_length=1000)] | None = None
 
 
@@ -256,7 +260,7 @@ async def _logs(here: Here, execution: Execution, query: LogsQuery) -> Json:
         execution.task_id,
         attempt=query.attempt,
         level=query.level,
-        limit=query.limit,
+        limit=query.page_size or query.limit,
         after=query.after or None,
     )
     return Json({"items": [_line(one) for one in page.items], "next": page.next})

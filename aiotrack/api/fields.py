@@ -42,6 +42,9 @@ Text = Annotated[str, AfterValidator(_whole)]
 """What a database takes; halves of characters pydantic refuses itself."""
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Rows of the page.")]
+PageSize = Annotated[
+    int | None, Query(ge=1, le=500, description="The same as `limit`, before which it comes.")
+]
 After = Annotated[
     str | None, Query(max_length=2000, description="`next` of the page before, with its filters.")
 ]

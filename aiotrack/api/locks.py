@@ -50,7 +50,8 @@ class Release(BaseModel):
     )
 
     name: str = Field(
-        pattern="^[A-Za-z0-9_.:-]{1,128}(/[0-9a-f]{32})?$", description="As the list gives it."
+        pattern="^[A-Za-z0-9_.:-]{1,128}(~[0-9a-f]{32})?(/[0-9a-f]{32})?$",
+        description="As the list gives it.",
     )
     fence: int = Field(
         ge=0, le=SAFE, strict=True, description="Of the holder that is meant: the next keeps it."
@@ -83,20 +84,14 @@ async def list_locks(
 
 @routes.add("POST", "/locks/release", Scope.ADMIN, answer=ReleaseAnswer)
 async def release_lock(here: Now, body: Release) -> Json:
-    """Take a lock from its holder, who hears of it at its next renewal; its body is cancelled.
+    """Take a lock from its holder, who hears of it at once; its body is cancelled.
 
     Only from the holder that is named by its fence: who got the lock since keeps it.
     """
     _check(here)
-    released = await here.tracker.locks.force_release(body.name, fence=body.fence)
-    if released:
-        await here.tracker.audit.append(
-            "lock.release",
-            f"lock:{body.name}",
-            by=here.caller.actor,
-            reason=body.reason,
-            before={"fence": body.fence},
-        )
+    released = await here.tracker.locks.force_release(
+        body.name, fence=body.fence, by=here.caller.actor, reason=body.reason
+    )
     return Json({"name": body.name, "fence": body.fence, "released": released})
 
 

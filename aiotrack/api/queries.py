@@ -9,9 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -23,7 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from aiotrack.api.problems import Refused
-from aiotrack.api.site import Here, needs_caller
+from aiotrack.api.site import ClosedQuery, Here, needs_caller
 from aiotrack.model import TaskStatus
 from aiotrack.repository.filters import MAX_TEXT, Narrowing
 
@@ -59,7 +57,7 @@ Status = Annotated[
         Annotated[
             str,
             StringConstraints(max_length=LONGEST),
-            WithJsonSchema({"type": "string", "enum": [status.value for status in TaskStatus]}),
+            WithJsonSchema({"type": "string", "enum": [*(one.value for one in TaskStatus), ""]}),
         ]
     ],
     Field(max_length=SEVERAL),
@@ -78,17 +76,16 @@ Order = Annotated[
 ]
 
 
-class Filters(BaseModel):
+class Filters(ClosedQuery):
     """What narrows a list, and what is counted or done of it."""
 
-    model_config = ConfigDict(extra="forbid")
-
     module: Texts = Field([], description="Business scope; several are alternatives.")
-    task_name: Texts = []
+    task_name: Texts = Field([])
     status: Status = Field(
         [],
-        description="Repeated or comma-separated. Words of other tools are understood, in any "
-        "case: `queued`, `running`, `completed`, `failed`, `timed_out`, `cancelled`, ...",
+        description="Repeated or comma-separated; an empty one says nothing. Words of other tools "
+        "are understood, in any case: `queued`, `running`, `completed`, `failed`, `timed_out`, "
+        "`cancelled`, ...",
     )
     created_by: Texts = Field([], description="Who asked for it.")
     my_tasks: Text | None = Field(
@@ -110,7 +107,7 @@ class Filters(BaseModel):
     config_id: Annotated[list[Int64], Field(max_length=SEVERAL)] = Field(
         [], description="Task definition that it was sent by."
     )
-    schedule_id: Texts = []
+    schedule_id: Texts = Field([])
     text: Annotated[str, StringConstraints(max_length=MAX_TEXT)] | None = Field(
         None, description="How the task_id or the name begins, in its own case."
     )

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from hashlib import sha256
+from typing import Annotated, Final, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+from starlette.responses import Response
 
 from aiotrack.api.access import Scope
 from aiotrack.api.bodies import Json
 from aiotrack.api.counts import SumsAnswer
+from aiotrack.api.problems import HEADERS
 from aiotrack.api.queries import Begin, End, Texts
 from aiotrack.api.routes import Routes
-from aiotrack.api.site import Now
+from aiotrack.api.site import ClosedQuery, Now
 from aiotrack.model import TaskStatus
-from aiotrack.paper import data
+from aiotrack.paper import STYLE, data, write
 
-routes = Routes("report")
+routes = Routes("report", is_closed=True)
 
 WEEK: Final = timedelta(days=7)
+
+MEDIA: Final = {"md": "text/markdown", "html": "text/html", "csv": "text/csv"}
+
+POLICY: Final = (
+    f"default-src 'none'; style-src 'sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+)
+"""A report runs nothing, loads nothing and leads nowhere; only its own style holds."""
 
 
 class TaskSumsAnswer(BaseModel):
@@ -40,13 +52,6 @@ class SlowAnswer(BaseModel):
     created_at: datetime
 
 
-class CountAnswer(BaseModel):
-    """How many there are."""
-
-    value: int
-    is_exact: bool = Field(description="False: there are more.")
-
-
 class WorkerCountAnswer(BaseModel):
     """Worker processes."""
 
@@ -63,26 +68,27 @@ class ReportAnswer(BaseModel):
     before: SumsAnswer
     tasks: list[TaskSumsAnswer] = Field(description="The 50 most frequent ones.")
     slowest: list[SlowAnswer] = Field(description="Of those that are still stored.")
-    timed_out: CountAnswer
-    lost: CountAnswer
     workers: WorkerCountAnswer
 
 
-class ReportQuery(BaseModel):
+class ReportQuery(ClosedQuery):
     """Which stretch, and of what."""
-
-    model_config = ConfigDict(extra="forbid")
 
     since: Begin | None = Field(
         None, description="ISO time or date; a week before `until` unless told."
     )
     until: End | None = Field(None, description="Inclusive; now unless told.")
-    module: Texts = []
-    task_name: Texts = []
+    module: Texts = Field([])
+    task_name: Texts = Field([])
+    form: Literal["json", "md", "html", "csv"] = Field(
+        "json",
+        alias="format",
+        description="What it is written in: JSON, Markdown, a page, or a line for each task.",
+    )
 
 
-@routes.add("GET", "/report/", Scope.READ, answer=ReportAnswer)
-async def get_report(here: Now, query: Annotated[ReportQuery, Query()]) -> Json:
+@routes.add("GET", "/report/", Scope.READ, answer=ReportAnswer, forms=tuple(MEDIA.values()))
+async def get_report(here: Now, query: Annotated[ReportQuery, Query()]) -> Response:
     """Counts, failure rates, times and waits by task, from rollups: cleaned rows still count."""
     found = await here.tracker.report(
         WEEK if query.since is None else query.since,
@@ -90,4 +96,13 @@ async def get_report(here: Now, query: Annotated[ReportQuery, Query()]) -> Json:
         module=query.module or None,
         task_name=query.task_name or None,
     )
-    return Json(data(found))
+    if query.form == "json":
+        return Json(data(found))
+    headers = {**HEADERS, "Content-Type": f"{MEDIA[query.form]}; charset=utf-8"}
+    if query.form == "html":
+        headers["Content-Security-Policy"] = POLICY
+    if query.form == "csv":
+        days = f"{found.since:%Y-%m-%d}-{found.until:%Y-%m-%d}"
+        headers["Content-Disposition"] = f'attachment; filename="aiotrack-{days}.csv"'
+    text = write(found, query.form)
+    return Response(text.encode(errors="replace"), headers=headers)

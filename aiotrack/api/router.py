@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Security, params
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
@@ -54,6 +54,7 @@ RESOURCES = (
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
+NO_HTTP: Final = "No HTTP, or a head of more than 64 KiB: the server's own answer."
 _SAFE: Final = "/:@!$&'()*+,;=-._~"
 """Characters that stand for themselves in a path."""
 
@@ -79,12 +80,14 @@ def create_router(
         broker: What tasks are sent with. Default: the brokers of this process that the tracker is
             on.
         dependencies: As of any router: what has to hold before a request is served.
-        user: A dependency that gives who calls: an id, or an object with ``id``; None: nobody,
-            which is a 401. May be a plain ``lambda request: ...``. Without it there is no caller:
-            lists show all.
+        user: A dependency that gives who calls: an id (text, int or UUID), or an object or mapping
+            that has it as ``id``, ``user_id`` or ``sub``; None: nobody, which is a 401. May be a
+            plain ``lambda request: ...``. Without it there is no caller: lists show all.
         access: What a caller may do: ``all``, ``read_only``, ``own`` (only what he sent himself),
-            ``none``, or a dependency that gives one of these words. Only with *user*.
-        username: Gives the name of a ``created_by``, for lists and details; may be async.
+            ``none``, or a dependency that gives one of these words; a parameter ``user`` of it is
+            what *user* gives: ``lambda user: "all" if user.is_admin else "own"``. Only with *user*.
+        username: Gives the name of a ``created_by``, for lists and details; may be async. When it
+            fails it is logged, and the name null.
         tokens: Secrets that open the API, as `Token` or ``SECRET``, ``SCOPE:SECRET``,
             ``NAME:SCOPE:SECRET``. With both, a token comes first: *user* gives None then.
 
@@ -101,7 +104,7 @@ def create_router(
     router = APIRouter(route_class=_route_of(site))
     meet = Depends(_meeting(site, user, access))
     entries = [entry for resource in RESOURCES for entry in resource.routes.entries]
-    _add_all(router, entries, site, [*dependencies, meet])
+    _add_all(router, entries, site, [*_given(dependencies), meet])
     return router
 
 
@@ -131,8 +134,13 @@ def create_ingest(
     route = _route_of(site, ingest.MOST, ingest.DEEPEST, is_lenient=True)
     router = APIRouter(route_class=route)
     meet = Depends(_meeting(site, None, "all"))
-    _add_all(router, ingest.routes.entries, site, [*dependencies, meet])
+    _add_all(router, ingest.routes.entries, site, [*_given(dependencies), meet])
     return router
+
+
+def _given(dependencies: Iterable[Any]) -> list[Dependency]:
+    """Give dependencies as routers take them; the function alone does, too."""
+    return [one if isinstance(one, params.Depends) else Depends(one) for one in dependencies]
 
 
 def _read(tokens: Iterable[Token | str]) -> list[Token]:
@@ -211,8 +219,9 @@ def _meeting(
     async def give() -> Any:
         return access
 
-    asked = Depends(as_dependency(access) if callable(access) else give)
-    who = Depends(as_dependency(user))
+    who = _asking(user, as_dependency(user))
+    told = give if isinstance(access, str) else as_dependency(access, who)
+    asked = _asking(access, told)
 
     async def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
         caller = request.state.aiotrack_caller
@@ -221,13 +230,20 @@ def _meeting(
     return meet_user
 
 
+def _asking(given: object, function: Callable[..., Any]) -> Any:
+    """Ask a dependency as it was given: ``Security(...)`` has scopes."""
+    scopes = given.scopes if isinstance(given, params.Security) else None
+    return Depends(function) if scopes is None else Security(function, scopes=scopes)
+
+
 def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> None:
     """Add a route twice: a slash at the end of a path is optional."""
     answered: dict[str, Any] = {"description": "As asked."}
     if entry.answer is not None:
         answered["model"] = entry.answer
-    elif entry.media is not None:
-        answered["content"] = {entry.media: {"schema": {"type": "string"}}}
+    texts = entry.forms if entry.media is None else (entry.media,)
+    if texts:
+        answered["content"] = {one: {"schema": {"type": "string"}} for one in texts}
     statuses = {413, 415, 422, 503, *entry.problems}
     if entry.scope is not None:
         statuses |= {401, 403}
@@ -245,6 +261,10 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
             answers[status] = {"description": told}
         else:
             answers[status] = answers.get(status, {}) | {"model": told}
+    answers[400] = {
+        "description": NO_HTTP,
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
     answers[entry.status] = answered
     for path in dict.fromkeys((entry.path, bare, f"{bare}/")):
         router.add_api_route(

@@ -48,6 +48,7 @@ class Entry:
         status: Of that answer.
         problems: Statuses that it may answer with, besides those of every route.
         media: What it answers with instead of JSON.
+        forms: What it answers with besides JSON, if it is asked to.
         tag: The resource.
         also: Other answers that are no problems: the model of each status, or, where it has no
             body, what it says.
@@ -63,6 +64,7 @@ class Entry:
     status: int
     problems: tuple[int, ...]
     media: str | None
+    forms: tuple[str, ...]
     also: Mapping[int, type[BaseModel] | str]
     tag: str
     is_closed: bool = False
@@ -96,6 +98,7 @@ class Routes:
         status: int = HTTPStatus.OK,
         problems: Sequence[int] = (),
         media: str | None = None,
+        forms: Sequence[str] = (),
         also: Mapping[int, type[BaseModel] | str] = NOTHING,
         of_all: bool | None = None,
     ) -> Callable[[F], F]:
@@ -113,6 +116,7 @@ class Routes:
                     status=int(status),
                     problems=tuple(problems),
                     media=media,
+                    forms=tuple(forms),
                     also=also,
                     tag=self._tag,
                     is_closed=self._is_closed,

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from aiotrack.model import Execution, TaskStatus
+from aiotrack.traces import trace_url
 
 _TIME: Final = "2026-03-01T08:00:00.125000Z"
 
@@ -90,7 +91,8 @@ class ExecutionAnswer(RowAnswer):
     duplicates: int
     cancel_reason: str | None
     cancelled_by: str | None
-    trace_id: str | None
+    trace_id: str | None = Field(description="The trace of OpenTelemetry.")
+    trace_url: str | None = Field(description="Where to look at it, if the setting says where.")
     time_limit: float | None = Field(description="Seconds that a run may take.")
     is_success: bool
 
@@ -135,9 +137,10 @@ def row(execution: Execution, names: Names) -> dict[str, Any]:
     }
 
 
-def whole(execution: Execution, names: Names) -> dict[str, Any]:
-    """Give all of an execution."""
+def whole(execution: Execution, names: Names, traces: str | None) -> dict[str, Any]:
+    """Give all of an execution; *traces* is where they are looked at."""
     more = {name: getattr(execution, name) for name in _MORE}
+    more["trace_url"] = trace_url(traces, execution.trace_id)
     return row(execution, names) | more
 
 
@@ -148,7 +151,9 @@ def moving(execution: Execution) -> dict[str, Any]:
     return told
 
 
-_MORE: Final = tuple(ExecutionAnswer.model_fields.keys() - RowAnswer.model_fields.keys())
+_MORE: Final = tuple(
+    ExecutionAnswer.model_fields.keys() - RowAnswer.model_fields.keys() - {"trace_url"}
+)
 _MOVING: Final = tuple(EventAnswer.model_fields.keys() - RowAnswer.model_fields.keys())
 
 

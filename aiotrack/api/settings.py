@@ -84,6 +84,16 @@ async def list_settings(here: Now, user: User = None) -> Json:
     return Json({"items": items})
 
 
+@routes.add("GET", "/settings/{key}", Scope.ADMIN, answer=SettingAnswer)
+async def get_setting(
+    here: Now,
+    key: Annotated[str, Path(max_length=64, description="As `/settings/` lists them.")],
+    user: User = None,
+) -> Json:
+    """What holds now, and which layer says so."""
+    return Json(_shown(await _settings(here, key).explain(key, user)))
+
+
 @routes.add("PUT", "/settings/{key}", Scope.ADMIN, answer=SettingAnswer)
 async def put_setting(here: Now, key: Key, body: NewSetting) -> Json:
     """Make a setting, for all processes and from now on."""

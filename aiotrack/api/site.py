@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, model_validator
 from starlette.requests import Request
 
 from aiotrack.api.access import Caller, Gate
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
 
     from aiotrack.core import Core
     from aiotrack.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+FOREIGN: ContextVar[frozenset[str]] = ContextVar("aiotrack_foreign", default=frozenset())
+"""Query parameters of the dependencies that an application gives, such as its ``user``."""
 
 Username = Callable[[str], Any]
 
@@ -49,9 +57,14 @@ class Site:
         found: dict[str, str | None] = {}
         for one in ids:
             if one is not None and self.username is not None and one not in found:
-                name = self.username(one)
-                name = await name if inspect.isawaitable(name) else name
-                found[one] = None if name is None else str(name)
+                found[one] = None
+                try:
+                    name = self.username(one)
+                    name = await name if inspect.isawaitable(name) else name
+                except Exception as error:  # the application's: executions are shown without names
+                    log.warning("the application could not tell the name of a user: %r", error)
+                else:
+                    found[one] = None if name is None else str(name)
         return found
 
 
@@ -106,31 +119,67 @@ def check(entry: Entry) -> Callable[[Request], Awaitable[None]]:
             needed = f"the scope {scope}" if not caller.scope.covers(scope) else "access to all"
             raise Refused(403, "forbidden", f"this needs {needed}")
         if entry.is_closed:
-            _refuse_unknown(request)
+            _close(request)
 
     return may_enter
 
 
-def _refuse_unknown(request: Request) -> None:
-    """Refuse query parameters that the route does not know: a typing error would be no filter."""
-    known = _names(request.scope["route"])
-    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
-    if unknown:
+def _close(request: Request) -> None:
+    """Refuse query parameters that the route does not know: a typing error would be no filter.
+
+    Where they are read into a `ClosedQuery` it does so, with all else that is wrong with them. And
+    refuse a second value where there is one: which of them counts, nobody could know.
+    """
+    asked = request.query_params
+    known, single, is_apart = _names(request.scope["route"])
+    FOREIGN.set(known)
+    twice = [name for name in asked if name in single and len(asked.getlist(name)) > 1]
+    unknown = [] if is_apart else [name for name in asked if name not in known]
+    if twice or unknown:
         said = f"unknown; known are {', '.join(sorted(known)) or 'none'}"
         faults = [(f"query.{name[:100]}", said) for name in unknown]
+        faults += [(f"query.{name}", "is given twice") for name in twice]
         detail = "; ".join(map(": ".join, faults[:3]))
         raise Refused(422, "invalid-request", detail, faults=faults)
 
 
-def _names(route: APIRoute) -> frozenset[str]:
-    """Give the query parameters of a route, and of the application's own dependencies."""
+def _names(route: APIRoute) -> tuple[frozenset[str], frozenset[str], bool]:
+    """Give the query parameters of a route, and of the application's own dependencies.
+
+    Those of the route itself that take one value; and whether there are others than the first,
+    which are read into a `ClosedQuery`.
+    """
     found: set[str] = set()
+    single: set[str] = set()
+    is_apart = False
+    for parameter in route.dependant.query_params:
+        kind = parameter.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, ClosedQuery):
+            fields = kind.model_fields
+        else:
+            fields = {parameter.alias: parameter.field_info}
+        single |= {name for name, one in fields.items() if not isinstance(one.default, list)}
     left = [route.dependant]
     while left:
         one = left.pop()
-        found |= {parameter.alias for parameter in one.query_params}
+        for parameter in one.query_params:
+            kind = parameter.field_info.annotation
+            if isinstance(kind, type) and issubclass(kind, ClosedQuery):
+                is_apart = True
+            else:
+                found.add(parameter.alias)
         left += one.dependencies
-    return frozenset(found)
+    return frozenset(found), frozenset(single), is_apart
+
+
+class ClosedQuery(BaseModel, extra="forbid"):
+    """Query parameters, of which there are no others but those of the application itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_ours(cls, values: Any) -> Any:
+        foreign = FOREIGN.get() - cls.model_fields.keys()
+        return {name: value for name, value in values.items() if name not in foreign}
 
 
 def needs_caller(here: Here) -> str:

@@ -22,7 +22,7 @@ from aiotrack.following import Matching, One
 from aiotrack.model import FINAL, Execution, TaskStatus
 from aiotrack.repository.cursor import moment_of
 from aiotrack.repository.filters import Filters, Narrowing
-from aiotrack.repository.read import MAX_LIMIT
+from aiotrack.repository.read import SOME
 
 if TYPE_CHECKING:
     from aiotrack.clock import Clock
@@ -232,10 +232,10 @@ class ManyStream(Stream):
                 if some & FINAL:
                     items = await core.reader.ended(since - OVERLAP, **filters)
                 elif some:
-                    items = (await core.reader.list(limit=MAX_LIMIT, **filters)).items
+                    items = (await core.reader.list(limit=SOME, **filters)).items
                 else:
                     continue
-                if len(items) == MAX_LIMIT:
+                if len(items) == SOME:
                     return None
                 found |= {one.task_id: one for one in items}
         except QueryTimeout:

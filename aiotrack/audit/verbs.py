@@ -67,7 +67,7 @@ class AuditLog:
         before: Mapping[str, Any] | None,
         after: Mapping[str, Any] | None,
     ) -> None:
-        from aiotrack.repository.audit import Audit, Deed
+        from aiotrack.repository.control.audit import Audit, Deed
 
         repository, encoder = self._tracker.core().repository, self._tracker.encoder
         deed: dict[str, Any] = {
@@ -103,7 +103,7 @@ class AuditLog:
             target: Done to exactly this, such as ``definition:7``.
             since: Not before this aware time, or so long ago.
             until: Not after it; likewise.
-            limit: Rows of the page, 1 to 500.
+            limit: Rows of the page, 1 to 1000.
             after: ``next`` of the page before, with the same filters.
 
         Raises:
@@ -112,7 +112,7 @@ class AuditLog:
             QueryTimeout: No index serves it, and two seconds were over.
             StoreUnavailable: The database did not answer.
         """
-        from aiotrack.repository.audit import Audit
+        from aiotrack.repository.control.audit import Audit
 
         name = self._tracker.encoder.name
         told = {"actor": actor, "action": action, "target": target}

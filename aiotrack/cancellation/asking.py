@@ -16,7 +16,7 @@ from aiotrack.verdicts import revoke
 if TYPE_CHECKING:
     from aiotrack.core import Core
     from aiotrack.lifecycle import Lifecycle
-    from aiotrack.repository.cancels import Wish
+    from aiotrack.repository.control.cancels import Wish
 
 BY_HAND = "manual:"
 """How runs are named that the user reports by himself: nobody here can end them."""
@@ -68,7 +68,7 @@ async def ask(
     Raises:
         StoreUnavailable: The database did not answer; what it took is done all the same.
     """
-    from aiotrack.repository.cancels import Cancels
+    from aiotrack.repository.control.cancels import Cancels
 
     await core.repository.connect()  # it knows what time it is
     now = tracker.clock.now()

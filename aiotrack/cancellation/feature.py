@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aiotrack.core import Core
     from aiotrack.lifecycle import Lifecycle
     from aiotrack.redis.bulletin import Bulletin
-    from aiotrack.repository.cancels import Wish
+    from aiotrack.repository.control.cancels import Wish
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class Cancellation(Feature):
             await bulletin.listen()
         if not self._is_serving and not any(True for _ in self._runs()):
             return  # nothing runs here that could be cancelled
-        from aiotrack.repository.cancels import Cancels
+        from aiotrack.repository.control.cancels import Cancels
 
         repository = self.core.repository
         await repository.connect()  # it knows what time it is

@@ -18,8 +18,8 @@ def main(arguments: Sequence[str] | None = None, *, name: str = "aiotrack") -> i
         name: What the program is called in its help.
 
     Returns:
-        0: fine. 1: not found, or a check failed. 2: wrong usage or setting. 3: no database.
-        130: stopped by Ctrl-C.
+        One of `aiotrack.cli.codes`: 0 done, 1 the answer is no, 2 wrong use, 3 a server is away,
+        4 unknown id, 70 a fault, 130 stopped by Ctrl-C, 141 nobody reads on.
     """
     try:
         from aiotrack.cli.app import run

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from aiotrack import AuditEntry, Page, Tracker
+from aiotrack.cli import filters
 from aiotrack.cli.connect import Database, read
-from aiotrack.cli.filters import moment as time_of
-from aiotrack.cli.output import Json, console, print_json
+from aiotrack.cli.output import Json, console, print_json, room
 from aiotrack.terminal import moment, one_line, value
 
 Exact = str | None
@@ -28,12 +28,15 @@ def audit(
         Exact, typer.Option(metavar="TIME", help="Since: 30m, 2h, 7d ago, or an ISO time.")
     ] = None,
     until: Annotated[Exact, typer.Option(metavar="TIME", help="Until; as --since.")] = None,
-    limit: Annotated[int, typer.Option(help="Rows, 1 to 500.")] = 50,
-    after: Annotated[Exact, typer.Option(metavar="CURSOR", help="Of the page before.")] = None,
+    limit: filters.Limit = 50,
+    after: filters.After = None,
     as_json: Json = False,
 ) -> None:
-    """See who did what to what, and why; the newest first."""
-    first, last = time_of("--since", since), time_of("--until", until)
+    """See who did what to what, and why.
+
+    The newest first.
+    """
+    first, last = filters.moment("--since", since), filters.moment("--until", until)
 
     async def ask(tracker: Tracker) -> Page[AuditEntry]:
         return await tracker.audit.list(
@@ -52,27 +55,30 @@ def audit(
         return
     _print(page.items)
     if page.next is not None:
-        typer.echo(f"more: --after {page.next}", err=True)
+        console().print(f"more: --after {page.next}", style="dim", soft_wrap=True)
 
 
 def _print(items: list[AuditEntry]) -> None:
+    out = console()
     if not items:
-        console().print("nobody did anything")
+        out.print("nobody did anything")
         return
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for column in ("at", "who", "did", "to", "why", "what changed"):
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
+        # What it was done to can be asked for, and is never cut.
+        is_key = column == "to"
+        table.add_column(column, no_wrap=not is_key, overflow="fold" if is_key else "ellipsis")
     for one in items:
         changed = "" if one.after is None else value(dict(one.after), 60)
         table.add_row(
             moment(one.at),
-            Text(one_line(one.actor or "", 30)),
-            Text(one_line(one.action, 40)),
-            Text(one_line(one.target, 40)),
-            Text(one_line(one.reason or "", 40)),
+            Text(one_line(one.actor or "", room(out, 30))),
+            Text(one_line(one.action, room(out, 40))),
+            Text(one_line(one.target)),
+            Text(one_line(one.reason or "", room(out, 40))),
             Text(changed),
         )
-    console().print(table)
+    out.print(table)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from aiotrack import CancelOutcome
-from aiotrack.cli.connect import Database, read
+from aiotrack import CancelOutcome, Tracker
+from aiotrack.cli.codes import NO
+from aiotrack.cli.connect import By, Database, Reason, read
 from aiotrack.cli.output import Json, print_json
+from aiotrack.cli.records import Key, found
 
 TOLD = {
     CancelOutcome.REVOKED: "revoked: no worker runs it any more",
@@ -19,20 +19,28 @@ TOLD = {
 
 
 def cancel(
-    task_id: Annotated[str, typer.Argument(metavar="TASK_ID", help="Of the execution.")],
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
-    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who asks for it.")] = None,
+    key: Key,
+    reason: Reason = None,
+    by: By = None,
     database: Database = None,
     as_json: Json = False,
 ) -> None:
-    """End an execution; exit code 1 when it was over, or runs on."""
-    outcome = read(database, lambda tracker: tracker.cancel(task_id, reason=reason, by=by))
+    """End an execution.
+
+    Exit code 1 when it was over before, or cannot be interrupted and runs on.
+    """
+
+    async def ask(tracker: Tracker) -> tuple[str, CancelOutcome]:
+        task_id = (await found(tracker, key)).task_id
+        return task_id, await tracker.cancel(task_id, reason=reason, by=by)
+
+    task_id, outcome = read(database, ask)
     if as_json:
         print_json({"task_id": task_id, "outcome": outcome.value})
     else:
         typer.echo(TOLD[outcome])
     if outcome in {CancelOutcome.NOT_INTERRUPTIBLE, CancelOutcome.FINISHED}:
-        raise typer.Exit(1)
+        raise typer.Exit(NO)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aiotrack import Tracker
+from aiotrack.cli.codes import NO
 from aiotrack.cli.connect import Database, read
 from aiotrack.cli.output import Json, console, print_json
 from aiotrack.row_settings import Explanation, SettingEntry
@@ -21,14 +22,17 @@ User = Annotated[
 ]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="retention_days or timeout_minutes.")]
 
-app = typer.Typer(help="See what is set, and by whom; set it.", invoke_without_command=True)
+_app = typer.Typer(invoke_without_command=True)
 
 
-@app.callback()
+@_app.callback()
 def show(
     context: typer.Context, database: Database = None, user: User = None, as_json: Json = False
 ) -> None:
-    """See every setting here: its value and which layer says so; set, unset change rows."""
+    """See what is set, and by whom; set it.
+
+    Alone it shows every setting here: its value, and which layer says so.
+    """
     if context.invoked_subcommand is not None:
         return
 
@@ -43,7 +47,7 @@ def show(
         _print(found, rows)
 
 
-@app.command(name="set", context_settings={"ignore_unknown_options": True})  # -1 is a value
+@_app.command(name="set", context_settings={"ignore_unknown_options": True})  # -1 is a value
 def set_(
     key: Key,
     value: Annotated[
@@ -51,28 +55,42 @@ def set_(
     ],
     database: Database = None,
     user: User = None,
+    as_json: Json = False,
 ) -> None:
-    """Set a key for all, or for one user; running processes follow at their next sweep."""
+    """Set a key for all, or for one user.
+
+    Running processes follow at their next sweep.
+    """
 
     async def work(tracker: Tracker) -> Explanation:
         await tracker.settings.set(key, value, user=user)
         return await tracker.settings.explain(key, user)
 
-    typer.echo(str(read(database, work)))
+    told = read(database, work)
+    if as_json:
+        print_json(_told(told))
+    else:
+        typer.echo(one_line(str(told)))
 
 
-@app.command()
-def unset(key: Key, database: Database = None, user: User = None) -> None:
-    """Take a row back; exit code 1 if there is none."""
+@_app.command()
+def unset(key: Key, database: Database = None, user: User = None, as_json: Json = False) -> None:
+    """Take a row back.
+
+    Exit code 1 if there is none.
+    """
 
     async def work(tracker: Tracker) -> tuple[bool, Explanation]:
         was_there = await tracker.settings.unset(key, user=user)
         return was_there, await tracker.settings.explain(key, user)
 
     was_there, told = read(database, work)
-    typer.echo(f"{'' if was_there else 'there was no such row; '}{told}")
+    if as_json:
+        print_json({"was_there": was_there} | _told(told))
+    else:
+        typer.echo(f"{'' if was_there else 'there was no such row; '}{one_line(str(told))}")
     if not was_there:
-        raise typer.Exit(1)
+        raise typer.Exit(NO)
 
 
 def _told(one: Explanation) -> dict[str, Any]:
@@ -92,3 +110,8 @@ def _print(found: list[Explanation], rows: list[SettingEntry]) -> None:
             stored.add_row(row.key, str(row.value), user, moment(row.set_at))
         console().print()
         console().print(stored)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the program."""
+    app.add_typer(_app, name="config")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from taskiq import AsyncBroker
+from taskiq import AsyncBroker, SendTaskError
 from taskiq.cli.utils import add_cwd_in_path, import_object
 
 from aiotrack import Tracker, TrackerMiddleware
+from aiotrack.cli.codes import BrokerUnavailable
 from aiotrack.clock import Clock
-from aiotrack.errors import InvalidValue, StoreError, StoreUnavailable
+from aiotrack.errors import AioTrackError, InvalidValue, StoreError, StoreUnavailable
 from aiotrack.repository import Repository
 from aiotrack.repository.dialects import shown_url
 from aiotrack.settings import DEFAULT_DATABASE, Settings
@@ -39,6 +43,9 @@ Modules = Annotated[
     list[str] | None,
     typer.Option("--import", metavar="MODULE", help="A module with tasks; may be repeated."),
 ]
+
+By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Who asks for it.")]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why.")]
 
 
 def url_of(database: str | None) -> str:
@@ -113,16 +120,46 @@ def broker_of(spec: str, modules: list[str]) -> tuple[AsyncBroker, Tracker]:
 def import_broker(spec: str, modules: list[str]) -> AsyncBroker:
     """Import a broker and the modules with its tasks.
 
+    What they print while they are imported goes to stderr: stdout is for what was asked.
+
     Raises:
-        InvalidValue: There is no such broker.
+        InvalidValue: There is no such broker, or a module raises.
     """
     try:
-        broker = import_object(spec)
-        with add_cwd_in_path():
+        with redirect_stdout(sys.stderr), add_cwd_in_path():
+            broker = import_object(spec)
             for module in modules:
                 __import__(module)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidValue(f"{spec}: {error}; write it as for taskiq worker") from error
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        raise InvalidValue(f"{spec} cannot be imported: {told}") from error
     if not isinstance(broker, AsyncBroker):
         raise InvalidValue(f"{spec} is no broker, but {type(broker).__name__}")
     return broker
+
+
+@asynccontextmanager
+async def started(spec: str, modules: list[str]) -> AsyncIterator[Tracker]:
+    """Start a project's broker, and give its tracker.
+
+    Raises:
+        InvalidValue: There is no such broker, or it has no tracker.
+        BrokerUnavailable: It does not start.
+    """
+    broker, tracker = broker_of(spec, modules)
+    try:
+        await broker.startup()
+    except AioTrackError:
+        raise
+    except Exception as error:
+        told = str(error) or type(error).__name__
+        raise BrokerUnavailable(f"the broker {spec} does not start: {told}") from error
+    try:
+        yield tracker
+    except SendTaskError as error:
+        raise BrokerUnavailable(f"the broker {spec} does not take it: {error}") from error
+    finally:
+        await broker.shutdown()

@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from aiotrack import Tracker
+from aiotrack.cli.codes import DONE, NO
 from aiotrack.cli.connect import Database, url_of, version
 from aiotrack.cli.output import Json, print_json
 from aiotrack.errors import InvalidValue
 from aiotrack.repository.columns import HEAD
 from aiotrack.repository.migrations import config
 
-app = typer.Typer(help="Look after the schema.", no_args_is_help=True)
+_app = typer.Typer(help="Look after the schema.", no_args_is_help=True)
 
 
 class Dialect(StrEnum):
@@ -27,11 +28,14 @@ class Dialect(StrEnum):
     SQLITE = "sqlite"
 
 
-@app.command()
-def upgrade(database: Database = None) -> None:
+@_app.command()
+def upgrade(database: Database = None, as_json: Json = False) -> None:
     """Bring the schema to the version of this release."""
     reached = asyncio.run(_upgrade(url_of(database)))
-    typer.echo(f"the schema is at {reached}")
+    if as_json:
+        print_json({"version": reached})
+    else:
+        typer.echo(f"the schema is at {reached}")
 
 
 async def _upgrade(url: str) -> str:
@@ -42,16 +46,19 @@ async def _upgrade(url: str) -> str:
         await tracker.shutdown()
 
 
-@app.command()
+@_app.command()
 def check(database: Database = None, as_json: Json = False) -> None:
-    """Say whether the schema fits this release; exit code 1 if it does not."""
+    """Say whether the schema fits this release.
+
+    Exit code 1 if it does not.
+    """
     found, where = asyncio.run(version(url_of(database)))
     fits = found == HEAD
     if as_json:
         print_json({"ok": fits, "database": where, "version": found, "needed": HEAD})
     else:
         typer.echo(_verdict(found, where))
-    raise typer.Exit(0 if fits else 1)
+    raise typer.Exit(DONE if fits else NO)
 
 
 def _verdict(found: str | None, where: str) -> str:
@@ -64,14 +71,17 @@ def _verdict(found: str | None, where: str) -> str:
     return f"{where}: the schema is at {found}, not {HEAD}: type  pip install -U aiotrack"
 
 
-@app.command()
+@_app.command()
 def sql(
     dialect: Annotated[Dialect, typer.Option(help="For which database.")] = Dialect.POSTGRESQL,
     since: Annotated[
         str, typer.Option("--from", metavar="VERSION", help="Version that is there already.")
     ] = "base",
 ) -> None:
-    """Print the SQL of the migrations, for those who run it themselves."""
+    """Print the SQL of the migrations.
+
+    For those who run it themselves.
+    """
     sys.stdout.write(_sql(dialect, since))
 
 
@@ -79,6 +89,8 @@ def _sql(dialect: Dialect, since: str) -> str:
     from alembic import command
     from alembic.util import CommandError
 
+    if not since.isalnum():  # Alembic knows more words: heads, a:b, +1
+        raise InvalidValue(f"--from: {since!r} is no version: write base, or a number such as 0003")
     settings = config()
     settings.attributes["dialect"] = dialect.value
     settings.output_buffer = written = io.StringIO()
@@ -87,3 +99,8 @@ def _sql(dialect: Dialect, since: str) -> str:
     except CommandError as error:
         raise InvalidValue(f"--from: {error}") from error
     return written.getvalue()
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the program."""
+    app.add_typer(_app, name="db")

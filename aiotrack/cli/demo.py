@@ -8,6 +8,9 @@ import typer
 
 from aiotrack.cli.output import console
 
+LOG_WIDTH = 160
+"""Columns of its pages where no terminal says how many there are: people read them in a log."""
+
 
 def demo(
     redis: Annotated[
@@ -26,20 +29,23 @@ def demo(
         bool, typer.Option("--serve", help="Go on afterwards, with a dashboard, until Ctrl-C.")
     ] = False,
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="Of the dashboard; 0 is any that is free.")
+        int,
+        typer.Option(
+            metavar="PORT", min=0, max=65_535, help="Of the dashboard; 0 is any that is free."
+        ),
     ] = 8000,
 ) -> None:
-    """Watch a real broker, worker and database at work, in ten seconds.
+    """Watch a real broker, worker and database at work.
 
-    Everything is started for it and gone afterwards; by default the records are in a temporary
-    SQLite file.
+    In ten seconds. Everything is started for it and gone afterwards; by default the records are
+    in a temporary SQLite file. Exit code 1 when a task did not end as it must.
     """
     from aiotrack.demo.run import Options, run  # the embedded servers' modules, only for this
 
     options = Options(
         redis=redis, database=database, postgres=postgres, keep=keep, serve=serve, port=port
     )
-    raise typer.Exit(run(options, console()))
+    raise typer.Exit(run(options, console(LOG_WIDTH)))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -37,7 +37,10 @@ CLASSES: Final = {
 
 
 def explain(key: Key, database: Database = None, as_json: Json = False) -> None:
-    """Tell one execution in words: who asked for it, what happened, what it waits for now."""
+    """Tell one execution in words, and what it waits for.
+
+    Who asked for it, what happened in each attempt, and what it waits for now.
+    """
 
     async def ask(tracker: Tracker) -> tuple[Execution, list[str]]:
         execution = await found(tracker, key)
@@ -52,10 +55,11 @@ def explain(key: Key, database: Database = None, as_json: Json = False) -> None:
         print_json({"task_id": execution.task_id, "status": execution.status, "story": told})
         return
     out = console()
-    sign = Text(f"{SIGNS[execution.status]} ", COLOURS[execution.status])
-    out.print(sign.append(f"{one_line(execution.task_name)} is {execution.status}", "bold"))
+    sign = (f"{SIGNS[execution.status]} ", COLOURS[execution.status])
+    head = f"{one_line(execution.task_name)} is {execution.status}"
+    out.print(Text.assemble(sign, (head, "bold")))
     for line in told:
-        out.print(Text(f"  {line}", "default"))
+        out.print(Text(f"  {line}"))
 
 
 def story(
@@ -112,7 +116,8 @@ def _attempt(one: Attempt, *, is_first: bool, is_only: bool, now: datetime) -> I
         TaskStatus.REVOKED: "was cancelled",
         TaskStatus.PENDING: "was handed back",
     }.get(one.status, str(one.status))
-    said = f": {failure(one, WIDTH)}" if one.error else ""
+    is_told = one.status is TaskStatus.REVOKED  # by the sentence on who cancelled it
+    said = f": {failure(one, WIDTH)}" if one.error and not is_told else ""
     joined = " and" if begun else ""
     yield f"{name}{begun}{joined} {word}{took}{said}"
 

@@ -26,7 +26,10 @@ Worker = Annotated[Texts, typer.Option(metavar="ID", help="The worker that ran i
 ErrorClass = Annotated[Texts, typer.Option(metavar="CLASS", help="timeout, cancelled, ...")]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Created since: 30m, 2h, 7d ago, or an ISO time."),
+    typer.Option(
+        metavar="TIME",
+        help="Created since: 30m, 2h, 7d ago, or an ISO time; without an offset it is local.",
+    ),
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Created until; as --since.")]
 Metadata = Annotated[
@@ -34,6 +37,10 @@ Metadata = Annotated[
     typer.Option(metavar="KEY=VALUE", help="In the metadata; the value is JSON or text."),
 ]
 Text = Annotated[str | None, typer.Option(metavar="TEXT", help="How task_id or task_name begins.")]
+Limit = Annotated[int, typer.Option(metavar="ROWS", help="Rows, 1 to 1000.")]
+After = Annotated[
+    str | None, typer.Option(metavar="CURSOR", help="Go on behind a page, which told it.")
+]
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -111,5 +118,5 @@ def pair(text: str) -> tuple[str, Any]:
         raise InvalidQuery(f"--metadata: {text!r} is no KEY=VALUE")
     try:
         return key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: a text of brackets
         return key, value

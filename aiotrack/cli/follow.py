@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from typing import Annotated, Any, Final
 
 import typer
@@ -16,8 +14,9 @@ from rich.text import Text
 
 from aiotrack import Execution, TaskStatus, Tracker
 from aiotrack.cli import filters
-from aiotrack.cli.connect import Broker, Database, Modules, broker_of, read
-from aiotrack.cli.output import Json, console, execution_data, print_json, simple
+from aiotrack.cli.codes import NO
+from aiotrack.cli.connect import Broker, Database, Modules, read, started
+from aiotrack.cli.output import Json, console, execution_data, print_json, print_json_line
 from aiotrack.cli.records import Key, found
 from aiotrack.errors import InvalidValue
 from aiotrack.terminal import COLOURS, SIGNS, one_line, outcome, seconds
@@ -32,7 +31,7 @@ BAR: Final = 24
 def watch(
     *,
     key: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A task_id, or the number of a record.")
+        str | None, typer.Argument(metavar="ID", help="A task_id, or the number of a record.")
     ] = None,
     database: Database = None,
     module: filters.Module = None,
@@ -41,9 +40,10 @@ def watch(
     metadata: filters.Metadata = None,
     as_json: Json = False,
 ) -> None:
-    """Follow an execution until it ends, 1 when it failed; or all that filters match, until Ctrl-C.
+    """Follow executions live.
 
-    With --json each change is a line.
+    One until it ends, with exit code 1 when it failed or was cancelled; or all that filters match,
+    until Ctrl-C. With --json each change is a line.
     """
     given = filters.narrowing(
         module=module, task_name=task_name, created_by=created_by, metadata=metadata
@@ -65,7 +65,7 @@ def watch(
 
     last = read(database, follow)
     if last is not None and last.status in {TaskStatus.FAILURE, TaskStatus.REVOKED}:
-        raise typer.Exit(1)
+        raise typer.Exit(NO)
 
 
 def sync(
@@ -74,16 +74,15 @@ def sync(
     modules: Modules = None,
     as_json: Json = False,
 ) -> None:
-    """Fill an unfinished record from its broker's result backend; 1 when it is still unfinished."""
+    """Fill an unfinished record from the result backend.
+
+    Exit code 1 when it is still unfinished.
+    """
 
     async def ask() -> Execution:
-        made, tracker = broker_of(broker, modules or [])
-        await made.startup()
-        try:
+        async with started(broker, modules or []) as tracker:
             execution = await found(tracker, key)
             return await tracker.sync(execution.task_id)
-        finally:
-            await made.shutdown()
 
     execution = asyncio.run(ask())
     if as_json:
@@ -91,7 +90,7 @@ def sync(
     else:
         console().print(_line(execution))
     if not execution.is_completed:
-        raise typer.Exit(1)
+        raise typer.Exit(NO)
 
 
 class _Lines:
@@ -105,9 +104,7 @@ class _Lines:
 
     def show(self, execution: Execution) -> None:
         """Print a change."""
-        json.dump(execution_data(execution), sys.stdout, ensure_ascii=False, default=simple)
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        print_json_line(execution_data(execution))
 
 
 class _Board:
@@ -141,12 +138,14 @@ class _Board:
 
 def _line(it: Execution) -> Text:
     percent = it.metadata.get("progress_percent")
-    text = Text(f"{SIGNS[it.status]} {it.status:8}", COLOURS[it.status])
-    text.append(f" {one_line(it.task_name, 40)}  {one_line(it.task_id, 40)}", "default")
-    if isinstance(percent, int) and not it.is_completed:
-        text.append(f"  {percent} %", "cyan")
+    is_moving = isinstance(percent, int) and not it.is_completed
     told = outcome(it, 80) if it.is_completed else _said(it)
-    return text.append(f"  {told}" if told else "", "dim")
+    return Text.assemble(
+        (f"{SIGNS[it.status]} {it.status:8}", COLOURS[it.status]),
+        f" {one_line(it.task_name)}  {one_line(it.task_id)}",
+        (f"  {percent} %" if is_moving else "", "cyan"),
+        (f"  {told}" if told else "", "dim"),
+    )
 
 
 def _said(it: Execution) -> str:
@@ -159,11 +158,11 @@ def _board(shown: list[Execution]) -> Group:
         percent = it.metadata.get("progress_percent")
         bar: Any = ""
         if it.is_running and isinstance(percent, int):
-            bar = ProgressBar(total=100, completed=percent, width=BAR)
+            bar = ProgressBar(100, percent, BAR, style="dim", complete_style="cyan")
         table.add_row(
             Text(f"{SIGNS[it.status]} {it.status}", COLOURS[it.status]),
             Text(one_line(it.task_name, 40)),
-            Text(one_line(it.task_id, 36), "dim"),
+            Text(one_line(it.task_id), "dim"),
             bar,
             Text(outcome(it, 60) if it.is_completed else _said(it)),
             Text(seconds(it.duration), "dim"),

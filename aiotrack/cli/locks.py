@@ -11,7 +11,9 @@ import typer
 
 from aiotrack import Tracker
 from aiotrack.cli import pages
+from aiotrack.cli.codes import NO
 from aiotrack.cli.output import Json, console, print_json
+from aiotrack.terminal import one_line
 
 T = TypeVar("T")
 
@@ -19,10 +21,10 @@ Redis = Annotated[
     str | None, typer.Option("--redis", "-r", metavar="URL", help="Default: AIOTRACK_REDIS_URL.")
 ]
 
-app = typer.Typer(help="See who holds which lock; take one away.", invoke_without_command=True)
+_app = typer.Typer(invoke_without_command=True)
 
 
-@app.callback()
+@_app.callback()
 def list_(
     context: typer.Context,
     redis: Redis = None,
@@ -31,7 +33,10 @@ def list_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """See who holds which lock; release takes one away."""
+    """See who holds which lock; take one away.
+
+    Alone it lists the locks that are held.
+    """
     if context.invoked_subcommand is not None:
         return
     held = _ask(redis, lambda tracker: tracker.locks.list(task_id=task_id))
@@ -41,7 +46,7 @@ def list_(
         pages.print_locks(console(), held)
 
 
-@app.command()
+@_app.command()
 def release(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As the list shows it.")],
     fence: Annotated[
@@ -50,14 +55,18 @@ def release(
     redis: Redis = None,
     as_json: Json = False,
 ) -> None:
-    """Take a lock from its holder, who hears of it at its next renewal."""
+    """Take a lock from its holder.
+
+    The holder hears of it at once. Exit code 1 when nobody holds it with this fence.
+    """
     is_freed = _ask(redis, lambda tracker: tracker.locks.force_release(name, fence=fence))
     if as_json:
         print_json({"name": name, "fence": fence, "released": is_freed})
     else:
-        typer.echo(f"{name} is free" if is_freed else f"{name} is not held with fence {fence}")
+        told = "is free" if is_freed else f"is not held with fence {fence}"
+        typer.echo(f"{one_line(name)} {told}")
     if not is_freed:
-        raise typer.Exit(1)
+        raise typer.Exit(NO)
 
 
 def _ask(redis: str | None, work: Callable[[Tracker], Awaitable[T]]) -> T:
@@ -71,3 +80,8 @@ def _ask(redis: str | None, work: Callable[[Tracker], Awaitable[T]]) -> T:
             await tracker.shutdown()
 
     return asyncio.run(ask())
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the program."""
+    app.add_typer(_app, name="locks")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,17 +9,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from aiotrack import InvalidQuery, LogLine, Tracker
+from aiotrack import InvalidQuery, LogLine, Page, Tracker
+from aiotrack.cli import filters
 from aiotrack.cli.connect import Database, read
-from aiotrack.cli.output import Json, console, print_json
+from aiotrack.cli.output import Json, console, print_json, print_json_line
+from aiotrack.cli.records import Key, found
 from aiotrack.settings import level_of
-from aiotrack.terminal import block, one_line
+from aiotrack.terminal import block, instant, one_line
 
 _COLOURS = ((40, "bold red"), (30, "yellow"), (20, "green"))
 
 
 def logs(
-    task_id: Annotated[str, typer.Argument(metavar="TASK_ID")],
+    key: Key,
     *,
     database: Database = None,
     follow: Annotated[
@@ -31,19 +32,19 @@ def logs(
     ] = None,
     attempt: Annotated[int | None, typer.Option(metavar="N", help="Only this attempt.")] = None,
     limit: Annotated[int, typer.Option(metavar="LINES", help="Lines, 1 to 10,000.")] = 1000,
-    after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Told by the page before.")
-    ] = None,
+    after: filters.After = None,
     as_json: Json = False,
 ) -> None:
-    """Show what an execution logged, in the order of its attempts."""
+    """Show what an execution logged, attempt by attempt."""
     if follow:
-        read(database, lambda it: _follow(it, task_id, _lowest(level), attempt, as_json=as_json))
+        read(database, lambda it: _follow(it, key, _lowest(level), attempt, as_json=as_json))
         return
-    page = read(
-        database,
-        lambda it: it.logs(task_id, attempt=attempt, level=level, limit=limit, after=after),
-    )
+
+    async def ask(tracker: Tracker) -> Page[LogLine]:
+        task_id = (await found(tracker, key)).task_id
+        return await tracker.logs(task_id, attempt=attempt, level=level, limit=limit, after=after)
+
+    page = read(database, ask)
     if as_json:
         print_json({"items": [asdict(line) for line in page.items], "next": page.next})
         return
@@ -55,15 +56,14 @@ def logs(
 
 
 async def _follow(
-    tracker: Tracker, task_id: str, lowest: int, attempt: int | None, *, as_json: bool
+    tracker: Tracker, key: str, lowest: int, attempt: int | None, *, as_json: bool
 ) -> None:
     out = console()
-    async for line in tracker.tail(task_id):
+    async for line in tracker.tail((await found(tracker, key)).task_id):
         if attempt not in {None, line.attempt} or _number(line.level) < lowest:
             continue
         if as_json:
-            data = asdict(line) | {"at": line.at.isoformat()}
-            typer.echo(json.dumps(data, ensure_ascii=False))
+            print_json_line(asdict(line))
         else:
             print_line(out, line)
 
@@ -72,11 +72,12 @@ def print_line(out: Console, line: LogLine) -> None:
     """Print a line: time, attempt, level, logger, message."""
     number = _number(line.level)
     colour = next((colour for least, colour in _COLOURS if number >= least), "dim")
-    told = Text(f"{line.at.astimezone():%H:%M:%S.%f}"[:-3], style="dim")
-    told.append(f" {line.attempt} ")
-    told.append(f"{one_line(line.level):<8}", style=colour)
-    told.append(f" {one_line(line.logger)}: ", style="dim")
-    told.append(block(line.message), style="default")
+    told = Text.assemble(
+        (f"{instant(line.at)} {line.attempt} ", "dim"),
+        (f"{one_line(line.level):<8}", colour),
+        (f" {one_line(line.logger)}: ", "dim"),
+        block(line.message),
+    )
     out.print(told, soft_wrap=True)
 
 

@@ -22,6 +22,7 @@ from aiotrack import (
     Worker,
     WorkerStatus,
 )
+from aiotrack.cli.output import room
 from aiotrack.terminal import COLOURS, block, failure, moment, one_line, outcome, seconds, value
 
 WIDE = 120
@@ -29,6 +30,18 @@ WIDE = 120
 
 LONGEST = 120
 """Characters of an outcome in a list."""
+
+LONGEST_ID = 36
+"""Columns of a task_id in a list in a terminal; a longer one goes on below, and is never cut."""
+
+NARROW = 26
+"""Columns beside id and task in a narrow list."""
+
+NAMES = {"lock", "key", "held by", "worker"}
+"""What goes on below when there is no room: people copy it."""
+
+SHORTEST = 16
+"""Columns that a task's name has at least."""
 
 _COUNTED = {
     "pending": TaskStatus.PENDING,
@@ -47,7 +60,9 @@ def print_list(console: Console, page: Page[Execution], counted: Count | None = 
         return
     is_wide = console.width >= WIDE
     table = _table(is_expanded=console.is_terminal and is_wide)
-    table.add_column("task_id", no_wrap=True, overflow="fold")
+    ids = [one_line(item.task_id) for item in page.items]
+    wide = min(max(map(len, ids)), LONGEST_ID) if console.is_terminal else None
+    table.add_column("task_id", width=wide, overflow="fold")
     table.add_column("task", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("try", justify="right")
@@ -55,10 +70,11 @@ def print_list(console: Console, page: Page[Execution], counted: Count | None = 
     if is_wide:
         table.add_column("created", no_wrap=True)
         table.add_column("outcome", no_wrap=True, overflow="ellipsis", ratio=1, style="dim")
-    for item in page.items:
+    room = max(console.width - (wide or 0) - (WIDE if is_wide else NARROW), SHORTEST)
+    for shown, item in zip(ids, page.items, strict=True):
         cells: list[Text | str] = [
-            Text(one_line(item.task_id)),
-            Text(one_line(item.task_name, 60)),
+            Text(shown),
+            Text(one_line(item.task_name, room)),
             Text(item.status, style=COLOURS[item.status]),
             str(item.attempt) if item.runs else "",
             seconds(item.duration),
@@ -77,18 +93,20 @@ def print_execution(
     console: Console, execution: Execution, attempts: list[Attempt], held: Iterable[LockInfo]
 ) -> None:
     """Print everything that is known of one execution."""
-    status = Text(execution.status, style=COLOURS[execution.status])
-    if execution.presumed:
-        status.append(" (presumed)", style="dim")
-    head = Text(one_line(execution.task_name), style="bold").append("  ").append_text(status)
+    head = Text.assemble(
+        (one_line(execution.task_name), "bold"),
+        "  ",
+        (execution.status, COLOURS[execution.status]),
+        (" (presumed)" if execution.presumed else "", "dim"),
+    )
     console.print(head, soft_wrap=True)
     for name, text in _facts(execution):
         if text:
-            console.print(Text(f"  {name:<12}", style="dim").append(text, style="default"))
+            console.print(Text.assemble((f"  {name:<12}", "dim"), text))
     for lock in held:
         text = f"{one_line(lock.name)}  for {seconds(lock.left)} more, fence {lock.fence}"
         text += ", its worker is lost" if lock.is_lost else ""
-        console.print(Text(f"  {'holds lock':<12}", style="dim").append(text, style="default"))
+        console.print(Text.assemble((f"  {'holds lock':<12}", "dim"), text))
     console.print()
     console.print(_attempts(attempts))
     if execution.traceback:
@@ -103,11 +121,11 @@ def print_locks(console: Console, held: list[LockInfo]) -> None:
         return
     table = _table()
     for column in ("lock", "key", "held by", "worker", "since", "left", "waiting", "fence"):
-        table.add_column(column, no_wrap=True, overflow="fold")
+        table.add_column(column, no_wrap=column not in NAMES, overflow="fold")
     for lock in held:
         table.add_row(
             Text(one_line(lock.name)),
-            Text(one_line(lock.key or "", 40)),
+            Text(one_line(lock.key or "")),
             Text(one_line(lock.task_id or "")),
             Text(one_line(lock.worker or "") + (" (lost)" if lock.is_lost else "")),
             moment(lock.since),
@@ -131,7 +149,7 @@ def print_tasks(console: Console, tasks: list[TaskInfo]) -> None:
         console.print("no task is known: name the modules that define them (--import)")
         return
     table = _table()
-    table.add_column("task", no_wrap=True, overflow="fold")
+    table.add_column("task", overflow="fold")
     for column in ("queue", "parameters", "what it does"):
         table.add_column(column, overflow="fold")
     for one in tasks:
@@ -143,9 +161,9 @@ def print_tasks(console: Console, tasks: list[TaskInfo]) -> None:
         more = ["..."] if one.parameters.get("additionalProperties") else []
         table.add_row(
             Text(one_line(one.name)),
-            Text(one_line(one.queue or "", 40)),
-            Text(one_line(", ".join(names + more), 80)),
-            Text(one_line((one.doc or "").partition("\n")[0], 80)),
+            Text(one_line(one.queue or "", room(console, 40))),
+            Text(one_line(", ".join(names + more), room(console, 80))),
+            Text(one_line((one.doc or "").partition("\n")[0], room(console, 80))),
         )
     console.print(table)
 
@@ -156,7 +174,7 @@ def print_queues(console: Console, queues: list[Queue]) -> None:
         console.print("this broker does not tell what waits in it")
         return
     table = _table()
-    table.add_column("queue", no_wrap=True, overflow="fold")
+    table.add_column("queue", overflow="fold")
     for column in ("waiting", "oldest", "consumers", "dead letters"):
         table.add_column(column, no_wrap=True, justify="right")
     for one in queues:
@@ -176,7 +194,7 @@ def print_workers(console: Console, workers: list[Worker]) -> None:
         console.print("no worker is known")
         return
     table = _table()
-    table.add_column("worker", no_wrap=True, overflow="fold")
+    table.add_column("worker", overflow="fold")
     for column in ("status", "since", "last beat", "queues"):
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     for column in ("tasks", "running", "memory", "cpu"):
@@ -188,7 +206,7 @@ def print_workers(console: Console, workers: list[Worker]) -> None:
             Text(one.status, style=_STATUS_COLOURS[one.status]),
             moment(one.started_at),
             moment(one.beat_at),
-            Text(one_line(", ".join(one.queues), 40)),
+            Text(one_line(", ".join(one.queues), room(console, 40))),
             str(len(one.tasks)),
             f"{one.running}{most}",
             "" if one.memory is None else f"{one.memory / 2**20:.0f} MiB",
@@ -204,6 +222,7 @@ def _facts(it: Execution) -> Iterable[tuple[str, str]]:
     yield "created by", one_line(it.created_by or "")
     yield "parent", one_line(it.parent_task_id or "")
     yield "schedule", one_line(it.schedule_id or "")
+    yield "trace", it.trace_id or ""
     yield "queue", one_line(it.queue or "")
     yield "worker", one_line(it.worker or "")
     yield "created", moment(it.created_at)
@@ -225,7 +244,7 @@ def _attempts(attempts: list[Attempt]) -> Table:
     table.add_column("status", no_wrap=True)
     table.add_column("started", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("worker", no_wrap=True, overflow="ellipsis")
+    table.add_column("worker", overflow="fold")
     table.add_column("error")
     for attempt in attempts:
         table.add_row(
@@ -264,14 +283,15 @@ def _figures(stats: Stats) -> Table:
         mean, p50, p95 = (getattr(stats, f"{figure}_{name}") for figure in ("mean", "p50", "p95"))
         told = [f"{mark}{seconds(value)}" if value is not None else "" for value in (p50, p95)]
         table.add_row(name, seconds(mean), *told)
-    if stats.skipped:
-        table.add_row("skipped", str(stats.skipped), "", "")
+    for name in ("skipped", "timed_out", "lost"):
+        if count := getattr(stats, name):
+            table.add_row(name.replace("_", " "), str(count), "", "")
     return table
 
 
 def _counts(title: str, parts: Mapping[str, Counts]) -> Table:
     table = _table()
-    table.add_column(title, no_wrap=True, min_width=24)
+    table.add_column(title, min_width=24, overflow="fold")
     for name in ("total", *_COUNTED, "fail rate"):
         table.add_column(name, justify="right", min_width=7)
     for key, counts in sorted(parts.items(), key=lambda part: (-part[1].total, part[0])):
@@ -281,7 +301,7 @@ def _counts(title: str, parts: Mapping[str, Counts]) -> Table:
             for number in [getattr(counts, name)]
         ]
         rate = f"{100 * counts.failure_rate:.1f} %"
-        table.add_row(Text(one_line(key, 60)), str(counts.total), *numbers, rate)
+        table.add_row(Text(one_line(key)), str(counts.total), *numbers, rate)
     return table
 
 

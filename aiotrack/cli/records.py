@@ -19,7 +19,7 @@ from aiotrack.cli.output import (
     stats_data,
 )
 from aiotrack.errors import ExecutionNotFound, LockUnavailable
-from aiotrack.terminal import block
+from aiotrack.terminal import one_line
 
 DIGITS = 19
 """Digits of the largest id."""
@@ -40,16 +40,20 @@ def list_(
     until: filters.Until = None,
     metadata: filters.Metadata = None,
     text: filters.Text = None,
-    limit: Annotated[int, typer.Option(metavar="ROWS", help="Rows, 1 to 500.")] = 50,
-    after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Told by the page before.")
-    ] = None,
+    limit: filters.Limit = 50,
+    after: filters.After = None,
     order: Annotated[
-        str, typer.Option(help="created_at, finished_at or duration; - is descending.")
+        str,
+        typer.Option(
+            metavar="FIELD", help="created_at, finished_at or duration; - before it: descending."
+        ),
     ] = "-created_at",
     as_json: Json = False,
 ) -> None:
-    """List executions, the newest first; a filter given twice takes either value."""
+    """List executions, the newest first.
+
+    A filter given twice takes either value; different filters must all match.
+    """
     narrowing = filters.narrowing(
         module=module,
         task_name=task_name,
@@ -121,7 +125,7 @@ async def locks_of(tracker: Tracker, execution: Execution) -> list[LockInfo] | N
     try:
         return await tracker.locks.list(task_id=execution.task_id)
     except LockUnavailable as error:
-        typer.echo(f"aiotrack: {block(str(error))}", err=True)
+        typer.echo(f"aiotrack: {one_line(str(error))}", err=True)
         return None
 
 
@@ -140,7 +144,10 @@ def stats(
     text: filters.Text = None,
     as_json: Json = False,
 ) -> None:
-    """Count executions by status, module and task; filters as in list."""
+    """Count executions by status, module and task.
+
+    The filters are those of list.
+    """
     narrowing = filters.narrowing(
         module=module,
         task_name=task_name,

@@ -9,7 +9,8 @@ import typer
 
 from aiotrack.cli import filters
 from aiotrack.cli.connect import Database, read
-from aiotrack.paper import write
+from aiotrack.cli.output import print_json
+from aiotrack.paper import data, write
 
 
 class Form(StrEnum):
@@ -31,14 +32,21 @@ def report(
     form: Annotated[
         Form, typer.Option("--format", "-f", help="What it is written in.", case_sensitive=False)
     ] = Form.MD,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Sum up what ran since a time, by task, beside the same length of time before."""
+    """Sum up a stretch of time, beside the one before it.
+
+    By task, and what was slowest, failed most, timed out or was lost.
+    """
     narrowing = filters.narrowing(module=module, task_name=task_name)
     given: Any = {name: one for name, one in narrowing.items() if one is not None}
     begin, end = filters.moment("--since", since or "7d"), filters.point("--until", until)
     assert begin is not None
     summary = read(database, lambda tracker: tracker.report(begin, end, **given))
-    typer.echo(write(summary, form), nl=False)
+    if as_json or form is Form.JSON:
+        print_json(data(summary))
+    else:
+        typer.echo(write(summary, form), nl=False)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,30 +9,39 @@ import typer
 from taskiq import SendTaskError
 
 from aiotrack import Execution, Rerun, Tracker
-from aiotrack.cli.connect import Broker, Modules, broker_of
+from aiotrack.cli.codes import NO, UNKNOWN
+from aiotrack.cli.connect import Broker, By, Modules, started
 from aiotrack.cli.output import Json, execution_data, print_json
+from aiotrack.cli.records import found
 from aiotrack.errors import ExecutionNotFound, NotRepeatable, UnknownTask
-from aiotrack.terminal import block
+from aiotrack.terminal import one_line
 
 
 def rerun(
     broker: Broker,
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Executions.")],
+    keys: Annotated[
+        list[str], typer.Argument(metavar="ID", help="Task_ids, or numbers of records.")
+    ],
     modules: Modules = None,
-    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who asks for it.")] = None,
+    by: By = None,
     as_json: Json = False,
 ) -> None:
-    """Send the task of an execution again, with the arguments that it had."""
-    told = asyncio.run(_rerun(broker, modules or [], task_ids, by))
+    """Send executions again, with the arguments that they had.
+
+    Exit code 1 when one of them could not be sent.
+    """
+    told = asyncio.run(_rerun(broker, modules or [], keys, by))
     if as_json:
         print_json({"items": [_data(one) for one in told]})
     for one in told:
         if one.error is not None:
-            typer.echo(f"aiotrack: {block(str(one.error))}", err=True)
+            typer.echo(f"aiotrack: {one_line(str(one.error))}", err=True)
         elif one.execution is not None and not as_json:
-            typer.echo(f"{block(one.task_id)} runs again as {one.execution.task_id}")
-    if any(one.error is not None for one in told):
-        raise typer.Exit(1)
+            typer.echo(f"{one_line(one.task_id)} runs again as {one.execution.task_id}")
+    faults = [one.error for one in told if one.error is not None]
+    if faults:
+        is_unknown = all(isinstance(one, ExecutionNotFound) for one in faults)
+        raise typer.Exit(UNKNOWN if is_unknown else NO)
 
 
 def _data(one: Rerun) -> dict[str, object]:
@@ -41,17 +50,15 @@ def _data(one: Rerun) -> dict[str, object]:
     return {"task_id": one.task_id, "execution": made, "error": error}
 
 
-async def _rerun(spec: str, modules: list[str], ids: list[str], by: str | None) -> list[Rerun]:
-    broker, tracker = broker_of(spec, modules)
-    await broker.startup()
-    try:
-        return [await _one(tracker, task_id, by) for task_id in ids]
-    finally:
-        await broker.shutdown()
+async def _rerun(spec: str, modules: list[str], keys: list[str], by: str | None) -> list[Rerun]:
+    async with started(spec, modules) as tracker:
+        return [await _one(tracker, key, by) for key in keys]
 
 
-async def _one(tracker: Tracker, task_id: str, by: str | None) -> Rerun:
+async def _one(tracker: Tracker, key: str, by: str | None) -> Rerun:
+    task_id = key
     try:
+        task_id = (await found(tracker, key)).task_id
         made: Execution = await tracker.rerun(task_id, by=by)
     except (ExecutionNotFound, NotRepeatable, UnknownTask, SendTaskError) as error:
         return Rerun(task_id=task_id, error=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 from datetime import datetime
@@ -11,11 +12,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from aiotrack import TaskDefinition, Tracker
-from aiotrack.cli.connect import Database, read
+from aiotrack import Execution, TaskDefinition, Tracker
+from aiotrack.cli.connect import Broker, By, Database, Modules, Reason, read, started
 from aiotrack.cli.locks import Redis
-from aiotrack.cli.output import Json, console, print_json
+from aiotrack.cli.output import Json, console, execution_data, print_json, room
 from aiotrack.terminal import moment, one_line
+
+DIGITS = 18
+"""Digits of an id; more are a name."""
 
 PAGE = 500
 """Definitions that are asked for at once."""
@@ -28,19 +32,24 @@ VERBS = {
 }
 COLOURS = {"active": "green", "paused": "yellow", "inactive": "dim"}
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the definition, or its id.")]
+
 Row = tuple[TaskDefinition, str, datetime | None]
 
-app = typer.Typer(help="See what is sent when; start, stop, pause, resume.")
+_app = typer.Typer()
 
 
-@app.callback(invoke_without_command=True)
+@_app.callback(invoke_without_command=True)
 def list_(
     context: typer.Context,
     database: Database = None,
     redis: Redis = None,
     as_json: Json = False,
 ) -> None:
-    """See what is sent when; start, stop, pause and resume change it."""
+    """See what is sent when; start, stop, pause, resume it.
+
+    Alone it lists the definitions, with state and next run.
+    """
     if context.invoked_subcommand is not None:
         return
 
@@ -65,8 +74,9 @@ def list_(
 
 
 def _print(rows: list[Row]) -> None:
+    out = console()
     if not rows:
-        console().print("nothing is defined")
+        out.print("nothing is defined")
         return
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("id", justify="right")
@@ -76,26 +86,26 @@ def _print(rows: list[Row]) -> None:
         told = json.dumps(one.schedule) if one.is_scheduled else ""
         table.add_row(
             str(one.id),
-            Text(one_line(one.name, 40)),
-            Text(one_line(one.task_type, 40)),
-            Text(one_line(f"{one.schedule_kind} {told}", 70)),
+            Text(one_line(one.name, room(out, 40))),
+            Text(one_line(one.task_type, room(out, 40))),
+            Text(one_line(f"{one.schedule_kind} {told}", room(out, 70))),
             Text(state, style=COLOURS[state]),
             "" if at is None else moment(at),
         )
-    console().print(table)
+    out.print(table)
 
 
 def _add(verb: str, told: str) -> None:
-    @app.command(verb, help=told)
+    @_app.command(verb, help=told)
     def change(
-        name: Annotated[str, typer.Argument(metavar="NAME", help="Of the definition, or its id.")],
-        by: Annotated[str | None, typer.Option(metavar="NAME", help="Who asks for it.")] = None,
-        reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
+        name: Name,
+        by: By = None,
+        reason: Reason = None,
         database: Database = None,
         redis: Redis = None,
         as_json: Json = False,
     ) -> None:
-        key = int(name) if name.isascii() and name.isdigit() else name
+        key = _key(name)
 
         async def ask(tracker: Tracker) -> str:
             state: str = await getattr(tracker.schedules, verb)(key, by=by, reason=reason)
@@ -110,3 +120,34 @@ def _add(verb: str, told: str) -> None:
 
 for _verb, _told in VERBS.items():
     _add(_verb, _told)
+
+
+@_app.command()
+def trigger(
+    broker: Broker,
+    name: Name,
+    modules: Modules = None,
+    by: By = None,
+    reason: Reason = None,
+    as_json: Json = False,
+) -> None:
+    """Send a definition now, once, by its project's broker."""
+
+    async def ask() -> Execution:
+        async with started(broker, modules or []) as tracker:
+            return await tracker.schedules.trigger(_key(name), by=by, reason=reason)
+
+    sent = asyncio.run(ask())
+    if as_json:
+        print_json(execution_data(sent))
+    else:
+        typer.echo(f"{one_line(name)} is sent as {one_line(sent.task_id)}")
+
+
+def _key(name: str) -> int | str:
+    return int(name) if name.isascii() and name.isdigit() and len(name) <= DIGITS else name
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the program."""
+    app.add_typer(_app, name="schedules")

@@ -32,7 +32,7 @@ BACKLOG: Final = 2048
 Project = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODULE:BROKER]",
+        metavar="MODULE:BROKER",
         help="The broker, as for taskiq worker: what is sent by the API needs it.",
     ),
 ]
@@ -50,12 +50,19 @@ Tokens = Annotated[
 def serve(
     broker: Project = None,
     database: Database = None,
-    host: Annotated[str, typer.Option(help="Anything but loopback needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8000,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Anything but loopback needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65_535, help="0: any that is free.")
+    ] = 8000,
     token: Tokens = None,
     modules: Modules = None,
 ) -> None:
-    """Serve the REST API and the dashboard, until it is stopped by Ctrl-C or SIGTERM."""
+    """Serve the REST API and the dashboard.
+
+    Until it is stopped by Ctrl-C or SIGTERM, which are no failure: exit code 0.
+    """
     project, tracker = _project(broker, database, modules or [])
     secrets = [*(token or []), *tracker.options.api_tokens]
     addresses = _addresses(host, port)

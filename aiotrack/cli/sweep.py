@@ -10,10 +10,10 @@ from aiotrack import Tracker
 from aiotrack.cli.connect import Database, read
 from aiotrack.cli.output import Json, print_json
 
-app = typer.Typer(help="Do now what a schedule does otherwise.", no_args_is_help=True)
+_app = typer.Typer(help="Do now what is done by the clock otherwise.", no_args_is_help=True)
 
 
-@app.command()
+@_app.command()
 def cleanup(
     database: Database = None,
     retention_days: Annotated[
@@ -32,7 +32,10 @@ def cleanup(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Delete old records, with their attempts, logs and checkpoints."""
+    """Delete old records, with all that belongs to them.
+
+    Their attempts, logs and checkpoints.
+    """
 
     async def work(tracker: Tracker) -> int:
         return await tracker.cleanup(retention_days=retention_days, only_completed=only_completed)
@@ -40,7 +43,7 @@ def cleanup(
     _say("cleanup", read(database, work), "deleted", as_json=as_json)
 
 
-@app.command(name="mark_timed_out")
+@_app.command(name="mark_timed_out")
 def mark_timed_out(
     database: Database = None,
     timeout_minutes: Annotated[
@@ -52,7 +55,10 @@ def mark_timed_out(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """End what runs for too long. From here no result backend can be asked first."""
+    """End what runs for too long.
+
+    From here no result backend can be asked first.
+    """
 
     async def work(tracker: Tracker) -> int:
         return await tracker.mark_timed_out(timeout_minutes=timeout_minutes)
@@ -60,9 +66,12 @@ def mark_timed_out(
     _say("mark_timed_out", read(database, work), "presumed to have failed", as_json=as_json)
 
 
-@app.command(name="rescue_lost")
+@_app.command(name="rescue_lost")
 def rescue_lost(database: Database = None, as_json: Json = False) -> None:
-    """End what lost workers left. From here nothing can be sent again: that is for workers."""
+    """End what lost workers left.
+
+    From here nothing can be sent again: that is for workers.
+    """
 
     async def work(tracker: Tracker) -> int:
         return await tracker.rescue_lost()
@@ -70,7 +79,7 @@ def rescue_lost(database: Database = None, as_json: Json = False) -> None:
     _say("rescue_lost", read(database, work), "presumed lost", as_json=as_json)
 
 
-@app.command(name="roll_up")
+@_app.command(name="roll_up")
 def roll_up(database: Database = None, as_json: Json = False) -> None:
     """Add up what ended, for stats."""
 
@@ -85,3 +94,8 @@ def _say(name: str, count: int, what: str, *, as_json: bool) -> None:
         print_json({"sweep": name, "count": count})
     else:
         typer.echo(f"{count:,} {what}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs to the program."""
+    app.add_typer(_app, name="sweep")

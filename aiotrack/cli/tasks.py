@@ -9,7 +9,7 @@ import typer
 
 from aiotrack import Queue
 from aiotrack.cli import pages
-from aiotrack.cli.connect import Broker, Modules, broker_of
+from aiotrack.cli.connect import Broker, Modules, broker_of, started
 from aiotrack.cli.output import Json, console, print_json
 
 
@@ -23,22 +23,21 @@ def tasks(broker: Broker, modules: Modules = None, as_json: Json = False) -> Non
         pages.print_tasks(console(), found)
 
 
-def queues(broker: Broker, as_json: Json = False) -> None:
-    """See how many messages wait in a broker's queues, for how long, and who listens."""
-    found = asyncio.run(_queues(broker))
+def queues(broker: Broker, modules: Modules = None, as_json: Json = False) -> None:
+    """See what waits in a broker's queues, and who listens.
+
+    How many messages, and for how long.
+    """
+    found = asyncio.run(_queues(broker, modules or []))
     if as_json:
         print_json({"items": [asdict(one) for one in found]})
     else:
         pages.print_queues(console(), found)
 
 
-async def _queues(spec: str) -> list[Queue]:
-    broker, tracker = broker_of(spec, [])
-    await broker.startup()
-    try:
+async def _queues(spec: str, modules: list[str]) -> list[Queue]:
+    async with started(spec, modules) as tracker:
         return await tracker.queues()
-    finally:
-        await broker.shutdown()
 
 
 def add_to(app: typer.Typer) -> None:

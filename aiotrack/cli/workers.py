@@ -21,7 +21,10 @@ def workers(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """See the worker processes: who lives, who was lost or stopped within a day."""
+    """See the worker processes: who lives, who was lost.
+
+    Those that were lost or stopped are shown for a day.
+    """
 
     async def ask(tracker: Tracker) -> list[Worker]:
         return [one for one in await tracker.workers() if status in {None, one.status}]

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import quote
 
 from aiotrack.cancellation import CancelOutcome
 from aiotrack.client import shapes
+from aiotrack.client.around import Around
 from aiotrack.client.configs import Definitions, Schedules
+from aiotrack.client.faults import error_told
 from aiotrack.client.follow import follow
 from aiotrack.client.transport import Again, Transport
-from aiotrack.errors import InvalidInput, InvalidSetting, InvalidValue, WaitTimeout
-from aiotrack.model import Count
+from aiotrack.errors import InvalidInput, InvalidSetting
+from aiotrack.labels import PRIORITIES
+from aiotrack.model import Count, Rerun
+from aiotrack.waiting import until_over
 
 if TYPE_CHECKING:
     import builtins
     from types import TracebackType
 
-    from aiotrack.health import Health
-    from aiotrack.locks.verbs import LockInfo
-    from aiotrack.model import (
-        Attempt,
-        Execution,
-        LogLine,
-        Page,
-        Queue,
-        Stats,
-        TaskInfo,
-        Worker,
-    )
+    from aiotrack.counts import Stats
+    from aiotrack.model import Attempt, Execution, LogLine, Page
     from aiotrack.repository.filters import Narrowing
 
-NOT_READY: Final = frozenset({503})
 
-
-class Client:
+class Client(Around):
     """The tracker's verbs over HTTP; the same values, the same errors.
 
     ``async with Client("http://127.0.0.1:8000", token=...) as client: await client.get("a1")``
@@ -96,11 +86,6 @@ class Client:
     async def close(self) -> None:
         """Let the connections go. Harmless when repeated."""
         await self._transport.close()
-
-    @property
-    def locks(self) -> Locks:
-        """Who holds which lock: ``list(task_id=...)``."""
-        return Locks(self._transport)
 
     @property
     def definitions(self) -> Definitions:
@@ -254,6 +239,59 @@ class Client:
         told = await self._transport.ask("POST", path, key=str(task_id), again=Again.UNHEARD)
         return self._keep(told)
 
+    # ── many at once ────────────────────────────────────────────────────────────────────────────
+    async def cancel_many(
+        self, *, reason: str | None = None, limit: int = 1000, **filters: Unpack[Narrowing]
+    ) -> Counter[CancelOutcome]:
+        """End the executions that match every filter, the newest first.
+
+        Args:
+            reason: As in `cancel`.
+            limit: Executions at most, 1 to 10,000.
+            **filters: As in `list`; without ``status`` all that are not finished.
+
+        Returns:
+            How many there were of each outcome.
+
+        Raises:
+            InvalidQuery: A filter that cannot be served.
+            InvalidInput: A limit that cannot.
+            QueryTimeout: No index serves it, and two seconds were over.
+        """
+        params = [*shapes.params_of(filters), ("limit", str(limit)), ("all", "true")]
+        told = await self._transport.ask(
+            "POST", "/executions/cancel/", params=params, body={"reason": reason}
+        )
+        return +Counter({CancelOutcome(one): many for one, many in told["outcomes"].items()})
+
+    async def rerun_many(
+        self, *, limit: int = 100, **filters: Unpack[Narrowing]
+    ) -> builtins.list[Rerun]:
+        """Rerun what the filters of `list` match, the oldest first; asked again, it goes on.
+
+        Args:
+            limit: Executions at most, 1 to 500.
+            **filters: As in `list`.
+
+        Returns:
+            Each execution with its rerun, or with the error that says why there is none.
+
+        Raises:
+            InvalidQuery: A filter that cannot be served.
+            InvalidInput: A limit that cannot.
+            StoreUnavailable: The server did not answer: some may have been sent.
+        """
+        params = [*shapes.params_of(filters), ("limit", str(limit)), ("all", "true")]
+        path = "/executions/rerun/"
+        told = await self._transport.ask("POST", path, params=params, again=Again.UNHEARD)
+        return [await self._rerun(one) for one in told["items"]]
+
+    async def _rerun(self, told: Mapping[str, Any]) -> Rerun:
+        task_id, new_id = told["task_id"], told["rerun_as"]
+        if new_id is None:
+            return Rerun(task_id=task_id, error=error_told(told["code"], told["error"], task_id))
+        return Rerun(task_id=task_id, execution=await self.get(new_id))
+
     # ── following ───────────────────────────────────────────────────────────────────────────────
     async def watch(self, task_id: str | int) -> AsyncIterator[Execution]:
         """Give an execution as it is, and again whenever it changed, until its status is final.
@@ -295,22 +333,7 @@ class Client:
             InvalidValue: *timeout* is negative or no number.
             StoreUnavailable: The server could not be reached.
         """
-        if timeout is not None and not timeout >= 0:  # NaN is neither
-            raise InvalidValue(f"timeout must be seconds, 0 or more, not {timeout!r}")
-        execution = await self.get(task_id)
-        if execution.is_completed:
-            return execution
-        scope = asyncio.timeout(None if timeout is None or math.isinf(timeout) else timeout)
-        try:
-            async with scope:
-                async for execution in self.watch(task_id):
-                    if execution.is_completed:
-                        break
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise WaitTimeout(execution, float(timeout or 0)) from None
-        return execution
+        return await until_over(self, task_id, timeout)
 
     # ── sending ─────────────────────────────────────────────────────────────────────────────────
     async def submit(
@@ -319,7 +342,7 @@ class Client:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
-        priority: int = 1,
+        priority: int | str = 1,
         timeout: float | None = None,
         description: str = "",
     ) -> Execution:
@@ -329,7 +352,7 @@ class Client:
             task: As `tasks` names it.
             args: None: over HTTP arguments have names.
             kwargs: Keyword arguments.
-            priority: 1, the lowest, to 10.
+            priority: 1, the lowest, to 10; or ``low``, ``medium``, ``high``, ``urgent``.
             timeout: Seconds that a run may take.
             description: Kept as ``metadata["description"]``.
 
@@ -344,51 +367,11 @@ class Client:
             "task_type": task,
             "description": description,
             "parameters": dict(kwargs or {}),
-            "priority": priority,
+            "priority": PRIORITIES.get(str(priority).strip().lower(), priority),
             "timeout_seconds": timeout,
         }
         told = await self._transport.ask("POST", "/tasks", body=body, again=Again.UNHEARD)
         return await self.get(told["task_id"])
-
-    async def tasks(self) -> builtins.list[TaskInfo]:
-        """Give the tasks that the server can send."""
-        told = await self._transport.ask("GET", "/task-types/")
-        return [shapes.task(one) for one in told["items"]]
-
-    # ── what there is ───────────────────────────────────────────────────────────────────────────
-    async def workers(self) -> builtins.list[Worker]:
-        """Give the worker processes: who lives, who was lost or stopped within a day."""
-        told = await self._transport.ask("GET", "/workers/")
-        return [shapes.worker(one) for one in told["items"]]
-
-    async def queues(self) -> builtins.list[Queue]:
-        """Give where messages wait, of the server's brokers."""
-        told = await self._transport.ask("GET", "/queues/")
-        return [shapes.queue(one) for one in told["items"]]
-
-    async def health(self) -> Health:
-        """Tell how the server and what it needs are; also when it is not ready."""
-        return shapes.health(await self._transport.ask("GET", "/health", fine=NOT_READY))
-
-
-class Locks:
-    """The locks that are held; see `Client.locks`."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    async def list(self, *, task_id: str | int | None = None) -> list[LockInfo]:
-        """Give the locks that are held, by name.
-
-        Args:
-            task_id: Only those of this execution.
-
-        Raises:
-            LockUnavailable: Redis does not answer, or there is none.
-        """
-        params = None if task_id is None else [("task_id", str(task_id))]
-        told = await self._transport.ask("GET", "/locks/", params=params)
-        return [shapes.lock(one) for one in told["items"]]
 
 
 def by_task_id(task_id: str | int) -> str:

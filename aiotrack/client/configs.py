@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -12,11 +12,23 @@ from aiotrack.client.transport import Again, Transport
 from aiotrack.errors import ScheduleUnavailable
 
 if TYPE_CHECKING:
+    from aiotrack.counts import Stats
     from aiotrack.model import Execution, Page, TaskDefinition
 
 
 def _path(name: str | int) -> str:
     return f"/configs/{quote(str(name), safe='', errors='surrogatepass')}"
+
+
+def _state(told: Mapping[str, Any]) -> str:
+    """Give the state that an answer tells.
+
+    Raises:
+        ScheduleUnavailable: The server does not know it.
+    """
+    if told["schedule_status"] is None:
+        raise ScheduleUnavailable("the API's server could not ask it")
+    return str(told["schedule_status"])
 
 
 class Definitions:
@@ -49,6 +61,20 @@ class Definitions:
         """
         told = await self._transport.ask("GET", _path(definition), key=definition)
         return shapes.definition(told)
+
+    async def get_by_name(self, name: str) -> TaskDefinition:
+        """Give the definition with a name; raises as `get`."""
+        return await self.get(str(name))
+
+    async def stats(self, definition: int | str) -> Stats:
+        """Count the executions that a definition sent; raises as `get`."""
+        path = f"{_path(definition)}/stats/"
+        return shapes.stats(await self._transport.ask("GET", path, key=definition))
+
+    async def count_by_type(self) -> dict[str, int]:
+        """Tell how many definitions there are of each task."""
+        counts: dict[str, int] = (await self._transport.ask("GET", "/config-types/"))["counts"]
+        return counts
 
     async def list(
         self, *, limit: int = 50, after: str | None = None, **filters: str | None
@@ -118,18 +144,28 @@ class Schedules:
             DefinitionNotFound: There is none.
             ScheduleUnavailable: The server's Redis does not answer.
         """
-        return str((await self._standing(definition))["schedule_status"])
+        return _state(await self._standing(definition))
+
+    async def statuses(self) -> dict[int, str]:
+        """Give the state of every definition, by id; raises as `status`."""
+        found: dict[int, str] = {}
+        params = [("limit", "500")]
+        while True:
+            told = await self._transport.ask("GET", "/configs", params=params)
+            found |= {one["id"]: _state(one) for one in told["items"]}
+            if told["next"] is None:
+                return found
+            params = [("limit", "500"), ("after", told["next"])]
 
     async def next_run(self, definition: int | str) -> datetime | None:
         """Give when it is due; None: it is not. Raises as `status`."""
-        due = (await self._standing(definition))["next_run_at"]
+        told = await self._standing(definition)
+        _state(told)
+        due = told["next_run_at"]
         return None if due is None else datetime.fromisoformat(due)
 
     async def _standing(self, definition: int | str) -> Any:
-        told = await self._transport.ask("GET", _path(definition), key=definition)
-        if told["schedule_status"] is None:
-            raise ScheduleUnavailable("the API's server could not ask it")
-        return told
+        return await self._transport.ask("GET", _path(definition), key=definition)
 
     async def _do(self, action: str, definition: int | str, reason: str | None) -> str:
         told = await self._steer(action, definition, reason, Again.ALWAYS)

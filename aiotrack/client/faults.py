@@ -57,6 +57,8 @@ _KINDS: Final = {
     )
 }
 
+_KINDS["setting-not-found"] = errors.InvalidSetting
+
 _UNTOLD: Final[dict[str, Any]] = {
     "key": None,
     "task_id": None,
@@ -106,6 +108,14 @@ def error_of(status: int, body: bytes, key: str | int | None, *, is_read: bool) 
         ": ".join(filter(None, (str(one.get("path")), str(one.get("message"))))) for one in listed
     ]
     return _made(known, detail, {"key": key, "task_id": key, "faults": messages or [detail]})
+
+
+def error_told(code: str, detail: str, task_id: str) -> AioTrackError:
+    """Make the error that an answer tells of one execution among others."""
+    known = _KINDS.get(code)
+    if known is None:
+        return ClientError(200, code, detail)
+    return _made(known, detail, {"key": task_id, "task_id": task_id, "faults": [detail]})
 
 
 def _made(kind: type[AioTrackError], detail: str, data: Mapping[str, Any]) -> AioTrackError:

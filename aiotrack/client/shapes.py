@@ -8,25 +8,26 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from aiotrack.alerts.verbs import Alert
+from aiotrack.counts import Bucket, Counts, DurationBucket, Stats
 from aiotrack.errors import InvalidQuery
 from aiotrack.health import Dependency, Health
 from aiotrack.locks.verbs import LockInfo
 from aiotrack.model import (
     Attempt,
-    Bucket,
+    AuditEntry,
     Cause,
-    Counts,
     Execution,
     LogLine,
     Page,
     Queue,
-    Stats,
     TaskDefinition,
     TaskInfo,
     TaskStatus,
     Worker,
     WorkerStatus,
 )
+from aiotrack.row_settings import Explanation
 
 if TYPE_CHECKING:
     from aiotrack.repository.filters import Narrowing
@@ -46,6 +47,8 @@ _TIMES: Final = frozenset(
         "since",
         "start",
         "updated_at",
+        "began_at",
+        "ended_at",
     }
 )
 _EXACT: Final = ("module", "task_name", "created_by", "worker", "error_class", "schedule_id")
@@ -67,7 +70,7 @@ def params_of(filters: Narrowing) -> Params:
     told += [("status", TaskStatus.parse(value)) for value in _several(given.pop("status", ()))]
     for name in ("since", "until"):
         if name in given:
-            told.append((name, _moment(name, given.pop(name))))
+            told.append((name, moment(name, given.pop(name))))
     if "text" in given:
         told.append(("text", str(given.pop("text"))))
     for key, value in given.pop("metadata", {}).items():
@@ -86,7 +89,12 @@ def _several(value: Any) -> Iterable[Any]:
     return tuple(value)
 
 
-def _moment(name: str, value: object) -> str:
+def moment(name: str, value: object) -> str:
+    """Give an aware time, or one that was so long ago, as the API takes it.
+
+    Raises:
+        InvalidQuery: It is neither.
+    """
     if isinstance(value, timedelta):
         return (datetime.now(UTC) - value).isoformat()
     if not isinstance(value, datetime) or value.tzinfo is None:
@@ -125,6 +133,9 @@ def lines(told: Mapping[str, Any]) -> Page[LogLine]:
 def stats(told: Mapping[str, Any]) -> Stats:
     """Give counts."""
     made = _fields(Stats, told)
+    made["durations"] = [
+        DurationBucket(**_fields(DurationBucket, one)) for one in told["durations"]
+    ]
     made["timeline"] = [Bucket(**_fields(Bucket, one)) for one in told["timeline"]]
     for name in ("by_module", "by_task_name"):
         made[name] = {key: Counts(**_fields(Counts, one)) for key, one in told[name].items()}
@@ -160,6 +171,21 @@ def definitions(told: Mapping[str, Any]) -> Page[TaskDefinition]:
 def lock(told: Mapping[str, Any]) -> LockInfo:
     """Give a lock that is held."""
     return LockInfo(**_fields(LockInfo, told))
+
+
+def audit(told: Mapping[str, Any]) -> Page[AuditEntry]:
+    """Give a page of the audit."""
+    return Page([AuditEntry(**_fields(AuditEntry, one)) for one in told["items"]], told["next"])
+
+
+def alert(told: Mapping[str, Any]) -> Alert:
+    """Give an alert."""
+    return Alert(**_fields(Alert, told))
+
+
+def explanation(told: Mapping[str, Any]) -> Explanation:
+    """Give why a setting is what it is."""
+    return Explanation(**_fields(Explanation, told))
 
 
 def health(told: Mapping[str, Any]) -> Health:

@@ -21,9 +21,9 @@ from aiotrack.model import Page, TaskDefinition
 if TYPE_CHECKING:
     import builtins
 
-    from aiotrack.model import Stats
+    from aiotrack.counts import Stats
     from aiotrack.records import Records
-    from aiotrack.repository.definitions import DefinitionRows
+    from aiotrack.repository.control.definitions import DefinitionRows
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ MOST: Final = 500
 
 TRIES: Final = 5
 """How often an update begins anew because somebody else was quicker."""
-
-BOUNDS: Final = 2**63
 
 
 class Fields(TypedDict, total=False):
@@ -66,6 +64,8 @@ class Follower(Protocol):
 
 class Definitions:
     """The task definitions of a tracker; every verb that takes one takes its id or its name.
+
+    Text that is no name may be its id in digits, or that of its schedule, ``task_<id>``.
 
     Args:
         tracker: Its database, and its brokers, which know the tasks there are. In a process
@@ -113,15 +113,18 @@ class Definitions:
             StoreUnavailable: The database did not answer.
         """
         rows, _ = await self._rows()
-        is_possible = isinstance(definition, str) or -BOUNDS <= definition < BOUNDS
-        found = await rows.find(definition) if is_possible else None
+        found = await rows.meant(definition)
         if found is None:
             raise DefinitionNotFound(definition)
         return found
 
     async def get_by_name(self, name: str) -> TaskDefinition:
         """Give the definition with a name; raises as `get`."""
-        return await self.get(str(name))
+        rows, _ = await self._rows()
+        found = await rows.find(str(name))
+        if found is None:
+            raise DefinitionNotFound(name)
+        return found
 
     async def update(
         self,
@@ -257,7 +260,7 @@ class Definitions:
 
     async def _rows(self) -> tuple[DefinitionRows, int]:
         """Give the rows, and the database's time."""
-        from aiotrack.repository.definitions import DefinitionRows
+        from aiotrack.repository.control.definitions import DefinitionRows
 
         repository = self._tracker.core().repository
         await repository.connect()
@@ -275,7 +278,7 @@ class Definitions:
         after: Mapping[str, Any] | None,
         by: str | int | None,
     ) -> None:
-        from aiotrack.repository.audit import Audit, Deed
+        from aiotrack.repository.control.audit import Audit, Deed
 
         deed = Deed(
             at=self._tracker.clock.now(),

@@ -53,6 +53,12 @@ class DemoFailed(AioTrackError):
     code = "demo-failed"
 
 
+class RedisAway(DemoFailed):
+    """The Redis that was named does not answer."""
+
+    code = "demo-redis-unavailable"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What the user chose.
@@ -268,7 +274,7 @@ def _redis_errors(url: str) -> Iterator[None]:
     except (RedisError, OSError, TimeoutError) as error:
         where = _without_password(url)
         words = (str(error) or type(error).__name__).rstrip(".")
-        raise DemoFailed(
+        raise RedisAway(
             f"no Redis answers at {where}: {words}. Is it running? "
             "Without --redis the demo starts one itself."
         ) from error

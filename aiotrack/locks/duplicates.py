@@ -7,13 +7,18 @@ import functools
 import inspect
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from aiotrack.current import CURRENT, Run
-from aiotrack.errors import InvalidValue, LockNotAcquired, LockUnavailable
+from aiotrack.errors import (
+    InvalidSetting,
+    InvalidValue,
+    LockNotAcquired,
+    LockUnavailable,
+    TrackerNotFound,
+)
 from aiotrack.lifecycle import Lifecycle
 from aiotrack.locks.names import checked_ttl, lock_name
 from aiotrack.locks.verbs import find_holders
@@ -55,12 +60,12 @@ def prevent_duplicate_task(
     takes over, when it does not.
 
     Args:
-        lock_name: 1 to 128 letters, digits and ``_ . : -``.
+        lock_name: Any text.
         lock_param: Parameter, or several, whose values tell the work apart; given by keyword, by
             position or by default they mean the same.
         timeout: Seconds that the lock is held at most; the body is not ended by it.
-        on_unavailable: With Redis away: ``raise`` `LockUnavailable`, ``run`` all the same, or
-            ``skip`` with the reason ``lock_unavailable``.
+        on_unavailable: With Redis away, or without one: ``raise`` what `task_lock` raises, ``run``
+            all the same, or ``skip`` with the reason ``lock_unavailable``.
 
     Raises:
         InvalidValue: An unknown parameter, a name, timeout or word that cannot be meant, or the
@@ -121,10 +126,10 @@ def prevent_duplicate_task(
     return decorate
 
 
-def _check(name: str, timeout: float, on_unavailable: str) -> None:
+def _check(name: str, timeout: object, on_unavailable: str) -> None:
     lock_name(name)
-    if timeout != math.inf:
-        checked_ttl(min(timeout, LEASE) if timeout == timeout else timeout)  # noqa: PLR0124 - NaN
+    is_long = isinstance(timeout, (int, float)) and timeout >= LEASE
+    checked_ttl(LEASE if is_long else timeout)
     if on_unavailable not in {"raise", "run", "skip"}:
         raise InvalidValue(f"on_unavailable is 'raise', 'run' or 'skip', not {on_unavailable!r}")
 
@@ -150,13 +155,15 @@ class _Guard:
 
         Raises:
             LockUnavailable: Redis is away, and that is to be raised.
+            InvalidSetting: There is none, likewise.
+            TrackerNotFound: Nobody says which, likewise.
             NoResultError: This is a second delivery of work that another worker does.
         """
         run = CURRENT.get()
         try:
             self._holders = find_holders(None)
             skipped = await self._enter(self._holders, run)
-        except LockUnavailable:
+        except (LockUnavailable, InvalidSetting, TrackerNotFound):  # or nobody has a Redis here
             if self._on_unavailable == "raise":
                 raise
             log.warning("lock %s is unavailable: its task is %s", self._name, self._on_unavailable)
@@ -171,6 +178,7 @@ class _Guard:
         if holders is None or lease is None:
             return
         holders.renewer.drop(lease)
+        holders.unwatch(lease)
         try:
             await holders.space.release(lease.name, lease.token)
         except LockUnavailable as error:
@@ -234,6 +242,7 @@ class _Guard:
         until = time.monotonic() + self._timeout
         self._lease = Lease(grant.name, grant.token, self._ttl, grant.deadline, until, self._lost)
         holders.renewer.add(self._lease)
+        holders.watch(self._lease)
 
     def _lost(self, _: Lease, reason: str) -> None:
         log.warning("lock %s was lost, its body runs on: %s", self._name, reason)

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aiotrack.current import CURRENT
 from aiotrack.errors import LockReentry, LockUnavailable
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from aiotrack.locks.lock import TaskLock
     from aiotrack.locks.renewal import Lease
+
+
+TAKEN: Final = "somebody took it away"
+GONE: Final = f"its lease ended, or {TAKEN}"
 
 
 class Holders:
@@ -38,6 +42,8 @@ class Holders:
         self.counters: Counter[str] = Counter()
         self._worker = worker or f"{socket.gethostname()}:{os.getpid()}"
         self._held: dict[tuple[str, object], TaskLock] = {}
+        self._leases: dict[str, Lease] = {}
+        self.space.on_revoked = self._revoked
         self._soon: set[asyncio.Task[None]] = set()
 
     def who(self, key: object, ttl: float) -> dict[str, Any]:
@@ -52,6 +58,21 @@ class Holders:
             "key": None if key is None else str(key)[:200],
             "ttl": ttl,
         }
+
+    def watch(self, lease: Lease) -> None:
+        """Let its holder know at once when somebody takes the lock away."""
+        self._leases[lease.token] = lease
+        self.space.listen()
+
+    def unwatch(self, lease: Lease) -> None:
+        """It is held no more."""
+        self._leases.pop(lease.token, None)
+
+    def _revoked(self, token: str) -> None:
+        lease = self._leases.pop(token, None)
+        if lease is not None:
+            self.renewer.drop(lease)
+            lease.on_lost(lease, TAKEN)
 
     def hold(self, lock: TaskLock) -> None:
         """Remember a lock that is held."""
@@ -83,7 +104,7 @@ class Holders:
             if is_ours:
                 lease.deadline = sent + lease.ttl - margin(lease.ttl)
             else:
-                lease.on_lost(lease, "its lease ended, or somebody took it away")
+                lease.on_lost(lease, GONE)
 
         task = asyncio.get_running_loop().create_task(extend())
         self._soon.add(task)

@@ -86,6 +86,23 @@ class TaskLock:
         if lost is not None:
             raise LockLost(self.name, lost)
 
+    async def verify(self) -> None:
+        """Ask Redis whether the lock is still ours: before a step that must not be done twice.
+
+        Raises:
+            LockLost: It is not, or its lease is over.
+            LockUnavailable: Redis does not answer.
+        """
+        from aiotrack.locks.holders import GONE, held
+
+        self.check()
+        grant, holders = self._granted(), self._holders
+        found = None if holders is None else await held(holders.space, self.name)
+        self.check()
+        if found is None or int(found["fence"]) != grant.fence:
+            self.lost = GONE
+            raise LockLost(self.name, self.lost)
+
     async def __aenter__(self) -> Self:
         """Take the lock.
 
@@ -170,6 +187,7 @@ class TaskLock:
             grant.name, grant.token, self._ttl, grant.deadline, FOR_EVER, self._lose
         )
         holders.hold(self)
+        holders.watch(self._lease)
         if self._renews:
             holders.renewer.add(self._lease)
         elif grant.is_brief:
@@ -185,6 +203,7 @@ class TaskLock:
         if self._holders is None or lease is None:
             return
         self._holders.let_go(self)
+        self._holders.unwatch(lease)
         if self._renews:
             self._holders.renewer.drop(lease)
         if self.lost is None and time.monotonic() >= lease.deadline:

@@ -6,11 +6,23 @@ import hashlib
 import json
 import math
 import re
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from enum import Enum
 from typing import Any, Final
+from uuid import UUID
 
 from aiotrack.errors import InvalidValue
 
 NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+ODD: Final = re.compile(r"[^A-Za-z0-9_.:-]+")
+SHOWN: Final = 80
+"""Characters of any other name that stand before its digest."""
+
+LISTED: Final = re.compile(NAME.pattern + r"(~[0-9a-f]{32})?(/[0-9a-f]{32})?")
+"""What a lock is called in Redis, and in lists."""
+
+_PLAIN: Final = (str, bool, int, float, Decimal, UUID, date, time)
 
 SHORTEST, LONGEST = 0.05, 86_400.0
 """Seconds of a lease."""
@@ -19,25 +31,43 @@ SHORTEST, LONGEST = 0.05, 86_400.0
 def lock_name(name: object, key: object = None) -> str:
     """Give a lock's name in Redis.
 
-    Keys are told apart by type and value: 1, "1", 1.0 and True are four. Texts, numbers, booleans,
-    None, bytes, and lists, tuples and dicts of them.
+    A name of up to 128 letters, digits and ``_ . : -`` is taken as it is; any other text by its
+    digest, because braces would part the keys of a lock in a cluster. Keys are told apart by type
+    and value: 1, "1", 1.0 and True are four. Texts, numbers, booleans, None, bytes, ids, times,
+    members of enums, and lists, tuples and dicts of them.
 
     Raises:
-        InvalidValue: The name has other characters than letters, digits, ``_ . : -`` or more than
-            128, or the key is of another kind.
+        InvalidValue: The name is no text, or empty; or the key is of another kind.
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not name:
         raise InvalidValue(
-            f"a lock's name is 1 to 128 of A-Z a-z 0-9 _ . : - and not {str(name)[:140]!r}: "
+            f"a lock's name is a text, and not {str(name)[:140]!r}: "
             "what else tells locks apart goes into key="
         )
+    if not NAME.fullmatch(name):
+        name = f"{ODD.sub('_', name)[:SHOWN]}~{_digest(json.dumps(name))}"
     if key is None:
         return name
     if type(key) is int:
         told = f'["int","{key}"]'  # as below; most keys are ids
     else:
         told = json.dumps(_typed(key, 0), separators=(",", ":"))
-    return f"{name}/{hashlib.blake2b(told.encode(), digest_size=16).hexdigest()}"
+    return f"{name}/{_digest(told)}"
+
+
+def listed_name(name: object, key: object = None) -> str:
+    """Give a lock's name in Redis; *name* may be one that a list gave.
+
+    Raises:
+        InvalidValue: As `lock_name`.
+    """
+    if key is None and isinstance(name, str) and LISTED.fullmatch(name):
+        return name
+    return lock_name(name, key)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _typed(value: object, depth: int) -> Any:
@@ -51,10 +81,14 @@ def _typed(value: object, depth: int) -> Any:
         return [type(value).__name__, *(_typed(one, depth + 1) for one in value)]
     if isinstance(value, bytes):
         return ["bytes", value.hex()]
-    if value is None or isinstance(value, (str, bool, int, float)):
+    if isinstance(value, Enum):
+        return [type(value).__name__, value.name]
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC)  # an offset is only another way to write a moment
+    if value is None or isinstance(value, _PLAIN):
         return [type(value).__name__, repr(value)]
     raise InvalidValue(
-        f"a lock's key is text, a number, bytes, or a list, tuple or dict of them, "
+        f"a lock's key is text, a number, bytes, an id, a time, or a list, tuple or dict of them, "
         f"not {type(value).__name__}: pass its id, or str(...) of it"
     )
 

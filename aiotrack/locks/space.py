@@ -15,7 +15,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -47,6 +47,7 @@ ASK_AGAIN: Final = 1.0
 TRIES: Final = 3
 """How often a lease that ended before its grant was heard of is asked for."""
 
+REVOKED: Final = "-1"  # in the place of a fence; as in shared.lua
 SLOW: Final = "its answers take longer than the lease"
 
 SOON: Final = 0.1
@@ -127,7 +128,9 @@ class Space:
             on_open=self._hear,
             on_fault=self._tell_deaf,
         )
-        self._background: set[asyncio.Task[None]] = set()
+        self._is_listening = False
+        self.on_revoked: Callable[[str], None] = lambda _: None  # with the token of what was taken
+        self._background: set[asyncio.Task[object]] = set()
         self._owed: dict[str, str] = {}
         self._is_closed = False
         self._is_deaf = False
@@ -150,7 +153,7 @@ class Space:
             self._has_looked = True
             self._apart(look(self.wire))
         token = secrets.token_hex(16)
-        told = json.dumps(info, separators=(",", ":"))
+        told = self._told(info)
         try:
             if wait > 0:
                 return await self._wait(_Wait(name, token, ttl, told, time.monotonic() + wait))
@@ -180,7 +183,7 @@ class Space:
             LockUnavailable: Redis does not answer.
         """
         token = secrets.token_hex(16)
-        told = json.dumps(info, separators=(",", ":"))
+        told = self._told(info)
         sent = time.monotonic()
         try:
             keys = lock_keys(self.namespace, name)
@@ -251,6 +254,16 @@ class Space:
         await self.wire.close()
         if self._is_ours:
             await self._client.aclose(close_connection_pool=True)
+
+    def listen(self) -> None:
+        """Hear from soon on of locks that are taken away; no holder waits for that."""
+        if not self._is_listening:
+            self._is_listening = True
+            self._apart(self._messages.open())
+
+    def _told(self, info: dict[str, Any]) -> str:
+        """Give what a holder tells: of itself, and where it hears that its lock was taken away."""
+        return json.dumps({**info, "channel": self._channel}, separators=(",", ":"))
 
     def _owing(self) -> list[tuple[str, str]]:
         return [(name, token) for token, name in self._owed.items()]
@@ -351,11 +364,12 @@ class Space:
 
     def _wake(self, data: bytes) -> None:
         token, fence = data.decode().split(" ")
-        waiter = self._waiters.get(token)
-        if waiter is not None and not waiter.done():
+        if fence == REVOKED:
+            self.on_revoked(token)
+        elif (waiter := self._waiters.get(token)) and not waiter.done():
             waiter.set_result(int(fence))
 
-    def _apart(self, work: Coroutine[None, None, None]) -> None:
+    def _apart(self, work: Coroutine[Any, Any, object]) -> None:
         loop = asyncio.get_running_loop()
         task = loop.create_task(work, context=contextvars.Context())
         self._background.add(task)
@@ -379,7 +393,8 @@ def _granted(name: str, token: str, ttl: float, answer: Any, sent: float) -> Gra
 def _info(answer: Any) -> dict[str, Any]:
     """Read what the holder told of itself."""
     try:
-        found = json.loads(answer[3])
-    except (IndexError, TypeError, ValueError):
+        found: dict[str, Any] = json.loads(answer[3])
+        found.pop("channel", None)
+    except (IndexError, TypeError, ValueError, AttributeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import weakref
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from aiotrack.errors import InvalidSetting, LockNotAcquired, StoreError, Tracker
 from aiotrack.feature import Feature
 from aiotrack.finding import the_tracker
 from aiotrack.lifecycle import Lifecycle
-from aiotrack.locks.names import checked_ttl, lock_name
+from aiotrack.locks.names import checked_ttl, listed_name, lock_name
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -121,7 +122,7 @@ def task_lock(
     `TaskLock.fence` and refuses a lower one.
 
     Args:
-        name: 1 to 128 letters, digits and ``_ . : -``.
+        name: Any text.
         key: Tells locks of one name apart; values of different type or value are different.
         ttl: Seconds of the lease, 0.05 to 86,400: how long a killed process blocks others.
         wait: Seconds to wait for it, in order of arrival; 0 tries once, `math.inf` for ever.
@@ -193,7 +194,8 @@ class LockInfo:
     """A lock that is held.
 
     Attributes:
-        name: Its name, with the digest of its key behind a ``/``.
+        name: Its name, with the digest of its key behind a ``/``. Of a name with more than letters,
+            digits and ``_ . : -`` it is the beginning, with the digest of all of it behind a ``~``.
         key: The key as text, shortened; None without.
         task_id: Of the execution that holds it; None outside a run.
         task_name: Likewise.
@@ -223,8 +225,11 @@ class LockInfo:
 class Listing:
     """Who holds what: ``tracker.locks``."""
 
-    def __init__(self, tracker: Lifecycle | None) -> None:
+    def __init__(
+        self, tracker: Lifecycle | None, tell: Callable[..., Awaitable[None]] | None = None
+    ) -> None:
         self._tracker = tracker
+        self._tell = tell
 
     async def list(self, *, task_id: str | int | None = None) -> list[LockInfo]:
         """Give every lock that is held, by name.
@@ -245,23 +250,33 @@ class Listing:
         return await _marked(self._tracker, held)
 
     async def info(self, name: str, *, key: object = None) -> LockInfo | None:
-        """Tell who holds a lock; None: nobody.
+        """Tell who holds a lock; None: nobody. The name may be one that `list` gave.
 
         Raises:
             LockUnavailable: Redis does not answer.
         """
-        found = await _info(find_holders(self._tracker), lock_name(name, key))
+        found = await _info(find_holders(self._tracker), listed_name(name, key))
         return found and (await _marked(self._tracker, [found]))[0]
 
     async def force_release(
-        self, name: str, *, key: object = None, fence: int | None = None
+        self,
+        name: str,
+        *,
+        key: object = None,
+        fence: int | None = None,
+        by: str | int | None = None,
+        reason: str | None = None,
     ) -> bool:
-        """Take a lock from its holder, who is told at its next renewal.
+        """Take a lock from its holder, who is told at once, or at its next renewal.
+
+        The audit gets a row; where the database does not take it, that is logged.
 
         Args:
             name: Which; also as `list` gives it.
             key: Its key.
             fence: Only from the holder with this number; default: from who holds it now.
+            by: Who wants it.
+            reason: Why.
 
         Returns:
             False when nobody holds it, or somebody else does by now.
@@ -272,13 +287,17 @@ class Listing:
         from aiotrack.locks.holders import force_release
 
         holders = find_holders(self._tracker)
-        lock = name if "/" in name and key is None else lock_name(name, key)
+        lock = listed_name(name, key)
         if fence is None:
             info = await _info(holders, lock)
             if info is None:
                 return False
             fence = info.fence
-        return await force_release(holders.space, lock, fence)
+        is_freed = await force_release(holders.space, lock, fence)
+        if is_freed and self._tell is not None:
+            facts = {"by": by, "reason": reason, "before": {"fence": fence}}
+            await self._tell("lock.release", f"lock:{lock}", **facts)
+        return is_freed
 
 
 async def _marked(tracker: Lifecycle | None, held: list[LockInfo]) -> list[LockInfo]:
@@ -288,7 +307,7 @@ async def _marked(tracker: Lifecycle | None, held: list[LockInfo]) -> list[LockI
         repository = the_tracker(tracker).core().repository
         if not workers or not repository.is_ready:
             return held
-        from aiotrack.repository.workers import Registry
+        from aiotrack.repository.control.workers import Registry
 
         lost = await Registry(repository).lost_among(workers)
     except (TrackerNotFound, StoreError):

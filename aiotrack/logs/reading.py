@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ that found nothing."""
 QUIET = 1.0
 """Seconds without a line after the end of an execution: its worker writes a few times a second."""
 
+JUST_NOW = 500_000
+"""Microseconds after an end in which its worker may still write; it gathers for 200,000."""
+
 LONG_AGO = 10_000_000
 """Microseconds after an end when its last lines are written for sure, or will never be."""
 
@@ -50,7 +54,24 @@ async def page(
     found = await writer.store.page(key, attempt=attempt, level=lowest, limit=limit, after=after)
     if found is None:
         raise ExecutionNotFound(task_id if isinstance(task_id, str) else key)
-    return found
+    left = 0.0 if found.next is not None else await _still_written(writer, task_id)
+    if left <= 0:
+        return found
+    await asyncio.sleep(left)
+    again = await writer.store.page(key, attempt=attempt, level=lowest, limit=limit, after=after)
+    return found if again is None else again
+
+
+async def _still_written(writer: Logs, task_id: str | int) -> float:
+    """Give the seconds in which another process may write lines of what it ended just now.
+
+    Who waited for an execution asks for its lines at once, and would not ask again.
+    """
+    execution = await writer.core.reader.get(task_id)
+    end, worker = execution.finished_at, execution.worker
+    if end is None or worker in {None, writer.tracker.worker_id} or not writer.is_on:
+        return 0.0
+    return min(JUST_NOW, to_micros(end) + JUST_NOW - writer.tracker.clock.now()) / 1e6
 
 
 async def follow(writer: Logs, task_id: str | int) -> AsyncGenerator[LogLine, None]:

@@ -14,7 +14,8 @@ from aiotrack.model import TaskStatus, WorkerStatus
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
 
-    from aiotrack.model import Queue, Stats, Worker
+    from aiotrack.counts import Stats
+    from aiotrack.model import Queue, Worker
     from aiotrack.tracker import Tracker
 
 log = logging.getLogger(__name__)

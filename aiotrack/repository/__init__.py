@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiotrack.repository.columns import Base
-from aiotrack.repository.control_tables import WorkerRow
+from aiotrack.repository.control.tables import WorkerRow
 from aiotrack.repository.store import Repository
 from aiotrack.repository.tables import AttemptRow, ExecutionRow
 

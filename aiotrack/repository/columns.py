@@ -24,7 +24,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from aiotrack.clock import to_datetime, to_micros
 
 VERSION_TABLE = "aiotrack_version"
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration; a test holds it equal to the newest file."""
 
 

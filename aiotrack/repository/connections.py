@@ -30,9 +30,9 @@ from aiotrack.repository.dialects import (
 from aiotrack.repository.faults import FAULTS, explain, is_broken
 from aiotrack.repository.hosts import hosts_of
 from aiotrack.repository.key_indexes import KeyIndexes, create_all
-from aiotrack.repository.marks import Marks
 from aiotrack.repository.probe import is_pooled
 from aiotrack.repository.sqlite import SqliteWriter, file_lock, make_shared
+from aiotrack.repository.statistics.marks import Marks
 
 if TYPE_CHECKING:
     from aiotrack.repository.postgres import PostgresWriter

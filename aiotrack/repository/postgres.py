@@ -19,8 +19,8 @@ from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
-from aiotrack.repository.marks import POSTGRES_MARK, Marks, Unmarked, uptime
-from aiotrack.repository.periods import Period
+from aiotrack.repository.statistics.marks import POSTGRES_MARK, Marks, Unmarked, uptime
+from aiotrack.repository.statistics.periods import Period
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

@@ -13,18 +13,19 @@ from sqlalchemy import ColumnElement, RowMapping, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_micros
+from aiotrack.counts import Stats
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound, InvalidQuery
 from aiotrack.hearsay import is_hearsay, is_outdone
-from aiotrack.model import Attempt, Cause, Count, Execution, Page, Stats, TaskStatus
+from aiotrack.model import Attempt, Cause, Count, Execution, Page, TaskStatus
 from aiotrack.report import UNTIMED
 from aiotrack.repository.connections import at_once
 from aiotrack.repository.cursor import Order, Position, is_int, read_cursor, write_cursor
 from aiotrack.repository.filters import Filters, Narrowing
 from aiotrack.repository.limited import limited
-from aiotrack.repository.live import prepare
 from aiotrack.repository.pages import PageQuery
-from aiotrack.repository.stats import count
+from aiotrack.repository.statistics.live import prepare
+from aiotrack.repository.statistics.stats import count
 from aiotrack.repository.tables import AttemptRow, ExecutionRow
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ T = TypeVar("T")
 
 Row = Mapping[Any, Any]
 
-MAX_LIMIT: Final = 500
-"""Rows of one page."""
+MAX_LIMIT: Final = 1000
+"""Rows of one page: reading them holds the event loop for some 50 ms. The API gives half of it."""
+
+SOME: Final = 500
+"""Rows that are read at once where nobody says how many."""
 
 COUNTED: Final = 10_000
 """Rows up to which a count is exact."""
@@ -124,7 +128,7 @@ class Reader:
         page as long as it keeps its place.
 
         Args:
-            limit: Rows of the page, 1 to 500.
+            limit: Rows of the page, 1 to 1,000.
             after: ``Page.next`` of the page before, with the same order and filters.
             order: ``created_at``, ``finished_at`` or ``duration``, with ``-`` for descending.
             **filters: What to match.
@@ -186,7 +190,7 @@ class Reader:
         return write_cursor(position, sort, narrowed.digest())
 
     async def ended(
-        self, moment: datetime, *, limit: int = MAX_LIMIT, **filters: Unpack[Narrowing]
+        self, moment: datetime, *, limit: int = SOME, **filters: Unpack[Narrowing]
     ) -> builtins.list[Execution]:
         """Give the last *limit* of those that match all *filters* and ended since a moment.
 
@@ -223,8 +227,8 @@ class Reader:
         async def work(connection: AsyncConnection) -> builtins.list[RowMapping]:
             rows: builtins.list[RowMapping] = []
             await at_once(connection)
-            for start in range(0, len(ids), MAX_LIMIT):
-                some = _table.c.task_id.in_(ids[start : start + MAX_LIMIT])
+            for start in range(0, len(ids), SOME):
+                some = _table.c.task_id.in_(ids[start : start + SOME])
                 found = await connection.execute(_SHOWN.where(some, *conditions))
                 rows += found.mappings().all()
             return rows

@@ -24,8 +24,8 @@ from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder, plain_row
-from aiotrack.repository.marks import SQLITE_MARK, Marks, Unmarked, uptime
-from aiotrack.repository.periods import Period
+from aiotrack.repository.statistics.marks import SQLITE_MARK, Marks, Unmarked, uptime
+from aiotrack.repository.statistics.periods import Period
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from aiotrack.repository.poison import without_values
 from aiotrack.repository.sqlite import SqliteWriter
 
 if TYPE_CHECKING:
-    from aiotrack.repository.retention import Retention
-    from aiotrack.repository.rollups import Rollups
-    from aiotrack.repository.setting_rows import SettingRows
-    from aiotrack.repository.unfinished import Unfinished
+    from aiotrack.repository.control.retention import Retention
+    from aiotrack.repository.control.setting_rows import SettingRows
+    from aiotrack.repository.control.unfinished import Unfinished
+    from aiotrack.repository.statistics.rollups import Rollups
 
 log = logging.getLogger(__name__)
 
@@ -181,27 +181,27 @@ class Repository(Connections):
     @property
     def rollups(self) -> Rollups:
         """What keeps sums of what ended."""
-        from aiotrack.repository.rollups import Rollups
+        from aiotrack.repository.statistics.rollups import Rollups
 
         return Rollups(self)
 
     @property
     def settings(self) -> SettingRows:
         """Settings that were made while the product runs."""
-        from aiotrack.repository.setting_rows import SettingRows
+        from aiotrack.repository.control.setting_rows import SettingRows
 
         return SettingRows(self)
 
     @property
     def unfinished(self) -> Unfinished:
         """What finds executions that did not end."""
-        from aiotrack.repository.unfinished import Unfinished
+        from aiotrack.repository.control.unfinished import Unfinished
 
         return Unfinished(self)
 
     @property
     def retention(self) -> Retention:
         """What finds old executions, and deletes them."""
-        from aiotrack.repository.retention import Retention
+        from aiotrack.repository.control.retention import Retention
 
         return Retention(self)

@@ -160,6 +160,8 @@ class RollupRow(Base):
     failure: Mapped[int] = mapped_column(BIG)
     revoked: Mapped[int] = mapped_column(BIG)
     skipped: Mapped[int] = mapped_column(BIG)
+    timed_out: Mapped[int] = mapped_column(BIG)
+    lost: Mapped[int] = mapped_column(BIG)
     duration_count: Mapped[int] = mapped_column(BIG)
     duration_sum: Mapped[float] = mapped_column(Float(53))
     wait_count: Mapped[int] = mapped_column(BIG)

@@ -14,7 +14,7 @@ from aiotrack.schedules.moves import Standing, restored
 if TYPE_CHECKING:
     from aiotrack.core import Core
     from aiotrack.model import TaskDefinition
-    from aiotrack.repository.audit import Deed
+    from aiotrack.repository.control.audit import Deed
     from aiotrack.schedules.timetable import Timetable
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ async def rebuild(core: Core, table: Timetable) -> None:
         ScheduleUnavailable: Redis did not answer.
         StoreUnavailable: The database did not answer.
     """
-    from aiotrack.repository.audit import Audit
-    from aiotrack.repository.definitions import DefinitionRows
+    from aiotrack.repository.control.audit import Audit
+    from aiotrack.repository.control.definitions import DefinitionRows
 
     await core.repository.connect()
     definitions = await DefinitionRows(core.repository).select()

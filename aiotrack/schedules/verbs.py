@@ -43,7 +43,9 @@ BOUNDS: Final = 2**63
 
 
 class Schedules:
-    """The schedules of a tracker's definitions; every verb takes a definition's id or name.
+    """The schedules of a tracker's definitions; each verb takes a definition's id or name.
+
+    A schedule's own id, ``task_<id>``, names it, too.
 
     Every verb but `trigger` may be repeated, and gives the state: ``active``, ``paused`` or
     ``inactive``. The change is in Redis first, then in the audit: when an error came between, ask
@@ -155,7 +157,7 @@ class Schedules:
             ScheduleUnavailable: Redis did not answer, or the tracker has none.
             StoreUnavailable: The database did not answer.
         """
-        from aiotrack.repository.definitions import DefinitionRows
+        from aiotrack.repository.control.definitions import DefinitionRows
 
         found = await self._read()
         known = await DefinitionRows(self._core().repository).ids()
@@ -242,7 +244,7 @@ class Schedules:
         made: Standing,
     ) -> None:
         """Keep what was done; what changed nothing only if an earlier try could not be kept."""
-        from aiotrack.repository.audit import Audit
+        from aiotrack.repository.control.audit import Audit
 
         after = _told(made)
         if known == made:
@@ -262,7 +264,7 @@ class Schedules:
         before: Mapping[str, Any] | None,
         after: Mapping[str, Any] | None,
     ) -> None:
-        from aiotrack.repository.audit import Audit, Deed
+        from aiotrack.repository.control.audit import Audit, Deed
 
         core = self._core()
         await core.repository.connect()  # it knows what time it is
@@ -278,11 +280,9 @@ class Schedules:
         await Audit(core.repository).append(deed)
 
     async def _find(self, definition: int | str) -> TaskDefinition:
-        from aiotrack.repository.definitions import DefinitionRows
+        from aiotrack.repository.control.definitions import DefinitionRows
 
-        is_possible = isinstance(definition, str) or -BOUNDS <= definition < BOUNDS
-        rows = DefinitionRows(self._core().repository)
-        found = await rows.find(definition) if is_possible else None
+        found = await DefinitionRows(self._core().repository).meant(definition)
         if found is None:
             raise DefinitionNotFound(definition)
         return found

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from taskiq import AsyncBroker
 
     from aiotrack.core import Core
-    from aiotrack.repository.held import Broken, Held
+    from aiotrack.repository.control.held import Broken, Held
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Releaser:
 
     def rows(self) -> Held:
         """Give the held messages of the tasks that this process can send."""
-        from aiotrack.repository.held import Held
+        from aiotrack.repository.control.held import Held
 
         encoder = self._core.tracker.encoder
         names = {

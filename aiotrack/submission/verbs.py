@@ -52,7 +52,7 @@ class Submitting(Lifecycle):
         *,
         priority: int | str | None = 1,
         timeout: float | None = None,
-        depends_on: Iterable[str | int | HasTaskId] = (),
+        depends_on: str | int | HasTaskId | Iterable[str | int | HasTaskId] = (),
     ) -> AsyncTaskiqTask[Any]:
         """Send a task, or hold it until others have succeeded.
 
@@ -77,8 +77,8 @@ class Submitting(Lifecycle):
                 before the default.
             timeout: Seconds that a run may take. Default: the task's label ``timeout``, else the
                 setting ``task_timeout_seconds``.
-            depends_on: Task_ids, or what has one: executions, and what ``submit`` or ``kiq()``
-                gave; at most 1000.
+            depends_on: A task_id, or what has one: an execution, or what ``submit`` or ``kiq()``
+                gave; or several of them, at most 1000.
 
         Returns:
             What ``kiq()`` gives: ``task_id``, ``wait_result()``.
@@ -197,7 +197,7 @@ class Submitting(Lifecycle):
 
     async def _listening(self) -> Mapping[str, int] | None:
         """Count the workers that listen to each queue; None where the database does not tell."""
-        from aiotrack.repository.workers import Registry
+        from aiotrack.repository.control.workers import Registry
 
         counts: dict[str, int] = {}
         try:

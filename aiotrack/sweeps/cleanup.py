@@ -15,7 +15,7 @@ from aiotrack.sweep import Sweep
 
 if TYPE_CHECKING:
     from aiotrack.core import Core
-    from aiotrack.repository.retention import Deleted, Kind, Old
+    from aiotrack.repository.control.retention import Deleted, Kind, Old
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ async def _run(
         retention_days: For all records, whoever created them; None: what the settings say.
         only_completed: Spare what never ended; None: what the settings say.
     """
-    from aiotrack.repository.retention import COMPLETED, NEVER_FINISHED
+    from aiotrack.repository.control.retention import COMPLETED, NEVER_FINISHED
 
     if retention_days is not None:
         check_number("retention_days", retention_days)
@@ -81,7 +81,7 @@ async def _run(
 
 async def _forget_deeds(core: Core) -> None:
     """Delete old rows of the audit, in steps; they are no executions, and not counted."""
-    from aiotrack.repository.audit import Audit
+    from aiotrack.repository.control.audit import Audit
 
     days = core.tracker.options.audit_retention_days
     if days == NEVER:
@@ -140,7 +140,7 @@ class _Cleaner:
 
     async def _clean_sooner(self, kind: Kind, spared: Collection[str]) -> int:
         """Take what creators want to go before all others."""
-        from aiotrack.repository.retention import ALWAYS
+        from aiotrack.repository.control.retention import ALWAYS
 
         general = ALWAYS if self._days == NEVER else self._days
         done = 0

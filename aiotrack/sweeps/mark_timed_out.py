@@ -22,7 +22,7 @@ from aiotrack.verdicts import presume
 
 if TYPE_CHECKING:
     from aiotrack.core import Core
-    from aiotrack.repository.unfinished import Open
+    from aiotrack.repository.control.unfinished import Open
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aiotrack.core import Core
     from aiotrack.lifecycle import Lifecycle
     from aiotrack.repository import Repository
-    from aiotrack.repository.workers import Beat, Described
+    from aiotrack.repository.control.workers import Beat, Described
     from aiotrack.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -76,12 +76,12 @@ class Workers(Feature):
             await heart.stop()
 
     def _open_database(self) -> Repository:
-        from aiotrack.repository.workers import twin
+        from aiotrack.repository.control.workers import twin
 
         return twin(self.core.repository)
 
     def _describe(self) -> Described:
-        from aiotrack.repository.workers import Described
+        from aiotrack.repository.control.workers import Described
 
         encoder, brokers = self.tracker.encoder, self._brokers
         return Described(
@@ -96,7 +96,7 @@ class Workers(Feature):
         )
 
     def _beat(self) -> Beat:
-        from aiotrack.repository.workers import Beat
+        from aiotrack.repository.control.workers import Beat
 
         runs = list(self.core.recorder.running)  # at once: the loop's thread changes it
         return Beat(

@@ -18,7 +18,7 @@ from aiotrack.errors import StoreError
 
 if TYPE_CHECKING:
     from aiotrack.repository import Repository
-    from aiotrack.repository.workers import Beat, Described, Registry
+    from aiotrack.repository.control.workers import Beat, Described, Registry
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Heart:
                 self._loop.call_soon_threadsafe(self._gone.set)
 
     async def _live(self) -> None:
-        from aiotrack.repository.workers import Registry
+        from aiotrack.repository.control.workers import Registry
 
         repository = self._open_database()
         self._own_loop, self._wake = asyncio.get_running_loop(), asyncio.Event()

@@ -74,15 +74,15 @@ async def test_tasks_definitions_and_health(
             made = await client.post("/configs", json=definition | {"parameters": parameters})
             path = f"/configs/{made.json()['id']}"
             sent = await client.post(f"{path}/schedule?action=trigger")
-            await project.tracker.wait(sent.json()["task_id"], timeout=20)
-            words = [await status(one) for one in (short, long, sent.json()["task_id"])]
+            triggered = await project.tracker.wait(sent.json()["task_id"], timeout=20)
+            words = [await status(one) for one in (short, long, triggered.task_id)]
             stats = (await client.get(f"{path}/stats")).json()
             deeds = [one["action"] for one in (await client.get("/audit/")).json()["items"]]
 
     assert (True, False) == (before["ready"], before["is_healthy"])
     assert all(one["ok"] for one in seen["dependencies"].values())
     assert "cancelling" == outcome
-    assert ["completed", "cancelled", "completed"] == words
+    assert ["completed", "cancelled", "completed"] == words, triggered
     assert (1, 1) == (stats["total"], stats["success"])
     assert [
         *("schedule.trigger", "definition.create", "task.cancel", "task.create", "task.create"),

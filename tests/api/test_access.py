@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, Request
-from httpx import AsyncClient, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Security
+from fastapi.security import SecurityScopes
+from httpx import URL, AsyncClient, Response
 
 from aiotrack import InvalidSetting, Tracker
 from aiotrack.api import Scope, Token, create_router
@@ -181,12 +183,102 @@ async def whoever(request: Request) -> Somebody | None:
     return Somebody() if "x-user" in request.headers else None
 
 
-@pytest.mark.parametrize("user", [whoever, lambda request: request.headers.get("x-user")])
-async def test_who_calls_is_told_in_several_ways(api: Clients, user: Any) -> None:
-    """A dependency, a plain function of the request; an object with an id, or the id."""
+HEADER = Depends(lambda: "x-user")
+
+
+def named_by_header(x_user: Annotated[str | None, Header()] = None) -> str | None:
+    """Say who calls, by a parameter of FastAPI's."""
+    return x_user
+
+
+async def named_by_query(user: str | None = None) -> str | None:
+    """Say who calls, as pages must that listen to events: they cannot send headers."""
+    return user
+
+
+def named_by_scopes(needed: SecurityScopes) -> str:
+    """Give the scopes that are asked for as a name."""
+    return needed.scope_str
+
+
+async def test_the_scopes_of_an_application(tracker: Tracker, api: Clients) -> None:
+    """`Security` tells its dependency what is needed, as everywhere else."""
+    await tracker.register("a1", "shop:pay", created_by="see steer")
+    async with api(user=Security(named_by_scopes, scopes=["see", "steer"])) as client:
+        assert 1 == len((await client.get("/executions/my-tasks/")).json()["items"])
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        whoever,
+        lambda request: request.headers.get("x-user"),
+        named_by_header,
+        Depends(named_by_header),
+        named_by_query,
+        lambda request, name=HEADER: request.headers.get(name),
+    ],
+)
+async def test_who_calls_is_told_in_several_ways(tracker: Tracker, api: Clients, user: Any) -> None:
+    """A dependency, also as `Depends`, a plain function of the request; on every kind of route."""
+    await tracker.register("a1", "shop:pay", created_by=42)
+    paths = (
+        "/executions/",
+        "/executions/1/logs/",
+        "/executions/status/?task_id=a1",
+        "/workers/",
+        "/report/",
+    )
     async with api(user=user) as client:
-        assert 401 == (await client.get("/workers/")).status_code
-        assert 200 == (await client.get("/workers/", headers={"x-user": "42"})).status_code
+        for path in paths:
+            assert 401 == (await client.get(path)).status_code
+            params = {**URL(path).params, "user": "42"} if user is named_by_query else None
+            answer = await client.get(path, params=params, headers={"x-user": "42"})
+            assert 200 == answer.status_code, answer.text
+
+
+@pytest.mark.parametrize(
+    "found",
+    [42, "42", Somebody(), {"id": 42}, {"user_id": "42"}, {"sub": "42"}, SimpleNamespace(sub=42)],
+)
+async def test_what_a_user_may_be(tracker: Tracker, api: Clients, found: Any) -> None:
+    """An id, or what has one: an object, a mapping, the claims of a token."""
+    await tracker.register("a1", "shop:pay", created_by=42)
+    await tracker.register("a2", "shop:pay", created_by=7)
+    async with api(user=lambda: found) as client:
+        rows = (await client.get("/executions/my-tasks/")).json()["items"]
+        assert ["a1"] == [one["task_id"] for one in rows]
+
+
+@pytest.mark.parametrize("found", [None, "", False, {}, {"id": None}, object()])
+async def test_what_is_nobody(api: Clients, found: Any) -> None:
+    """Nothing that could be an id."""
+    async with api(user=lambda: found) as client:
+        assert 401 == (await client.get("/executions/")).status_code
+
+
+def access_by_both(user: Any, request: Request) -> str:
+    """Give access by who calls, and by what he wants."""
+    return "all" if user == "1" or request.url.path.endswith("/workers/") else "own"
+
+
+@pytest.mark.parametrize(
+    "access",
+    [lambda user: "all" if user == "1" else "own", access_by_both, Depends(access_by_both)],
+)
+async def test_access_that_depends_on_who_calls(
+    api: Clients, tracker: Tracker, access: Any
+) -> None:
+    """A parameter `user` is what the resolver gave; of nobody it is not asked."""
+    await tracker.register("a1", "shop:pay", created_by=7)
+
+    async with api(user=named_by_header, access=access) as client:
+        told = {}
+        for name in ("1", "2"):
+            path = "/executions/?my_tasks=false"
+            told[name] = (await client.get(path, headers={"x-user": name})).json()["items"]
+        assert (1, 0) == (len(told["1"]), len(told["2"]))
+        assert 401 == (await client.get("/executions/")).status_code
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ async def test_cancel_by_either_name(api: Clients, tracker: Tracker, sleeping: A
         )
         known = await tracker.wait(one.task_id, 10)
         number = (await tracker.get(two.task_id)).id
-        second = await client.post(f"/executions/{number}/cancel")
+        unknown = await client.post(f"/executions/{number}/cancel?why=so")
+        second = await client.post(f"/executions/{number}/cancel?reason=too+much")
         await tracker.wait(two.task_id, 10)
         again = await client.post(f"/executions/{number}/cancel/", json={})
         faults = await client.post(
@@ -76,6 +77,8 @@ async def test_cancel_by_either_name(api: Clients, tracker: Tracker, sleeping: A
     )
     assert second.json()["outcome"] in {"cancelling", "revoked"}
     assert "finished" == again.json()["outcome"]
+    assert ["query.why"] == [one["path"] for one in unknown.json()["errors"]]
+    assert "too much" == (await tracker.get(two.task_id)).cancel_reason
     assert {"body.reason", "body.why"} == {one["path"] for one in faults.json()["errors"]}
     told = await audit(tracker)
     assert ["execution.cancel"] * 3 == [row["action"] for row in told]

@@ -93,7 +93,7 @@ async def test_reading(tracker: Tracker, api: Clients, shop: InMemoryBroker) -> 
             missing = await client.get(f"/configs/{path}")
             assert (404, "definition-not-found") == (missing.status_code, missing.json()["code"])
         page = (await client.get("/configs?limit=3")).json()
-        rest = (await client.get(f"/configs?limit=3&after={page['next']}")).json()
+        rest = (await client.get(f"/configs?page_size=3&after={page['next']}")).json()
         crons = (await client.get("/configs/?schedule_kind=interval&text=BILL")).json()
         counts = await client.get("/config-types")
 
@@ -280,6 +280,7 @@ async def test_a_name_that_is_taken(tracker: Tracker, api: Clients, shop: InMemo
 
 WRONG_QUERIES = [
     "limit=0",
+    "page_size=501",
     "limit=501",
     f"limit={10**30}",
     "after=nonsense",

@@ -12,6 +12,7 @@ from httpx import AsyncClient
 from taskiq import InMemoryBroker
 
 from aiotrack import Execution, Tracker
+from aiotrack.api.counts import StatsAnswer
 from tests.api.conftest import Clients
 
 ROW = {
@@ -23,7 +24,7 @@ WHOLE = ROW | {
     *("attempt", "queue", "priority", "worker", "wait", "args", "kwargs", "result", "error"),
     *("error_type", "error_class", "traceback", "metadata", "schedule_id", "config_id"),
     *("parent_task_id", "rerun_of", "presumed", "runs", "duplicates", "cancel_reason"),
-    *("cancelled_by", "trace_id", "time_limit", "is_success"),
+    *("cancelled_by", "trace_id", "trace_url", "time_limit", "is_success"),
 }
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -161,11 +162,37 @@ BAD = [
 ]
 
 
+async def test_one_value_is_not_given_twice(api: Clients) -> None:
+    """Which of them counts, nobody could know; where several are alternatives, they all do."""
+    async with api() as client:
+        answer = await client.get("/executions/?text=a&text=b&page_size=5&page_size=6")
+        audit = await client.get("/audit/?actor=a&actor=b")
+        fine = await client.get("/executions/?module=a&module=b&status=&worker=")
+    assert 422 == answer.status_code
+    assert {"query.text", "query.page_size"} == {one["path"] for one in answer.json()["errors"]}
+    assert 422 == audit.status_code
+    assert {"query.actor"} == {one["path"] for one in audit.json()["errors"]}
+    assert 200 == fine.status_code
+
+
 async def test_bad_parameters_are_named(api: Clients) -> None:
     """All of them, before anything is asked of the database."""
     async with api() as client:
         for query, paths in BAD:
             assert paths == await refused(client, query), query
+
+
+@pytest.mark.parametrize(
+    "path", ["1", "1/attempts", "1/events", "by-task-id/t0", "by-task-id/t0/logs", "status"]
+)
+async def test_what_takes_no_filters_says_so(
+    api: Clients, rows: list[Execution], path: str
+) -> None:
+    """A parameter that does nothing would be a typing error that nobody sees."""
+    async with api() as client:
+        answer = await client.get(f"/executions/{path}?task_id=t0&module=x&module=y")
+        assert 422 == answer.status_code
+        assert "query.module" in {one["path"] for one in answer.json()["errors"]}
 
 
 async def test_moments_at_the_ends_of_time(api: Clients, rows: list[Execution]) -> None:
@@ -394,7 +421,7 @@ async def test_attempts_and_logs(api: Clients, tracker: Tracker, broker: InMemor
         (run,) = (await client.get(f"{path}/attempts/")).json()["items"]
         first = (await client.get(f"{path}/logs/?limit=3&level=WARNING")).json()
         rest = (
-            await client.get(f"{path}/logs/?limit=3&level=WARNING&after={first['next']}")
+            await client.get(f"{path}/logs/?page_size=3&level=WARNING&after={first['next']}")
         ).json()
         faults = await refused(client, "level=LOUD&attempt=0&limit=9999&x=1", f"{path}/logs/")
 
@@ -425,3 +452,19 @@ async def test_counts(api: Clients, tracker: Tracker, rows: list[Execution]) -> 
     assert 8 == sum(bucket["total"] for bucket in found["timeline"])
     assert (3, ["mail"]) == (mail["total"], list(mail["by_module"]))
     assert ["query.limit", "query.order"] == faults
+
+
+async def test_counts_of_durations(api: Clients, tracker: Tracker) -> None:
+    """From nothing to the longest, each where it belongs; a model of the document takes them."""
+    for number, seconds in enumerate((0.0, 0.3, 0.4, 7.0)):
+        told = {"started_at": DAY, "finished_at": DAY + timedelta(seconds=seconds)}
+        await tracker.register(str(number), "shop.bill", status="success", **told)
+    async with api() as client:
+        found = (await client.get("/executions/stats/")).json()
+
+    StatsAnswer.model_validate(found)
+    told = {(one["above"], one["up_to"]): one["count"] for one in found["durations"]}
+    assert {(0.0, 0.001): 1, (0.2, 0.5): 2, (5.0, 10.0): 1} == {
+        bounds: count for bounds, count in told.items() if count
+    }
+    assert (5.0, 10.0) == list(told)[-1]

@@ -104,6 +104,8 @@ async def test_settings_and_layers(tracker: Tracker, api: Clients) -> None:
         globally = await client.put("/settings/retention_days", json={"value": 60})
         his = await client.put("/settings/retention_days/", json={"value": 7, "user": "42"})
         mine = {one["key"]: one for one in (await client.get("/settings?user=42")).json()["items"]}
+        one = await client.get("/settings/retention_days?user=42")
+        nobody = await client.get("/settings/nonsense")
         gone = await client.delete("/settings/retention_days?user=42")
         again = await client.delete("/settings/retention_days?user=42")
 
@@ -118,6 +120,7 @@ async def test_settings_and_layers(tracker: Tracker, api: Clients) -> None:
         globally.json()["layer"],
     )
     assert {"user": 7, "global": 60, "settings": None, "default": 30} == his.json()["layers"]
+    assert (mine["retention_days"], 404) == (one.json(), nobody.status_code)
     assert ("user", 7) == (mine["retention_days"]["layer"], mine["retention_days"]["value"])
     assert [60, 60] == [one.json()["value"] for one in (gone, again)]
     rows = (await tracker.audit.list(target="setting:retention_days")).items
@@ -180,7 +183,9 @@ async def test_audit(tracker: Tracker, api: Clients) -> None:
     ago = (datetime.now(UTC) - timedelta(hours=1)).replace(tzinfo=None).isoformat()
     async with api() as client:
         page = (await client.get("/audit/?limit=2&actor=42&action=a.b")).json()
-        rest = (await client.get(f"/audit?limit=2&actor=42&action=a.b&after={page['next']}")).json()
+        rest = (
+            await client.get(f"/audit?page_size=2&actor=42&action=a.b&after={page['next']}")
+        ).json()
         one = (await client.get(f"/audit?target=t:1&since={ago}")).json()["items"]
         none = (await client.get("/audit/", params={"until": f"{ago}Z"})).json()["items"]
         today = datetime.now(UTC).date().isoformat()
@@ -280,7 +285,7 @@ async def test_health_without_a_database(own_postgres: PostgresServer) -> None:
         ("/tasks/x", "DELETE, GET"),
         ("/configs/x/", "DELETE, GET, PATCH"),
         ("/configs", "GET, POST"),
-        ("/settings/retention_days", "DELETE, PUT"),
+        ("/settings/retention_days", "DELETE, GET, PUT"),
     ],
 )
 async def test_methods_that_there_are(made_sqlite_url: str, path: str, methods: str) -> None:

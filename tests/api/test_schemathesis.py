@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 
+@pytest.mark.no_cover
 @pytest.mark.timeout(120)
 async def test_the_document_is_true(
     postgres_url: str, redis_url: str, queue_name: str, tmp_path: Path

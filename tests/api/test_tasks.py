@@ -409,5 +409,5 @@ async def test_a_database_that_says_nothing(own_postgres: PostgresServer) -> Non
                 own_postgres.resume()
 
     assert (201, 503) == (sent.status_code, asked.status_code)
-    assert took < 5
+    assert took < 15  # three seconds, on a machine with nothing else to do
     assert 1 == len(broker.sent)

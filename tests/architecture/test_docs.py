@@ -29,6 +29,22 @@ def test_every_link_leads_somewhere_and_every_block_compiles(check: ModuleType) 
     assert [] == found
 
 
+def test_every_block_knows_its_names(check: ModuleType) -> None:
+    """What a Python block uses is defined or imported in it, so that it can be copied."""
+
+    assert [] == list(check.nameless(check.pages()))
+
+
+def test_a_name_from_nowhere_is_seen(check: ModuleType, tmp_path: Path) -> None:
+    """So is an import that is not used; `await` at the top is fine."""
+    check.ROOT = tmp_path
+    page = tmp_path / "page.md"
+    page.write_text("# A\n```python\nimport os\n\nawait tracker.get(7)\n```\n")
+    found = list(check.nameless([page]))
+
+    assert ["page.md:3", "page.md:5"] == [fault.rpartition(": ")[0] for fault in found]
+
+
 def test_a_broken_link_is_seen(check: ModuleType, tmp_path: Path) -> None:
     """A link to a missing file or heading is a fault; one that leads out or is code is none."""
     check.ROOT = tmp_path

@@ -26,6 +26,7 @@ PUBLIC = {
     "Counts",
     "Dependency",
     "DependencyFailed",
+    "DurationBucket",
     "Health",
     "Execution",
     "ExecutionNotFound",

@@ -188,10 +188,10 @@ def test_stats_as_json_obey_filters(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["show", "nobody"], 1, "no execution with task_id 'nobody'"),
-        (["show", "4711"], 1, "no execution with id 4711"),
+        (["show", "nobody"], 4, "no execution with task_id 'nobody'"),
+        (["show", "4711"], 4, "no execution with id 4711"),
         (["list", "--database", "nonsense"], 2, "is not a URL"),
-        (["list", "--limit", "501"], 2, "1 to 500"),
+        (["list", "--limit", "1001"], 2, "1 to 1000"),
         (["list", "--status", "asleep"], 2, "unknown status 'asleep'"),
         (["list", "--since", "yesterday"], 2, "write 30m, 2h, 7d"),
         (["list", "--metadata", "order_id"], 2, "KEY=VALUE"),

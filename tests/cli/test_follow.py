@@ -102,7 +102,7 @@ def test_executions_are_told_in_words(run: Run, fill: Callable[..., None]) -> No
     data = json.loads(run("explain", "flaky", "--json").stdout)
     assert ("flaky", "SUCCESS") == (data["task_id"], data["status"])
     assert any("the bank" in line for line in data["story"])
-    assert 1 == run("explain", "nobody").exit_code
+    assert 4 == run("explain", "nobody").exit_code
 
 
 def test_watch_ends_with_what_it_follows(run: Run, fill: Callable[..., None]) -> None:
@@ -110,7 +110,7 @@ def test_watch_ends_with_what_it_follows(run: Run, fill: Callable[..., None]) ->
     fill(some)
     codes = [run("watch", name).exit_code for name in ("flaky", "fails", "stopped", "nobody")]
 
-    assert [0, 1, 1, 1] == codes
+    assert [0, 1, 1, 4] == codes
     assert "✗ FAILURE" in run("watch", "fails").stdout
     assert ["FAILURE"] == [json.loads(run("watch", "fails", "--json").stdout)["status"]]
     assert 2 == run("watch", "fails", "--module", "shop").exit_code

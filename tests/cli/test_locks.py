@@ -69,11 +69,20 @@ async def test_who_holds_what(tracker: Tracker, run: Run) -> None:
 
 async def test_a_lock_is_taken_away(tracker: Tracker, run: Run) -> None:
     """With its fence only: 1 when somebody else holds it by now."""
-    with pytest.raises(LockLost):
-        async with tracker.lock("x", key=1, ttl=2) as lock:
-            wrong = await run("locks", "release", lock.name, "--fence", str(lock.fence - 1))
-            right = await run("locks", "release", lock.name, "--fence", str(lock.fence))
-            await asyncio.sleep(3)
+    lock = tracker.lock("x", key=1)
+    held = asyncio.Event()
+
+    async def hold() -> None:
+        async with lock:
+            held.set()
+            await asyncio.sleep(30)
+
+    holding = asyncio.create_task(hold())
+    await held.wait()
+    wrong = await run("locks", "release", lock.name, "--fence", str(lock.fence - 1))
+    right = await run("locks", "release", lock.name, "--fence", str(lock.fence))
+    with pytest.raises(LockLost, match="somebody took it away"):
+        await holding
 
     assert (1, 0) == (wrong.exit_code, right.exit_code)
     assert "is not held with fence" in wrong.stdout

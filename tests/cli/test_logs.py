@@ -45,7 +45,7 @@ def test_lines_are_shown(run: Run, follow: list[str]) -> None:
     lines = result.stdout.splitlines()
 
     assert 0 == result.exit_code
-    assert ["WARNING", "ERROR", "WARNING"] == [lines[n].split()[2] for n in (0, 1, 3)]
+    assert ["WARNING", "ERROR", "WARNING"] == [lines[n].split()[3] for n in (0, 1, 3)]
     assert lines[1].endswith(" 1 ERROR    shop: two \\x1b[2J")
     assert "and more" == lines[2]
 
@@ -57,7 +57,7 @@ def test_levels_and_attempts_narrow(run: Run, follow: list[str]) -> None:
     assert 2 == len(run("logs", "x", "--level", "error", *follow).stdout.splitlines())
     assert "" == run("logs", "x", "--attempt", "2", *follow).stdout
     assert 2 == run("logs", "x", "--level", "LOUD", *follow).exit_code
-    assert 1 == run("logs", "nobody", *follow).exit_code
+    assert 4 == run("logs", "nobody", *follow).exit_code
 
 
 def test_json_is_a_page_or_a_line_each(run: Run) -> None:

@@ -62,4 +62,4 @@ async def test_schedules_are_seen_and_changed(
     assert ["active", "inactive"] == [item["schedule_status"] for item in items]
     assert [True, False] == [item["next_run_at"] is not None for item in items]
     assert f"{key} is inactive\n" == stopped
-    assert [1, 2, 3] == codes
+    assert [4, 2, 3] == codes

@@ -12,12 +12,15 @@ from taskiq import InMemoryBroker
 
 from aiotrack import (
     AccessRefused,
+    CancelOutcome,
     DefinitionNotFound,
     ExecutionNotFound,
     InvalidDefinition,
     InvalidInput,
     InvalidQuery,
+    InvalidSetting,
     InvalidStatus,
+    LockLost,
     NotRepeatable,
     Tracker,
     TrackerMiddleware,
@@ -87,6 +90,8 @@ async def test_what_the_tracker_says(
     assert await tracker.workers() == await client.workers()
     assert await tracker.queues() == await client.queues()
     assert [] == await client.locks.list()
+    assert await tracker.alerts.list() == await client.alerts.list()
+    assert await tracker.settings.explain("max_queue") == await client.settings.explain("max_queue")
     (told,) = await client.tasks()
     (known,) = tracker.tasks()
     assert (known.name, known.parameters) == (told.name, told.parameters)
@@ -224,6 +229,9 @@ async def test_definitions(tracker: Tracker, broker: InMemoryBroker, client: Cli
     sent = await client.schedules.trigger(made.id)
     assert 7 == (await client.wait(sent.task_id, timeout=30)).result
     assert "inactive" == await client.schedules.stop(made.id)
+    assert {made.id: "inactive"} == await client.schedules.statuses()
+    assert {"shop.pay": 1} == await client.definitions.count_by_type()
+    assert 1 == (await client.definitions.stats("a bill")).success
     with pytest.raises(InvalidDefinition) as caught:
         await client.definitions.create(name="a bill", **fields, priority=11)
     assert 2 <= len(caught.value.faults)
@@ -231,6 +239,62 @@ async def test_definitions(tracker: Tracker, broker: InMemoryBroker, client: Cli
     for call in (client.definitions.get(made.id), client.schedules.start("a bill")):
         with pytest.raises(DefinitionNotFound):
             await call
+
+
+@SQLITE
+async def test_many_at_once(tracker: Tracker, broker: InMemoryBroker, client: Client) -> None:
+    """What a filter matches is cancelled, or sent again, each with its outcome."""
+
+    @broker.task("shop.pay")
+    async def pay(order: int) -> None:
+        raise ValueError(order)
+
+    for number in range(3):
+        await tracker.register(f"p{number}", "mail.send")
+    assert 2 == (await client.cancel_many(module="mail", limit=2))[CancelOutcome.REVOKED]
+    assert {CancelOutcome.REVOKED: 1} == await client.cancel_many(reason="enough")
+    assert "enough" == (await tracker.get("p0")).cancel_reason
+    sent = await client.submit("shop.pay", kwargs={"order": 7}, priority="urgent")
+    assert 10 == sent.priority
+    await client.wait(sent.task_id, timeout=30)
+    await tracker.register("unknown", "no.such:task", status="failed")
+    done, not_done = await client.rerun_many(status="failed", module=["shop", "no"])
+    assert done.execution is not None
+    assert sent.task_id == done.execution.rerun_of
+    assert (None, UnknownTask) == (not_done.execution, type(not_done.error))
+    with pytest.raises(InvalidInput, match="limit"):
+        await client.rerun_many(limit=501)
+
+
+@SQLITE
+async def test_settings_audit_and_locks(tracker: Tracker, client: Client) -> None:
+    """They are changed as by the tracker, in the token's name."""
+    await client.settings.set("retention_days", 7, user=42)
+    assert (7, "user") == (
+        await client.settings.get("retention_days", user="42"),
+        (await client.settings.explain("retention_days", user="42")).layer,
+    )
+    await client.settings.unset("retention_days", user=42)
+    assert await tracker.settings.get("retention_days") == await client.settings.get(
+        "retention_days"
+    )
+    for call in (
+        client.settings.get("nonsense"),
+        client.settings.set("nonsense", 1),
+        client.settings.set("retention_days", -7),
+    ):
+        with pytest.raises(InvalidSetting):
+            await call
+    with pytest.raises(LockLost):
+        async with tracker.lock("import", on_lost="flag"):
+            (held,) = await client.locks.list()
+            assert not await client.locks.force_release(held.name, fence=held.fence + 1)
+            assert await client.locks.force_release(held.name, fence=held.fence, reason="stuck")
+    hour = timedelta(hours=1)
+    told = await client.audit.list(actor="me", since=hour)
+    assert (await tracker.audit.list(actor="me")) == told
+    assert ["lock.release", "setting.unset", "setting.set"] == [one.action for one in told.items]
+    assert [] == (await client.audit.list(until=hour, action="lock.release")).items
 
 
 @SQLITE

@@ -110,6 +110,7 @@ async def test_a_database_says_what_the_rules_say_for_long(store: Store, seed: i
     await agree(store, crowd(Random(seed)))
 
 
+@pytest.mark.no_cover
 @BOUND
 async def test_every_order_leaves_the_same_rows(store: Store) -> None:
     """All orders of up to five facts, each told twice, leave the oracle's record at every step."""

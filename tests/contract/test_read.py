@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from aiotrack.clock import EPOCH, Clock
+from aiotrack.counts import Counts
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound, InvalidQuery, QueryTimeout, StoreUnavailable
-from aiotrack.model import Cause, Counts, TaskStatus
+from aiotrack.model import Cause, TaskStatus
 from aiotrack.report import Origin, Report, Witness
 from aiotrack.repository import Repository
 from aiotrack.repository.read import Reader

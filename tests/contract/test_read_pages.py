@@ -164,10 +164,10 @@ async def test_a_cursor_continues_only_its_own_list(repository, reader):
     assert 3 == len((await reader.list(module=["b", "shop"], after=after, limit=9)).items)
 
 
-@pytest.mark.parametrize("limit", [0, -1, 501, True, 2.0, "5", None, 2**70])
-async def test_a_limit_is_1_to_500(reader, limit):
+@pytest.mark.parametrize("limit", [0, -1, 1001, True, 2.0, "5", None, 2**70])
+async def test_a_limit_is_1_to_1000(reader, limit):
     """Anything else is refused, and so are booleans."""
-    with pytest.raises(InvalidQuery, match="from 1 to 500"):
+    with pytest.raises(InvalidQuery, match="from 1 to 1000"):
         await reader.list(limit=limit)
 
 

@@ -47,6 +47,7 @@ def rows(history: History) -> tuple[Row, list[Row]]:
     return execution_row(history), sorted(items, key=lambda row: str(row["run_id"]))
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", NAMES)
 def test_every_order_makes_the_same_record(name: str) -> None:
     """All permutations of a story, each post twice, end as a person expects, to the byte."""

@@ -11,7 +11,7 @@ from taskiq import AsyncBroker
 
 from aiotrack import TaskStatus, Tracker, TrackerMiddleware
 from aiotrack.report import Origin, Report, Witness
-from aiotrack.repository.workers import Beat, Described, Registry
+from aiotrack.repository.control.workers import Beat, Described, Registry
 
 MINUTE = 60_000_000
 

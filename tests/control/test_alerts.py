@@ -14,7 +14,7 @@ from taskiq import InMemoryBroker
 
 from aiotrack import Alert, Tracker, TrackerMiddleware
 from aiotrack.brokers import PriorityStreamBroker
-from aiotrack.repository.control_tables import WorkerRow
+from aiotrack.repository.control.tables import WorkerRow
 from aiotrack.repository.tables import ExecutionRow
 from aiotrack.testing.servers import ValkeyServer
 from tests.schedules.site import Site

@@ -34,7 +34,7 @@ from aiotrack import (
 )
 from aiotrack.current import Run
 from aiotrack.report import Report, Witness
-from aiotrack.repository.control_tables import WorkerRow
+from aiotrack.repository.control.tables import WorkerRow
 from aiotrack.tracker import Cancellation
 from aiotrack.verdicts import presume
 
@@ -199,7 +199,7 @@ async def test_odd_ids_and_secrets(tracker: Tracker) -> None:
 
 async def rows(tracker: Tracker) -> list[str]:
     """Give the wishes that are stored."""
-    from aiotrack.repository.cancels import Cancels
+    from aiotrack.repository.control.cancels import Cancels
 
     return [wish.task_id for wish in await Cancels(tracker.core().repository).newest(100)]
 
@@ -596,6 +596,7 @@ async def test_many_by_filter(shop: Shop) -> None:
             await tracker.cancel_many(limit=wrong)
 
 
+@pytest.mark.no_cover
 async def test_more_than_a_batch_at_once(tracker: Tracker) -> None:
     """In batches; one pass over the filter finds all."""
     begun = datetime.now(UTC) - timedelta(hours=3)

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from aiotrack import Tracker
-from aiotrack.cli.app import app, exit_code
+from aiotrack.cli.app import app
+from aiotrack.cli.codes import exit_code
 from aiotrack.errors import ExecutionNotFound
 
 
@@ -54,4 +55,4 @@ def test_an_unknown_id_is_not_found(filled_url: str) -> None:
     result = run(filled_url, "b")
 
     assert "no execution with task_id 'b'" in result.stderr
-    assert 1 == result.exit_code == exit_code(ExecutionNotFound("b"))
+    assert 4 == result.exit_code == exit_code(ExecutionNotFound("b"))

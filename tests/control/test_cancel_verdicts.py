@@ -7,7 +7,7 @@ import pytest
 from aiotrack import CancelOutcome, TaskStatus
 from aiotrack.cancellation.asking import _Look
 from aiotrack.report import History, Origin, Report, Witness, rank
-from aiotrack.repository.cancels import Wish
+from aiotrack.repository.control.cancels import Wish
 from aiotrack.verdicts import revoke
 
 ORIGIN = Origin("a", "shop.pay", "shop", 1_000)

@@ -12,8 +12,8 @@ from taskiq import InMemoryBroker
 from taskiq.schedule_sources import LabelScheduleSource
 
 from aiotrack import InvalidSetting, StoreUnavailable, TaskStatus, Tracker, TrackerMiddleware
-from aiotrack.repository.control_tables import CancelRow, HeldRow, NeedRow, WorkerRow
-from aiotrack.repository.retention import Deleted, Retention
+from aiotrack.repository.control.retention import Deleted, Retention
+from aiotrack.repository.control.tables import CancelRow, HeldRow, NeedRow, WorkerRow
 from aiotrack.sweeps import cleanup
 
 NAME = "aiotrack:cleanup"

@@ -40,6 +40,9 @@ async def test_what_there_is_not_is_no_fault(database_url: str) -> None:
     assert NAMES == list(found.dependencies)
     assert {"database": True, "redis": True, "broker": True, "workers": False} == state(found)
     assert (False, True, True) == (found.is_healthy, found.live, found.ready)
+    assert found["dependencies"]["workers"]["error"] == found.dependencies["workers"].error
+    with pytest.raises(KeyError):
+        found["alive"]
     assert None is found.dependencies["redis"].latency is found.dependencies["broker"].latency
     assert 0 < (found.dependencies["database"].latency or 0) < BOUND
     assert "no worker beats" == found.dependencies["workers"].error

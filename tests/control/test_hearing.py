@@ -14,7 +14,7 @@ from taskiq import InMemoryBroker
 from aiotrack import CancelOutcome, StoreUnavailable, TaskStatus, Tracker, TrackerMiddleware
 from aiotrack.cancellation import feature as hearing
 from aiotrack.current import Cancel
-from aiotrack.repository.cancels import PAGE, Cancels
+from aiotrack.repository.control.cancels import PAGE, Cancels
 from aiotrack.testing.servers import PostgresServer, ValkeyServer
 from aiotrack.tracker import Cancellation
 from tests.integration.proxy import proxied

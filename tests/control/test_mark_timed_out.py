@@ -14,7 +14,7 @@ from taskiq import AsyncResultBackend, InMemoryBroker, TaskiqResult
 from taskiq.schedule_sources import LabelScheduleSource
 
 from aiotrack import InvalidSetting, TaskStatus, Tracker, TrackerMiddleware
-from aiotrack.repository.control_tables import WorkerRow
+from aiotrack.repository.control.tables import WorkerRow
 from aiotrack.sweep import LONGEST
 from aiotrack.sweeps import CLEANUP, Sweeps, mark_timed_out
 

@@ -100,7 +100,7 @@ async def test_a_blocked_loop_is_not_lost(database_url: str, tracker: Tracker) -
     found = (await tracker.workers())[0]
     await broker.shutdown()
 
-    assert WorkerStatus.ALIVE == found.status
+    assert (WorkerStatus.ALIVE, True, False) == (found.status, found.alive, found.lost)
 
 
 async def test_a_stuck_loop_is_lost(
@@ -121,7 +121,7 @@ async def test_a_stuck_loop_is_lost(
     await until(is_back)
     await broker.shutdown()
 
-    assert WorkerStatus.LOST == stuck.status
+    assert (WorkerStatus.LOST, True, False) == (stuck.status, stuck.lost, stuck.alive)
 
 
 async def test_a_worker_of_two_brokers(database_url: str, tracker: Tracker) -> None:

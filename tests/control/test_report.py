@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -12,12 +13,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aiotrack import InvalidQuery, InvalidValue, Tracker
+from aiotrack import InvalidQuery, InvalidValue, TaskStatus, Tracker
 from aiotrack.cli.app import app
+from aiotrack.clock import to_datetime
 from aiotrack.paper import FORMS, data, write
-from tests.contract.test_rollups import settle
+from tests.contract.test_rollups import ended, settle
 
 DAY = timedelta(days=1)
+VAGUE: dict[str, Any] = {
+    **dict.fromkeys(("p50_duration", "p95_duration", "p50_wait", "p95_wait")),
+    "is_approximate": False,
+}
+"""What rollups tell within 5 %."""
+
 NAMES = ("shop.bill", "shop.mail", "crm.sync", "=cmd|' /C calc'!A0", "<script>alert(1)</script>|x")
 
 
@@ -94,6 +102,44 @@ async def test_it_counts_what_was_recorded(tracker: Tracker) -> None:
     assert sorted(durations, reverse=True) == durations
     assert len(third.slowest) < 10
     assert expected["crm.sync"] == [other.now.total, other.now.failure]
+
+
+async def test_a_clean_up_takes_no_time_outs_and_none_lost(tracker: Tracker) -> None:
+    """They are told by task, and beside those of the time before, as if the rows were there."""
+    now = tracker.clock.now()
+    day = 86_400_000_000
+    birth = {"task_name": "shop.bill"}
+    made = [
+        ended(
+            f"{error_class} {number}",
+            now - int((number + 1.1) * day),
+            status=TaskStatus.FAILURE,
+            error_class=error_class,
+            birth=birth if number % 2 else {},
+        )
+        for error_class, count in (("timeout", 12), ("lost", 9), ("permanent", 5), (None, 3))
+        for number in range(count)
+    ]
+    repository = tracker.core().repository
+    await repository.write(made)
+    await settle(repository)
+    until = to_datetime(now - day // 2)
+    first = await tracker.report(7 * DAY, until)
+    deleted = await tracker.cleanup(retention_days=1)
+    second = await tracker.report(7 * DAY, until)
+
+    assert len(made) == deleted
+    assert (7, 7) == (first.timed_out, first.lost)
+    assert (5, 2) == (first.before.timed_out, first.before.lost)
+    by_name = {one.task_name: (one.now.timed_out, one.now.lost) for one in second.tasks}
+    assert {"pay": (4, 4), "shop.bill": (3, 3)} == by_name
+    for part in ("now", "before"):
+        assert replace(getattr(first, part), **VAGUE) == replace(getattr(second, part), **VAGUE)
+    assert [] == second.slowest
+    assert "| ran longer than they may | 7 | 5 |" in write(second, "md")
+    assert ["7", "4", "3"] == [
+        row["timed_out"] for row in csv.DictReader(io.StringIO(write(second, "csv")))
+    ]
 
 
 async def test_every_form_says_the_same(tracker: Tracker) -> None:

@@ -30,6 +30,9 @@ async def test_a_user_wins_over_all_over_the_environment_over_the_default(
         await settings.set("retention_days", 0, scope="user", user="42")
         await look()
         layers = (await settings.explain("retention_days", user="42")).layers
+        assert 0 == await settings.get("retention_days", scope="user", user="42")
+        assert 10 == await settings.get("retention_days", scope="global")
+        assert 0 == (await settings.all(scope="user", user=42))["retention_days"]
         others = await settings.get("retention_days", user="43")
         everybody = await settings.all()
         assert await settings.unset("retention_days", scope="user", user=42)

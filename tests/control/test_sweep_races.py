@@ -50,6 +50,7 @@ def end(run: Report, number: int, now: int) -> Report:
     )
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "races", [SHORT, pytest.param(LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(900)])]
 )

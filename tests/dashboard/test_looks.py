@@ -33,6 +33,8 @@ async def pages(site: Site) -> list[str]:
     failed = await site.kiq("decline", 1)
     running = await site.kiq("load", "a file with a long name that goes on and on.csv", 300.0)
     await site.kiq("hold", "a-lock", 300.0)
+    told = {"progress_percent": 40, "progress_message": "more than a line has room for " * 9}
+    await site.tracker.register("l" * 90, "long.name_" * 20, status="STARTED", metadata=told)
     made = await site.tracker.definitions.create(
         name="a schedule", task_type="shop.tidy", schedule_kind="interval", schedule={"seconds": 60}
     )
@@ -74,6 +76,23 @@ async def test_a_dialog(pages: list[str], open_page: Open) -> None:
     await page.evaluate(AXE)
 
     assert [] == await page.evaluate(FOUND, {})
+
+
+async def test_a_dialog_with_faults(pages: list[str], open_page: Open) -> None:
+    """A form whose fields were refused is faultless in both colours, and fits on a phone."""
+    page = await open_page("#/schedules", viewport={"width": 360, "height": 800})
+    await page.get_by_role("button", name="New definition …").click()
+    dialog = page.get_by_role("dialog", name="New definition")
+    await dialog.get_by_role("textbox", name="Name").fill("a schedule")
+    await dialog.get_by_label("Task").fill("no.such.task")
+    await dialog.get_by_role("button", name="Create").click()
+    await expect(dialog.locator(".fault")).not_to_have_count(0)
+    await page.evaluate(AXE)
+    for theme in RULES:
+        await page.evaluate("(theme) => { document.documentElement.dataset.theme = theme }", theme)
+        assert [] == await page.evaluate(FOUND, {})
+
+    assert 0 >= await dialog.evaluate("(box) => box.scrollWidth - box.clientWidth")
 
 
 async def test_states_are_told_without_colour(open_page: Open) -> None:

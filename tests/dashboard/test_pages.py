@@ -80,7 +80,7 @@ async def test_rows_come_move_and_rest(site: Site, open_page: Open) -> None:
     await asyncio.sleep(1.5)
     assert rests == await bar.get_attribute("value")
     assert await page.locator(f'[title="{second}"]').count() == 0
-    await page.get_by_role("button", name="Pause live changes").click()
+    await page.get_by_role("button", name="Go on with live changes").click()
 
     await expect(page.locator(f'tbody [title="{second}"]')).to_be_visible()
     for task_id in (first, second):
@@ -144,13 +144,40 @@ async def test_the_overview(site: Site, open_page: Open) -> None:
     await expect(
         page.get_by_role("img", name=re.compile("^Throughput: .+ failed$"))
     ).to_be_visible()
-    await expect(page.get_by_role("img", name=re.compile("^Durations"))).to_be_visible()
+    await expect(
+        page.get_by_role("img", name=re.compile("^Durations of [0-9,]+ executions?: half within "))
+    ).to_be_visible()
     running = page.get_by_role("region", name="Running now")
     await expect(running.get_by_role("link", name="shop.load").first).to_be_visible()
     await expect(page.get_by_role("region", name="Workers")).to_contain_text("1 worker alive")
     await page.get_by_role("link", name="7 days").click()
     await expect(page).to_have_url(re.compile(r"#/overview\?range=7d$"))
     await site.tracker.cancel(task_id)
+
+
+async def test_a_picture_tells_each_bar(site: Site, open_page: Open) -> None:
+    """By the pointer and by the arrow keys; what is new in the picture takes neither away."""
+    await site.tracker.wait(await site.kiq("add", 1, 1), 20)
+    page = await open_page()
+    panel = page.get_by_role("region", name="Throughput")
+    readout = panel.locator(".readout")
+    await expect(readout).to_have_text(re.compile("failed$"))
+    whole = await readout.inner_text()
+    await panel.locator(".bar").last.hover()
+    await expect(readout).to_have_text(re.compile(r"^\d+ \w+ \d+, [\d:]+ .+: \d+ execution"))
+    await page.get_by_role("heading", level=1).hover()
+    await expect(readout).to_have_text(whole)
+    await panel.get_by_role("group").focus()
+    await page.keyboard.press("ArrowLeft")
+    await expect(readout).to_have_text(re.compile(r": [1-9][\d,]* executions?, \d+ failed$"))
+    told = await readout.inner_text()
+    for number in range(2):
+        await site.tracker.wait(await site.kiq("add", number, 1), 20)
+    await expect(readout).not_to_have_text(told)
+    await expect(readout).to_have_text(re.compile(r": [1-9][\d,]* executions?, \d+ failed$"))
+    await expect(readout).to_have_attribute("aria-live", "polite")
+    await page.keyboard.press("Tab")
+    await expect(readout).to_have_text(re.compile(r"^[\d,]+ executions"))
 
 
 async def test_alerts_stand_first(site: Site, open_page: Open) -> None:
@@ -201,6 +228,56 @@ async def test_a_schedule_is_paused_and_run(site: Site, open_page: Open) -> None
     await site.tracker.schedules.stop(made.id)
 
     assert 1 == len((await site.tracker.list(config_id=made.id)).items)
+
+
+async def test_a_definition_is_made(site: Site, open_page: Open) -> None:
+    """What the server finds wrong stands beside its fields, until all of it is right."""
+    taken = await site.tracker.definitions.create(name="taken", task_type="shop.tidy")
+    page = await open_page("#/schedules")
+    opener = page.get_by_role("button", name="New definition …")
+    await opener.click()
+    dialog = page.get_by_role("dialog", name="New definition")
+    await dialog.get_by_label("Name").fill("taken")
+    await dialog.get_by_label("Task").fill("shop.add")
+    await expect(dialog.get_by_text("It takes: one, other.")).to_be_visible()
+    await dialog.get_by_label("Arguments").fill("{")
+    await dialog.get_by_role("textbox", name="Crontab").fill("every day")
+    await dialog.get_by_label("Time zone").fill("Nowhere")
+    await dialog.get_by_role("button", name="Create").click()
+    await expect(dialog.locator(".fault")).to_contain_text("is no JSON")
+    await dialog.get_by_label("Arguments").fill('{"one": 1, "others": 2}')
+    await dialog.get_by_role("button", name="Create").click()
+    for label, fault in {
+        "Name": "'taken' is taken",
+        "Arguments": "has no parameter 'others'; known are: one, other",
+        "Crontab": "cron 'every day' needs five fields, not 2",
+        "Time zone": "tz 'Nowhere' is no time zone",
+    }.items():
+        field = (
+            dialog.locator("label", has=page.get_by_role("textbox", name=label))
+            .locator(".fault")
+            .first
+        )
+        await expect(field).to_contain_text(fault)
+    await expect(dialog.get_by_label("Name")).to_be_focused()
+    await dialog.get_by_label("Name").fill("made in a browser")
+    await dialog.get_by_label("Arguments").fill('{"one": 1, "other": 2}')
+    await dialog.get_by_label("Runs").select_option("interval")
+    await expect(dialog.get_by_role("textbox", name="Crontab")).to_be_hidden()
+    await dialog.get_by_role("spinbutton", name="Every").fill("90")
+    await dialog.get_by_label("Priority").fill("9")
+    await page.keyboard.press("Enter")
+    await expect(dialog).to_have_count(0)
+    await expect(opener).to_be_focused()
+    row = page.locator("tbody tr", has_text="made in a browser")
+    await expect(row).to_contain_text("every 1 min 30 s")
+    await expect(row.locator(".badge")).to_have_text("● active")
+    found = await site.tracker.definitions.get("made in a browser")
+    await site.tracker.definitions.delete(found.id)
+    await site.tracker.definitions.delete(taken.id)
+
+    assert {"one": 1, "other": 2} == found.parameters
+    assert (9, None) == (found.priority, found.queue)
 
 
 async def test_a_lock_is_released_by_force(site: Site, open_page: Open) -> None:

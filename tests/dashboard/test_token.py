@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -47,6 +48,24 @@ async def test_a_token_opens_it(site: Site, closed_url: str, open_page: Open) ->
 
     assert await page.evaluate("sessionStorage.length") == 0
     assert SECRET not in await page.evaluate("JSON.stringify(localStorage) + document.cookie")
+
+
+async def test_a_report_is_kept(site: Site, closed_url: str, open_page: Open) -> None:
+    """As a page of its own, which a plain link without the token could not get."""
+    task_id = await site.kiq("add", 1, 1)
+    await site.tracker.wait(task_id, 20)
+    page = await open_page("#/overview?range=7d", url=closed_url)
+    await page.get_by_role("textbox", name="Token").fill(READER)
+    await page.get_by_role("button", name="Open").click()
+    await expect(page.locator(".live")).to_contain_text("Live")
+    async with page.expect_download() as kept:
+        await page.get_by_role("button", name="Report").click()
+    download = await kept.value
+    text = await asyncio.to_thread(Path(await download.path()).read_text)
+
+    assert "aiotrack-7d.html" == download.suggested_filename
+    assert "<h1>Tasks from " in text
+    assert "<td>shop.add</td>" in text
 
 
 async def test_a_reader_is_told_what_he_may_not(

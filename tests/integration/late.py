@@ -13,7 +13,7 @@ from aiotrack.clock import Clock
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness
 from aiotrack.repository import Repository
-from aiotrack.repository.periods import HOUR
+from aiotrack.repository.statistics.periods import HOUR
 
 HOURS = 60
 

@@ -136,6 +136,7 @@ async def test_a_database_that_is_away_from_the_start(
 
 
 # ── R28: poison ─────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.no_cover
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "is_alone", [False, pytest.param(True, marks=[pytest.mark.chaos, pytest.mark.timeout(300)])]

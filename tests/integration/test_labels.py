@@ -176,6 +176,7 @@ MODULES: dict[str, tuple[str | Callable[[str], str] | None, dict[str, Any], str]
     "by function": (_first_letter, {}, "s"),
     "label before option": ("billing", {"module": "post"}, "post"),
     "function that raises": (_raises, {}, "shop"),
+    "function of nothing": (lambda _: None, {}, "shop"),  # type: ignore[dict-item, return-value]
     "function of no text": (lambda _: 5, {}, "5"),  # type: ignore[dict-item, return-value]
 }
 

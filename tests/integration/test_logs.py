@@ -256,6 +256,20 @@ async def test_pages_follow_one_another(tracker: Tracker) -> None:
         await tracker.logs("x", level="ERROR", after=first.next)
 
 
+async def test_another_process_reads_the_last_lines_right_after_the_end(tracker: Tracker) -> None:
+    """The writer gathers for a fifth of a second; who waited for the end asks only once."""
+    async with Tracker(tracker.database) as elsewhere, bench(tracker) as b:
+
+        @b.task("shop.rows")
+        async def rows() -> None:
+            log.info("last words")
+
+        for number in range(3):
+            await rows.kicker().with_task_id(f"rows-{number}").kiq()
+            await elsewhere.wait(f"rows-{number}", 30)
+            assert ["last words"] == await messages(elsewhere, f"rows-{number}")
+
+
 BAD_CURSORS = ["", "x", "!!!", "bnVsbA", "W10", "WzEsMiwzLDRd", "é", "x" * 5000, 7]
 
 

@@ -241,6 +241,24 @@ async def test_a_neighbour_that_breaks_leaves_a_failure_that_names_it(
 
 
 # ── senders and workers that are not alike ──────────────────────────────────────────────────────
+async def test_a_second_middleware_of_a_tracker_counts_nothing_twice(
+    tracker: Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stands back, and says so; one of another tracker does not."""
+    async with bench(tracker, after=[TrackerMiddleware(tracker)]) as b:
+
+        @b.task("shop.rows")
+        async def rows() -> int:
+            await tracker.progress(50)
+            return 1
+
+        record = await b.run(rows)
+
+    assert (TaskStatus.SUCCESS, 1, 0) == (record.status, record.runs, record.duplicates)
+    assert {"progress_percent": 50} == record.metadata
+    assert 1 == sum("two of TrackerMiddleware" in one.message for one in caplog.records)
+
+
 async def test_a_client_that_was_never_started_is_recorded(tracker: Tracker) -> None:
     """Nobody called `broker.startup()`: the first send opens what it needs."""
     broker = InMemoryBroker()

@@ -34,6 +34,7 @@ async def small(sqlite_url: str) -> AsyncIterator[Tracker]:
 
 
 # ── loops ───────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.no_cover
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("way", ["timer", "socket"])
 async def test_a_loop_of_a_million_calls_can_be_cancelled(small: Tracker, way: str) -> None:
@@ -80,10 +81,10 @@ async def test_a_loop_of_a_million_calls_can_be_cancelled(small: Tracker, way: s
         assert told == record.metadata["number"]
         assert told * 100 // 1_000_000 == record.metadata["progress_percent"]
 
-    most = 0.02 if way == "timer" else 0.04  # a thread waits for its turn, too
-    assert most > statistics.median(late), "10 ms, and what a busy machine adds"
+    assert 0.1 > statistics.median(late), "10 ms, and what a busy machine adds; all takes a second"
 
 
+@pytest.mark.no_cover
 @pytest.mark.timeout(60)
 async def test_a_million_calls_write_a_few_rows(small: Tracker) -> None:
     """Five a second, whatever the loop does, and the last of them."""

@@ -129,7 +129,7 @@ async def test_a_sweep_that_fails_is_recorded_and_harms_nobody(
     database_url: str, monkeypatch, caplog
 ) -> None:
     """A scheduled one says so in the log; the next time it comes again."""
-    from aiotrack.repository.rollups import Rollups
+    from aiotrack.repository.statistics.rollups import Rollups
 
     async def fail(_: Rollups) -> int:
         raise OSError("no space")

@@ -14,11 +14,13 @@ import pytest
 from taskiq import InMemoryBroker, SimpleRetryMiddleware, SmartRetryMiddleware
 
 from aiotrack import (
+    InvalidSetting,
     InvalidValue,
     LockUnavailable,
     TaskStatus,
     Tracker,
     TrackerMiddleware,
+    TrackerNotFound,
     is_task_locked,
     prevent_duplicate_task,
     task_lock,
@@ -150,10 +152,12 @@ def test_mistakes_are_told_at_decoration() -> None:
             """Nothing."""
 
     for arguments in (
-        {"lock_name": "a b"},
+        {"lock_name": ""},
         {"lock_name": "x", "timeout": 0},
         {"lock_name": "x", "timeout": float("nan")},
         {"lock_name": "x", "timeout": -1},
+        {"lock_name": "x", "timeout": None},
+        {"lock_name": "x", "timeout": "60"},
         {"lock_name": "x", "on_unavailable": "ignore"},
     ):
         with pytest.raises(ValueError):
@@ -304,6 +308,31 @@ async def test_redis_away_does_what_was_chosen(
                 await work()
         else:
             assert expected == await work()
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"), [("run", "done"), ("skip", {**SKIPPED, "reason": "lock_unavailable"})]
+)
+async def test_a_place_without_redis_is_as_one_with_redis_away(
+    sqlite_url: str, word: str, expected: Any
+) -> None:
+    """A tracker that has none, and no tracker at all, as where a function is tried out."""
+
+    @prevent_duplicate_task("x", on_unavailable=word)
+    async def work() -> str:
+        return "done"
+
+    @prevent_duplicate_task("x")
+    async def strict() -> None:
+        pass
+
+    assert expected == await work()
+    with pytest.raises(TrackerNotFound):
+        await strict()
+    async with Tracker(sqlite_url):
+        assert expected == await work()
+        with pytest.raises(InvalidSetting, match="locks need Redis"):
+            await strict()
 
 
 async def test_it_is_held_for_no_longer_than_its_timeout(tracker: Tracker) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import enum
 import math
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
@@ -26,6 +31,7 @@ from aiotrack import (
     task_lock,
 )
 from aiotrack.locks.lock import TaskLock
+from aiotrack.locks.verbs import Locks
 from aiotrack.testing.servers import ValkeyServer
 
 
@@ -143,11 +149,118 @@ def test_nonsense_is_refused(arguments: dict[str, Any], words: str) -> None:
         task_lock("x", **arguments)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "{x}", "ü", "x" * 129, 7, None])
-def test_odd_names_are_refused(name: Any) -> None:
-    """Braces would part the keys of a lock in a cluster; the message says where the rest goes."""
+@pytest.mark.parametrize("name", ["", 7, None, b"x"])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    """The message says where the rest goes."""
     with pytest.raises(InvalidValue, match="what else tells locks apart goes into key="):
         task_lock(name)
+
+
+ODD = ["a b", "{x}", "ü", "ä", "import/7", "x" * 129, "\x00", "\ud800", "a~b", "{", "user:{7}"]
+
+
+async def test_any_text_is_a_name(tracker: Tracker) -> None:
+    """Each is a lock of its own, shown by what is readable of it, and found by what is shown."""
+    for name in ODD:
+        assert await acquire_task_lock(name, ttl=10)
+        assert not await acquire_task_lock(name, ttl=10)
+        assert await is_task_locked(name)
+    listed = await tracker.locks.list()
+    found = [await tracker.locks.info(one.name) for one in listed]
+
+    assert len(ODD) == len(listed)
+    assert [one.fence for one in listed] == [one and one.fence for one in found]
+    assert 1 == sum(one.name.startswith("import_7~") for one in listed)
+    assert await tracker.locks.force_release("import/7")
+    assert not await is_task_locked("import/7")
+    freed = [await tracker.locks.force_release(one.name) for one in listed]
+    assert len(ODD) - 1 == sum(freed)
+
+
+class Color(enum.Enum):
+    """A key."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+KEYS = [
+    *(UUID(int=1), UUID(int=2), str(UUID(int=1)), Color.RED, Color.BLUE, Decimal("1.5"), 1.5),
+    *(NOON, NOON.replace(tzinfo=None), NOON.date(), NOON.time(), NOON + timedelta(hours=1)),
+    {"id": UUID(int=1), "on": [NOON.date()]},
+]
+
+
+def test_ids_times_and_members_of_enums_are_keys() -> None:
+    """Each is another lock; the same moment in another zone is the same."""
+    names = [task_lock("x", key=key).name for key in KEYS]
+    there = NOON.astimezone(timezone(timedelta(hours=5)))
+
+    assert len(KEYS) == len(set(names))
+    assert names == [task_lock("x", key=copy.deepcopy(key)).name for key in KEYS]
+    assert task_lock("x", key=NOON).name == task_lock("x", key=there).name
+
+
+async def test_who_loses_a_lock_to_somebody_hears_of_it_at_once(tracker: Tracker) -> None:
+    """Long before the next renewal, which is twenty seconds away; the audit says who wanted it."""
+    held = asyncio.Event()
+
+    async def hold(lock: TaskLock) -> None:
+        async with lock:
+            held.set()
+            await asyncio.sleep(60)
+
+    for renew, on_lost in ((True, "cancel"), (False, "cancel"), (True, "flag")):
+        held.clear()
+        lock = tracker.lock("x", ttl=60, renew=renew, on_lost=on_lost)
+        holding = asyncio.create_task(hold(lock))
+        await held.wait()
+        await listening(tracker)
+        assert await tracker.locks.force_release("x", by="ada", reason="stuck")
+        async with asyncio.timeout(10):
+            if on_lost == "flag":
+                while lock.lost is None:  # noqa: ASYNC110 - it is a flag
+                    await asyncio.sleep(0.01)
+                holding.cancel()
+                await asyncio.wait({holding})
+            else:
+                with pytest.raises(LockLost, match="somebody took it away"):
+                    await holding
+        async with task_lock("x"):
+            pass
+
+    rows = await tracker.audit.list(action="lock.release")
+    assert [("ada", "lock:x", "stuck")] * 3 == [(one.actor, one.target, one.reason) for one in rows]
+    assert not await tracker.locks.force_release("x")
+    assert 3 == len(await tracker.audit.list())
+
+
+async def test_a_holder_may_ask_whether_it_is_one(
+    tracker: Tracker, server: Any, queue_name: str
+) -> None:
+    """`verify` asks the server, and makes no lease longer."""
+    with pytest.raises(InvalidValue, match="was never held"):
+        await task_lock("x").verify()
+    async with task_lock("x", ttl=30, renew=False) as lock:
+        await asyncio.sleep(0.1)
+        await lock.verify()
+        info = await tracker.locks.info("x")
+        assert info is not None
+        assert info.left < 29.95
+    with pytest.raises(LockLost, match="somebody took it away"):
+        async with task_lock("x", ttl=30) as lock:
+            await lose_all(server, queue_name)
+            await acquire_task_lock("x")
+            lock.check()
+            await lock.verify()
+
+
+async def listening(tracker: Tracker) -> None:
+    """Wait until its process hears of locks that are taken away."""
+    messages = tracker.feature(Locks).holders().space._messages
+    while not messages.is_open:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
 
 
 # ── tokens ──────────────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from aiotrack import Tracker, is_task_locked
+from aiotrack.locks.verbs import Locks
 from tests.integration.proxy import Proxy, proxied
 
 
@@ -30,7 +31,9 @@ async def lossy(
         tracker = Tracker(sqlite_url, redis=url, settings={"namespace": queue_name})
         async with tracker:
             async with tracker.lock("warm"):
-                pass
+                messages = tracker.feature(Locks).holders().space._messages
+                while not messages.is_open:  # noqa: ASYNC110 - its answers are not to be lost
+                    await asyncio.sleep(0.01)
             yield tracker, proxy
 
 

@@ -101,7 +101,7 @@ async def test_a_cluster_refuses_no_name(cluster: ValkeyServer) -> None:
             while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     async with Tracker("sqlite+aiosqlite://", redis=cluster.url) as tracker:
-        letters = "AZaz09_.:-"
+        letters = "AZaz09_.:-{}/~% ü\x00\ud800"
 
         async def use(number: int) -> None:
             name = "".join(random.choices(letters, k=random.randint(1, 128)))

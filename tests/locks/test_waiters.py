@@ -56,8 +56,8 @@ async def wait_in_processes(folder: Path, processes: int, each: int) -> dict[str
                 one.stdin.close()
             killed = set(random.sample(range(processes), max(1, processes // 5)))
             links = (
-                len(await client.client_list()) - 4
-            )  # ours: a look, a lock, a renewer's, its INFO
+                len(await client.client_list()) - 5
+            )  # ours: a look, a lock, its messages, a renewer's, its INFO
             before = await commands(client)
             await asyncio.sleep(3)
             rate = (await commands(client) - before) / 3 / (each * processes)

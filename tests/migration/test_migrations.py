@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,12 +19,15 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, inspect, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from aiotrack import Base, SchemaOutdated, SchemaTooNew, Tracker
+from aiotrack import Base, SchemaOutdated, SchemaTooNew, TaskStatus, Tracker
 from aiotrack.repository import migrations
 from aiotrack.repository.columns import HEAD, VERSION_TABLE
+from aiotrack.repository.statistics.periods import DAY, HOUR
+from tests.contract.test_rollups import ended, settle
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = set(Base.metadata.tables)
@@ -103,6 +107,71 @@ async def test_rows_of_0001_stay_and_are_found_after_0002(empty_database_url: st
         assert ["b"] == [item.task_id for item in by_status.items]
         assert ("b", 2) == (waits.task_id, total)
     assert "0001" == await on(empty_database_url, version)
+
+
+AGES = (2 * HOUR, 3 * DAY, 50 * DAY)
+
+
+async def roll_up_failures(tracker: Tracker) -> None:
+    """Roll up time-outs, lost ones and others, of today, of this month and of long ago."""
+    repository = tracker.core().repository
+    now = tracker.clock.now()
+    made = [(kind, ago) for kind in ("timeout", "lost", "timeout", "permanent") for ago in AGES]
+    await repository.write(
+        [
+            ended(f"t{number}", now - ago, status=TaskStatus.FAILURE, error_class=kind)
+            for number, (kind, ago) in enumerate(made)
+        ]
+    )
+    await settle(repository)
+    await tracker.roll_up()
+
+
+async def test_rollups_of_0007_are_counted_again_after_0008(empty_database_url: str) -> None:
+    """What an older release rolled up tells its time-outs: at once, and rolled up anew."""
+    async with Tracker(empty_database_url) as tracker:
+        await roll_up_failures(tracker)
+    await on(empty_database_url, migrations.downgrade, revision="0007")
+    await upgraded(empty_database_url)
+    with pytest.raises(IntegrityError):
+        await on(empty_database_url, lambda connection: connection.execute(text(OLD_ROLLUP)))
+
+    async with Tracker(empty_database_url) as tracker:
+        first = await tracker.stats()
+        done = await tracker.roll_up()
+        second = await tracker.stats()
+        again = await tracker.roll_up()
+
+    assert done > 0 == again
+    for stats in (first, second):
+        assert (12, 6, 3) == (stats.failure, stats.timed_out, stats.lost)
+    assert (False, True) == (first.is_approximate, second.is_approximate)
+    assert [] == await on(empty_database_url, differences)
+
+
+async def test_what_was_cleaned_before_0008_stays_rolled_up(empty_database_url: str) -> None:
+    """Its rows are gone: it is not counted again, and tells of no time-outs."""
+    async with Tracker(empty_database_url) as tracker:
+        await roll_up_failures(tracker)
+        deleted = await tracker.cleanup(retention_days=2)
+        before = await tracker.report(timedelta(days=60))
+    await on(empty_database_url, migrations.downgrade, revision="0007")
+    await upgraded(empty_database_url)
+    async with Tracker(empty_database_url) as tracker:
+        await tracker.roll_up()
+        after = await tracker.report(timedelta(days=60))
+
+    assert 8 == deleted
+    assert (12, 6, 3) == (before.now.failure, before.timed_out, before.lost)
+    assert (12, 2, 1) == (after.now.failure, after.timed_out, after.lost)
+
+
+OLD_NAMES = """level, start, task_name, success, failure, revoked, skipped, duration_count,
+duration_sum, wait_count, wait_sum, durations, waits"""
+OLD_ROLLUP = f"""
+INSERT INTO aiotrack_rollups (span, module, {OLD_NAMES})
+SELECT span, 'other', {OLD_NAMES} FROM aiotrack_rollups LIMIT 1
+"""
 
 
 def test_head_is_the_newest_migration() -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from aiotrack import DefinitionNotFound, InvalidDefinition, InvalidQuery, Page, Tracker
-from aiotrack.repository.audit import Audit
+from aiotrack.repository.control.audit import Audit
 from tests.schedules.site import Site
 
 
@@ -41,6 +41,24 @@ async def test_a_definition_is_stored_as_it_is_told(site: Site) -> None:
         *(bare.timeout_seconds, bare.priority, bare.queue, bare.description, bare.is_scheduled),
     )
     assert made.created_at == made.updated_at
+
+
+async def test_whatever_names_a_definition(site: Site) -> None:
+    """Its id, also as text, its name, its schedule's id; a name comes before what looks like it."""
+    definitions, schedules = site.tracker.definitions, site.tracker.schedules
+    made = await site.define()
+    other = await definitions.create(name=f"task_{made.id}", task_type="shop.clean")
+    for key in (made.id, str(made.id), made.name, f"task_{other.id}"):
+        expected = other if key == f"task_{other.id}" else made
+        assert expected == await definitions.get(key)
+    assert "active" == await schedules.start(str(made.id))
+    assert other == await definitions.get(f"task_{made.id}")
+    for key in (f"task_{other.id}", "task_", "task_x", "task_" + "9" * 20, "9" * 19):
+        with pytest.raises(DefinitionNotFound):
+            await definitions.get_by_name(key)
+    for key in ("task_", "task_x", "task_" + "9" * 20, "9" * 19, 2**70, -(2**70)):
+        with pytest.raises(DefinitionNotFound):
+            await schedules.pause(key)
 
 
 async def test_every_fault_is_told_in_one_error(site: Site) -> None:
@@ -242,6 +260,19 @@ async def test_what_the_audit_cannot_keep_is_done(
 
     assert made == await site.tracker.definitions.get("clean")
     assert "the audit does not know of 'definition.create'" in caplog.text
+
+
+async def test_a_text_that_no_database_can_hold_finds_nothing(site: Site) -> None:
+    """As a name, and in every filter; a shell hands such words on, too."""
+    definitions = site.tracker.definitions
+    for find in (definitions.get, definitions.get_by_name, site.tracker.schedules.status):
+        with pytest.raises(DefinitionNotFound):
+            await find("\ud800")
+        with pytest.raises(DefinitionNotFound):
+            await find("a\x00b")
+
+    for one in ("task_type", "name", "text"):
+        assert [] == (await definitions.list(**{one: "\ud800"})).items
 
 
 async def last(site: Site, action: str) -> Any:

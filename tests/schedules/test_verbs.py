@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select, update
 
 from aiotrack import InvalidDefinition, ScheduleUnavailable, Tracker, UnknownTask
-from aiotrack.repository.control_tables import AuditRow, DefinitionRow
+from aiotrack.repository.control.tables import AuditRow, DefinitionRow
 from tests.schedules.site import Beat, Site
 
 

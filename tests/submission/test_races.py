@@ -14,8 +14,8 @@ import pytest
 from taskiq import BrokerMessage, TaskiqMiddleware
 
 from aiotrack import StoreUnavailable, TaskStatus, Tracker, TrackerMiddleware
-from aiotrack.repository import held
-from aiotrack.repository.held import Held
+from aiotrack.repository.control import held
+from aiotrack.repository.control.held import Held
 from aiotrack.submission import Submission, feature, release
 from tests.control.crew import QuietBroker
 from tests.submission.shop import Shop, count, until

@@ -396,7 +396,7 @@ async def test_queues_without_a_database(small: Tracker, monkeypatch: pytest.Mon
     async def away(_: Any) -> Any:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr("aiotrack.repository.workers.Registry.list", away)
+    monkeypatch.setattr("aiotrack.repository.control.workers.Registry.list", away)
 
     assert [None, 2] == [one.consumers for one in await small.queues()]
 

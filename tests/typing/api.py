@@ -16,6 +16,7 @@ from aiotrack import (
     Counts,
     DefinitionScheduleSource,
     Dependency,
+    DurationBucket,
     Execution,
     ExecutionNotFound,
     InvalidInput,
@@ -67,6 +68,8 @@ async def reads(tracker: Tracker) -> None:
     assert_type(page, Page[Execution])
     assert_type(page.items[0], Execution)
     assert_type(page.next, str | None)
+    assert_type([one.task_id for one in page], list[str])
+    assert_type(len(page), int)
     await tracker.list(after=page.next, order="-duration", metadata={"order_id": 7})
 
     counted = await tracker.count(status="failed", limit=100)
@@ -76,6 +79,9 @@ async def reads(tracker: Tracker) -> None:
     stats = await tracker.stats(created_by="42")
     assert_type(stats, Stats)
     assert_type(stats.total, int)
+    assert_type(stats.lost, int)
+    assert_type(stats.durations, list[DurationBucket])
+    assert_type(stats.durations[0].up_to, float | None)
     assert_type(stats.by_module["billing"], Counts)
 
     try:
@@ -131,6 +137,12 @@ async def decorated(tracker: Tracker) -> None:
     async def build(day: int, *, deep: bool = False) -> str:
         return f"{day}{deep}"
 
+    @tracker.tracked
+    async def bare(rows: int) -> int:
+        return rows
+
+    assert_type(await bare(3), int)
+
     @tracker.tracked("named")
     def count(rows: list[int]) -> int:
         return len(rows)
@@ -171,6 +183,7 @@ async def submits(tracker: Tracker, broker: AsyncBroker) -> None:
     assert_type(first, AsyncTaskiqTask[Any])
     second = await tracker.submit("shop.pack", kwargs={"a": 1}, depends_on=[first, "id", 7])
     await tracker.submit("shop.pack", depends_on=[await tracker.get(second.task_id)], priority=3)
+    await tracker.submit("shop.pack", depends_on=second)
     assert_type(await tracker.queues(), list[Queue])
     assert_type(tracker.tasks(), list[TaskInfo])
     try:

@@ -278,6 +278,7 @@ async def test_a_group_that_fails_is_written_in_smaller_ones() -> None:
     assert [400, 250, 125, 250, 25] == store.writes
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("seed", range(5))
 async def test_every_report_is_written_in_the_end(seed: int, tmp_path: Path) -> None:
     """Errors, hangs and lost replies in any order: all is stored, and nothing is counted lost."""

@@ -28,6 +28,7 @@ export class Problem extends Error {
     super(body?.detail || `the server answered ${status}`);
     this.status = status;
     this.code = body?.code ?? "unknown";
+    this.errors = body?.errors ?? [];
     this.faults = (body?.errors ?? []).map((one) => (one.path ? `${one.path}: ${one.message}` : one.message));
   }
 }
@@ -52,7 +53,7 @@ function headers(more = {}) {
   return token ? { ...more, Authorization: `Bearer ${token}` } : more;
 }
 
-async function request(method, path, { params, body, signal } = {}, isSecond = false) {
+async function request(method, path, { params, body, signal, isText = false } = {}, isSecond = false) {
   const patience = method === "GET" ? PATIENCE : WORK;
   const limit = AbortSignal.timeout(patience);
   let answer;
@@ -70,9 +71,10 @@ async function request(method, path, { params, body, signal } = {}, isSecond = f
     throw new Problem(0, { detail, code: "unreachable" });
   }
   if (answer.status === 401 && !isSecond && (await ask())) {
-    return request(method, path, { params, body, signal }, true);
+    return request(method, path, { params, body, signal, isText }, true);
   }
   const text = await answer.text();
+  if (isText && answer.ok) return text;
   let told = null;
   try {
     told = text ? JSON.parse(text) : null;
@@ -87,6 +89,17 @@ export const get = (path, params, signal) => request("GET", path, { params, sign
 export const post = (path, body, params) => request("POST", path, { body: body ?? {}, params });
 export const put = (path, body) => request("PUT", path, { body });
 export const remove = (path, params) => request("DELETE", path, { params });
+
+/** Let the reader keep what the API answers as a file; a plain link could not send the token. */
+export async function save(path, params, name) {
+  const text = await request("GET", path, { params, isText: true });
+  const place = URL.createObjectURL(new Blob([text]));
+  const anchor = document.createElement("a");
+  anchor.href = place;
+  anchor.download = name;
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(place), PATIENCE);
+}
 
 /**
  * Open a stream of server-sent events; EventSource could not send the token.

@@ -9,7 +9,7 @@ const SIDE = 44; // left of them
 
 const nice = (most) => {
   const power = 10 ** Math.floor(Math.log10(Math.max(2, most)));
-  return [1, 2, 3, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= most && step % 2 === 0);
+  return [1, 1.2, 1.6, 2, 3, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= most && step % 2 === 0);
 };
 
 const compact = (value) =>
@@ -23,7 +23,7 @@ export const patterns = () =>
     h("defs", {},
       h("pattern", { id: "hatch", width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
         h("rect", { width: 5, height: 5, class: "failed" }),
-        h("rect", { width: 2, height: 5, class: "hatch" }))));
+        h("rect", { width: 1.5, height: 5, class: "hatch" }))));
 
 const FAILED = "url(#hatch)";
 
@@ -40,13 +40,43 @@ function frame(width, top, words, label, ...inner) {
     lines, inner);
 }
 
-/** What a reader points at, told in a line above the picture. */
+/** What a reader points at, told in a line above the picture; the arrow keys point, too. */
 function figure(name, summary, draw, legend) {
-  const said = h("span", { class: "readout" }, summary);
-  const point = (words) => said.replaceChildren(words ?? summary);
+  const tell = (plot, words) => {
+    const readout = plot.parentElement.querySelector(".readout");
+    readout.ariaLive = plot.matches(":focus") ? "polite" : null;
+    if (readout.textContent !== words) readout.replaceChildren(words);
+  };
+  const point = (plot, index) => {
+    const bars = [...plot.querySelectorAll(".bar")];
+    plot.$at = Math.min(index, bars.length - 1);
+    bars.forEach((bar, place) => bar.classList.toggle("at", place === plot.$at));
+    if (plot.$at < 0) tell(plot, summary);
+    else bars[plot.$at].$on.pointerenter();
+  };
+  const onKey = (event) => {
+    const plot = event.currentTarget;
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const last = plot.querySelectorAll(".bar").length - 1;
+    point(plot, Math.max(0, (plot.$at ?? -1) < 0 ? (step > 0 ? 0 : last) : plot.$at + step));
+  };
   return h("figure", { class: "chart" },
-    h("figcaption", {}, h("strong", {}, name), said),
-    h("div", { class: "plot", draw: (width) => draw(width, point), on: { pointerleave: () => point(null) } }),
+    h("figcaption", {}, h("strong", {}, name), h("span", { class: "readout" }, summary)),
+    h("div", {
+      class: "plot", tabindex: "0", role: "group", "aria-label": `${name}: the arrow keys tell of each bar`,
+      draw: (width, plot) => {
+        if (plot.$at >= 0) queueMicrotask(() => point(plot, plot.$at)); // a new picture, and still the same bar
+        return draw(width, (words) => tell(plot, words));
+      },
+      on: {
+        pointerover: (event) => point(event.currentTarget, [...event.currentTarget.querySelectorAll(".bar")].indexOf(event.target.closest(".bar"))),
+        pointerleave: (event) => point(event.currentTarget, -1),
+        blur: (event) => point(event.currentTarget, -1),
+        keydown: onKey,
+      },
+    }),
     legend);
 }
 
@@ -97,27 +127,16 @@ export function throughput(buckets) {
   return figure("Throughput", summary, draw, legend);
 }
 
-const EDGES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600];
-
 /** How long the runs took, by steps that grow. */
-export function durations(seconds, stats) {
-  const counts = new Array(EDGES.length + 1).fill(0);
-  for (const one of seconds) {
-    const index = EDGES.findIndex((edge) => one < edge);
-    counts[index < 0 ? EDGES.length : index] += 1;
-  }
-  const used = counts.map((count, index) => (count ? index : -1)).filter((index) => index >= 0);
-  const first = Math.max(0, (used[0] ?? 0) - 1);
-  const last = Math.min(EDGES.length, (used.at(-1) ?? 0) + 1);
-  const rows = counts.slice(first, last + 1).map((count, index) => ({
-    count,
-    from: first + index ? EDGES[first + index - 1] : 0,
-    to: EDGES[first + index],
-  }));
+export function durations(stats) {
+  const total = stats.durations.reduce((sum, one) => sum + one.count, 0);
+  const first = stats.durations.findIndex((one) => one.count);
+  const rows = stats.durations.slice(Math.max(0, first - 1)).map((one) => ({ count: one.count, from: one.above, to: one.up_to }));
+  if (rows.at(-1)?.to) rows.push({ count: 0, from: rows.at(-1).to, to: null });
   const top = nice(Math.max(0, ...rows.map((one) => one.count)));
   const summary = `half within ${duration(stats.p50_duration)}, 95 % within ${duration(stats.p95_duration)}`;
   const draw = (width, point) => {
-    const wide = (width - SIDE) / rows.length;
+    const wide = (width - SIDE) / Math.max(1, rows.length);
     const height = HEIGHT - AXIS - 8;
     const bars = rows.map((one, index) => {
       const x = SIDE + index * wide;
@@ -132,10 +151,10 @@ export function durations(seconds, stats) {
       one.to && index % every === 0 && index < rows.length - 1
         ? text(SIDE + (index + 1) * wide, HEIGHT - 3, "middle", duration(one.to).replace(/ 0 \S+$/, ""))
         : null);
-    return frame(width, top, `Durations of the last ${plural(seconds.length, "execution")} that ended: ${summary}`, compact, bars, ticks);
+    return frame(width, top, `Durations of ${plural(total, "execution")}: ${summary}`, compact, bars, ticks);
   };
   return figure("Durations", summary, draw,
-    h("p", { class: "legend" }, `the last ${plural(seconds.length, "execution")} that ended; quantiles of all`));
+    h("p", { class: "legend" }, plural(total, "execution"), " with a duration", stats.is_approximate && "; steps begin and end within 5 %"));
 }
 
 const SIGN = { SUCCESS: "done", FAILURE: "failed", REVOKED: "revoked", STARTED: "open", RETRY: "failed" };
@@ -193,7 +212,7 @@ export function outcome(counts) {
   const width = 90;
   const total = Math.max(1, counts.total);
   const bad = counts.failure ? Math.max(2, (counts.failure / total) * width) : 0;
-  const good = (counts.success / total) * (width - bad);
+  const good = Math.min(width - bad, (counts.success / total) * width);
   return h("svg", {
     width, height: 8, viewBox: `0 0 ${width} 8`, role: "img",
     "aria-label": `${number(counts.success)} succeeded, ${number(counts.failure)} failed`,

@@ -10,7 +10,7 @@ const resized = new ResizeObserver((entries) => {
  * Make an element: h("a", {href: "#/", class: "x", on: {click: f}}, "text", child, ...).
  *
  * Besides attributes: `on` are listeners, `key` names it among its siblings for `morph`, `draw` is a
- * function of the width in pixels that gives its content, again whenever that width changes.
+ * function of the width in pixels (and the element) that gives its content, again whenever that width changes.
  * Attributes of null, undefined and false are left out.
  */
 export function h(tag, given = {}, ...children) {
@@ -45,7 +45,7 @@ function listen(element, listeners) {
 
 function redraw(element) {
   const width = Math.floor(element.clientWidth);
-  if (width > 0) element.replaceChildren(element.$draw(width));
+  if (width > 0) element.replaceChildren(element.$draw(width, element));
 }
 
 /** Replace what is in `place`, keeping elements that are the same: focus and selection stay. */

@@ -18,13 +18,15 @@ const part = (at, options) =>
 const DAY = { day: "numeric", month: "short" };
 const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
 
-/** The time of today, date and time of other days. */
+/** The time of today; of other days the date too, of other years all of it. */
 export function time(text) {
   const at = new Date(text);
   const clock = part(at, CLOCK);
-  const day = part(at, { ...DAY, year: "numeric" });
-  if (day === part(new Date(), { ...DAY, year: "numeric" })) return clock;
-  return `${part(at, DAY)} ${clock}`;
+  const now = new Date();
+  const full = { ...DAY, year: "numeric" };
+  if (part(at, full) === part(now, full)) return clock;
+  const isThisYear = part(at, { year: "numeric" }) === part(now, { year: "numeric" });
+  return `${part(at, isThisYear ? DAY : full)} ${clock}`;
 }
 
 /** All of a time, with its zone. */
@@ -49,10 +51,12 @@ export function duration(seconds) {
   if (seconds < 60 && Number.isInteger(seconds)) return `${seconds} s`;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(2) : seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  if (whole < 3600) return two(Math.floor(whole / 60), "min", whole % 60, "s");
+  if (whole < 86400) return two(Math.floor(whole / 3600), "h", Math.floor((whole % 3600) / 60), "min");
+  return two(Math.floor(whole / 86400), "d", Math.floor((whole % 86400) / 3600), "h");
 }
+
+const two = (many, unit, rest, small) => `${many} ${unit}${rest ? ` ${rest} ${small}` : ""}`;
 
 /** How long ago, or in how long. */
 export function ago(text) {
@@ -83,6 +87,11 @@ export function bytes(size) {
 /** The last part of a long id is what tells ids apart. */
 export const short = (id) => (id.length > 14 ? `…${id.slice(-10)}` : id);
 
-export const json = (value) => JSON.stringify(value, null, 2) ?? "–";
+/** What fits into a line is one; the text has line breaks of its own only between values. */
+export function json(value) {
+  const text = JSON.stringify(value, null, 2) ?? "–";
+  const line = text.replace(/([[{])\n */g, "$1").replace(/\n *([\]}])/g, "$1").replace(/\n */g, " ");
+  return line.length <= 60 ? line : text;
+}
 
 export const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;

@@ -27,6 +27,19 @@ export function pause(is) {
   current?.changed();
 }
 
+// Makes what reads a page: it asks, notes what went wrong (or that nothing did), and draws.
+export const reader = (ask, note, render) => async (signal) => {
+  try {
+    await ask(signal);
+    note(null);
+  } catch (error) {
+    note(error);
+    throw error;
+  } finally {
+    if (!signal.aborted) render();
+  }
+};
+
 /**
  * Follow something for as long as a page is open; a page that follows something else ends it.
  *

@@ -96,10 +96,10 @@ function showState(state, every) {
       h("span", { class: "only-read" }, `: ${words}`));
   }
   pauseButton.textContent = paused() ? "Go on" : "Pause";
-  pauseButton.setAttribute("aria-pressed", String(paused()));
+  pauseButton.ariaLabel = paused() ? "Go on with live changes" : "Pause live changes";
 }
 
-const pauseButton = button("Pause", () => pause(!paused()), { class: "quiet", "aria-label": "Pause live changes" });
+const pauseButton = button("Pause", () => pause(!paused()), { class: "quiet" });
 
 // ── pages ───────────────────────────────────────────────────────────────────────────────────────
 function address() {

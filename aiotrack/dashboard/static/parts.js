@@ -29,6 +29,11 @@ export const link = (words, page, params, id, more = {}) => h("a", { href: href(
 /** Text of others: it stands apart from what is around it, whatever direction it runs in. */
 export const data = (text, more = {}) => h("bdi", { class: "data", ...more }, text ?? "–");
 
+/** The name of a task or the like: where it is too long for its place it breaks after a sign. */
+export const name = (text) =>
+  h("bdi", { class: "data", title: text?.length > 40 ? text : null },
+    (text ?? "–").split(/(?<=[._/:-])(?=\w)/).map((one, index) => [index > 0 && h("wbr"), one]));
+
 export const executionLink = (taskId, words = short(taskId)) =>
   link(data(words), "execution", {}, taskId, { title: taskId, class: "mono" });
 
@@ -44,7 +49,7 @@ export function took(row) {
   if (typeof row.duration === "number") return duration(row.duration);
   if (!row.is_running || !row.started_at) return "–";
   const seconds = Math.max(0, Math.floor((Date.now() - new Date(row.started_at)) / 1000));
-  return seconds < 60 ? `${seconds} s…` : `${duration(seconds)}…`;
+  return duration(seconds);
 }
 
 /** How far a task is: as a bar where it told a share. */
@@ -87,8 +92,12 @@ export const facts = (pairs) =>
     .filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false)
     .map(([name, value]) => h("div", { key: name }, h("dt", {}, name), h("dd", {}, value))));
 
-export const panel = (title, ...inner) =>
-  h("section", { class: "panel", key: title, "aria-label": title }, h("h2", {}, title), inner);
+/** A card; `side` stands in the line of its title. */
+export const panelWith = (title, side, ...inner) =>
+  h("section", { class: "panel", key: title, "aria-label": title },
+    h("div", { class: "title" }, h("h2", {}, title), side), inner);
+
+export const panel = (title, ...inner) => panelWith(title, null, ...inner);
 
 /** What went wrong, with every fault. */
 export const problem = (error) =>
@@ -158,25 +167,40 @@ export const button = (words, click, more = {}) =>
 /**
  * Ask before something is done; gives what was entered, or null.
  *
- * @param {{title: string, text: any, verb: string, isBad?: boolean, fields?: Array<HTMLElement>}} what
+ * With `submit` the question stays until that has done it: the faults that it gives, or that the
+ * server names, stand beside the fields that they are about.
+ *
+ * @param {{title: string, text: any, verb: string, isBad?: boolean, isWide?: boolean, fields?: Array<HTMLElement>,
+ *   no?: string, submit?: function(object): Promise<?Array<{path: string, message: string}>>}} what
  */
-export function confirm({ title, text, verb, isBad = false, fields = [], no = "Do nothing" }) {
+export function confirm({ title, text, verb, isBad = false, isWide = false, fields = [], no = "Do nothing", submit = null }) {
   return new Promise((resolve) => {
+    const yes = h("button", { value: "yes", class: isBad ? "bad" : "main" }, verb);
+    const wrong = h("div", { class: "wrong", role: "alert" });
     const form = h("form", { method: "dialog" },
-      h("h2", { id: "asked" }, title), h("div", {}, text), fields,
-      h("p", { class: "buttons" },
-        h("button", { value: "no", formnovalidate: true, class: "quiet" }, no),
-        h("button", { value: "yes", class: isBad ? "bad" : "main" }, verb)));
-    const box = h("dialog", { "aria-labelledby": "asked" }, form);
+      h("h2", { id: "asked" }, title), h("div", {}, text), fields, wrong,
+      h("p", { class: "buttons" }, h("button", { value: "no", formnovalidate: true, class: "quiet" }, no), yes));
+    const box = h("dialog", { "aria-labelledby": "asked", class: isWide ? "broad" : null }, form);
+    const entered = () => Object.fromEntries(new FormData(form));
     // Enter in a field means yes; the button that does nothing comes first for the eye only
     form.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && event.target.matches("input")) {
         event.preventDefault();
-        if (form.reportValidity()) box.close("yes");
+        form.requestSubmit(yes);
       }
     });
+    form.addEventListener("submit", async (event) => {
+      if (!submit || event.submitter !== yes) return;
+      event.preventDefault();
+      yes.disabled = true;
+      const faults = await submit(entered()).catch((error) =>
+        error.errors?.length ? error.errors : [{ path: "", message: error.message }]);
+      yes.disabled = false;
+      if (faults) showFaults(form, wrong, faults);
+      else box.close("yes");
+    });
     box.addEventListener("close", () => {
-      const found = box.returnValue === "yes" ? Object.fromEntries(new FormData(form)) : null;
+      const found = box.returnValue === "yes" ? entered() : null;
       box.remove();
       resolve(found);
     });
@@ -185,11 +209,32 @@ export function confirm({ title, text, verb, isBad = false, fields = [], no = "D
   });
 }
 
+/** Say each fault at the field that its path ends with; those of no field stand below them all. */
+function showFaults(form, wrong, faults) {
+  for (const old of form.querySelectorAll(".fault")) old.remove();
+  for (const old of form.querySelectorAll("[aria-invalid]")) old.removeAttribute("aria-invalid");
+  const rest = faults.filter(({ path, message }) => {
+    const name = path.replace(/^body\.?/, "");
+    const shown = [...form.elements].filter((one) => one.name && one.offsetParent);
+    const input = shown.find((one) => one.name === `${name}.${message.split(" ")[0]}`)
+      ?? shown.find((one) => one.name === name)
+      ?? shown.find((one) => name && (one.name.startsWith(`${name}.`) || name.startsWith(`${one.name}.`)));
+    if (!input) return true;
+    input.setAttribute("aria-invalid", "true");
+    input.parentElement.append(h("span", { class: "fault" }, data(message)));
+    return false;
+  });
+  wrong.replaceChildren(...rest.map((one) => h("p", {}, data(one.message))));
+  form.querySelector("[aria-invalid]")?.focus();
+}
+
 export const field = (label, name, more = {}) =>
-  h("label", { class: "field" }, h("span", {}, label),
+  h("label", { class: `field ${more.wide ?? ""}` }, h("span", {}, label),
     more.options
       ? h("select", { name }, more.options.map(([value, words]) => h("option", { value, selected: value === more.value }, words)))
-      : h("input", { name, autocomplete: "off", spellcheck: "false", ...more }));
+      : more.rows
+        ? h("textarea", { name, autocomplete: "off", spellcheck: "false", rows: more.rows }, more.value)
+        : h("input", { name, autocomplete: "off", spellcheck: "false", ...more }));
 
 export const rate = (counts) => {
   const ended = counts.success + counts.failure;

@@ -7,6 +7,8 @@
 if redis.call('HGET', lock, 'fence') ~= ARGV[1] then
   return 0
 end
+local owner, channel = holder_told()
 free()
+tell_revoked(owner, channel)
 pcall(hand_over)
 return 1

@@ -45,6 +45,19 @@ local function free()
   redis.call('ZREM', index, lock)
 end
 
+-- Who holds the lock, and the channel of its process: to be asked before the lock is taken away.
+local function holder_told()
+  local told = redis.call('HMGET', lock, 'owner', 'info')
+  return told[1], string.match(told[2] or '', '"channel":"([^"]+)"')
+end
+
+-- Lets who held the lock hear that it was taken away; else it sees that at its next renewal.
+local function tell_revoked(owner, channel)
+  if owner and channel then
+    pcall(redis.call, 'PUBLISH', channel, owner .. ' -1')
+  end
+end
+
 -- A lease that ended by itself leaves its line in the list of all.
 local function forget_ended(holder)
   if not holder then

@@ -7,5 +7,7 @@
 if redis.call('HGET', lock, 'fence') ~= ARGV[1] then
   return false
 end
+local owner, channel = holder_told()
 redis.call('DEL', lock)
+tell_revoked(owner, channel)
 return grant(ARGV[2], tonumber(ARGV[3]), ARGV[4])

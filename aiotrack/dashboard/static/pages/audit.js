@@ -2,7 +2,7 @@
 
 import { get } from "../api.js";
 import { h, show } from "../dom.js";
-import { follow } from "../live.js";
+import { follow, reader } from "../live.js";
 import { block, data, field, href, link, problem, table, when } from "../parts.js";
 
 export const title = "Audit";
@@ -25,18 +25,10 @@ export function open({ body, params }) {
   const rows = h("div", { class: "panel" });
   body.append(form, rows);
 
-  async function read(signal) {
-    try {
-      const asked = Object.fromEntries([...FILTERS, "after"].map((name) => [name, params[name]]));
-      answer = await get("audit/", asked, signal);
-      failure = null;
-    } catch (error) {
-      failure = error;
-      throw error;
-    } finally {
-      if (!signal.aborted) render();
-    }
-  }
+  const read = reader(async (signal) => {
+    const asked = Object.fromEntries([...FILTERS, "after"].map((name) => [name, params[name]]));
+    answer = await get("audit/", asked, signal);
+  }, (error) => { failure = error; }, render);
 
   const isThere = (value) => value !== null && value !== undefined && JSON.stringify(value) !== "{}";
 
@@ -48,7 +40,7 @@ export function open({ body, params }) {
         ["Actor", (one) => data(one.actor ?? "–")],
         ["Action", (one) => data(one.action)],
         ["Target", (one) => data(one.target, { class: "data mono" }), { class: "grow" }],
-        ["Reason", (one) => data(one.reason ?? "")],
+        ["Reason", (one) => one.reason && data(one.reason)],
         ["Change", (one) => (isThere(one.before) || isThere(one.after)) && h("details", {}, h("summary", {}, "Before and after"),
           isThere(one.before) && block("Before", one.before), isThere(one.after) && block("After", one.after)), { class: "grow" }],
       ], answer.items, (one, index) => `${one.at} ${one.target} ${index}`, "Nobody did anything that matches."),

@@ -5,7 +5,7 @@ import { attempts as timeline } from "../charts.js";
 import { h, show } from "../dom.js";
 import { duration, exactly, plural } from "../format.js";
 import { follow } from "../live.js";
-import { act, badge, block, button, confirm, copyButton, data, executionLink, facts, field, href, link, panel, problem, progress, say, table, took, when } from "../parts.js";
+import { act, badge, block, button, confirm, copyButton, data, executionLink, facts, field, href, link, name, panel, panelWith, problem, progress, say, table, took, when } from "../parts.js";
 
 export const title = "Execution";
 
@@ -70,11 +70,11 @@ export function open({ body, heading, actions, id, params }) {
   // ── what is shown ───────────────────────────────────────────────────────────────────────────
   function render() {
     if (found === null) {
-      show(body, failure ? problem(failure) : h("p", { class: "empty" }, "…"));
+      show(body, failure ? [problem(failure), h("p", {}, link("To all executions", "executions"))] : h("p", { class: "empty" }, "…"));
       return;
     }
     document.title = `${found.task_name} · aiotrack`;
-    show(heading, data(found.task_name || "(not known yet)"));
+    show(heading, name(found.task_name || "(not known yet)"));
     show(actions, buttons());
     show(body,
       failure && problem(failure),
@@ -82,28 +82,37 @@ export function open({ body, heading, actions, id, params }) {
         badge(found.status), found.presumed && h("span", { class: "note", title: "A sweep's verdict, which yields to the worker's own word" }, "presumed"),
         data(found.task_id, { class: "data mono" }), copyButton(found.task_id, "the id")),
       !found.is_completed && progress(progressOf(found), "Progress") && h("div", { class: "panel big", key: "progress" }, progress(progressOf(found), "Progress")),
-      found.error !== null && panel("Error",
-        h("p", { class: "error" }, h("strong", {}, data(found.error_type ?? "Error")), found.error_class && h("span", { class: "note" }, data(found.error_class)), " ", data(found.error)),
+      found.error !== null && panel(found.status === "REVOKED" ? "Cancelled" : "Error",
+        h("p", { class: "error" },
+          (found.error_type || found.error_class) && [h("strong", {}, data(found.error_type ?? "Error")), found.error_class && h("span", { class: "note" }, data(found.error_class)), h("br")],
+          data(found.error)),
         found.traceback && block("Traceback", found.traceback)),
       panel("Attempts", timeline(found, runs), attemptTable()),
       h("div", { class: "pair", key: "facts" }, panel("Facts", factList()), panel("Values", values())),
-      panel("Log", logHead(), logLines()));
+      panelWith("Log", logHead(), logLines()));
   }
 
   const progressOf = (one) => one.progress ?? {
     percent: one.metadata?.progress_percent, message: one.metadata?.progress_message, step: one.metadata?.progress_step,
   };
 
+  const errorOf = (one) => [one.error_type, one.error].filter(Boolean).join(": ");
+
   const attemptTable = () => table("Attempts", [
-    ["Attempt", (one) => `#${one.attempt} ${one.cause}`],
+    ["Attempt", (one) => [`#${one.attempt} `, h("span", { class: "small" }, one.cause)], { class: "tight" }],
     ["Status", (one) => badge(one.status)],
     ["Started", (one) => when(one.started_at), { class: "num" }],
-    ["Duration", (one) => duration(one.duration), { class: "num" }],
+    ["Duration", (one) => took({ ...one, is_running: one.status === "STARTED" }), { class: "num" }],
     ["Worker", (one) => data(one.worker ?? "–", { class: "data mono" })],
     runs.some((one) => one.error !== null) && ["Error", (one) => one.error === null ? "" : one.traceback
-      ? h("details", {}, h("summary", {}, data(`${one.error_type}: ${one.error}`)), h("pre", { tabindex: "0" }, data(one.traceback)))
-      : data(`${one.error_type}: ${one.error}`), { class: "grow" }],
+      ? h("details", {}, h("summary", {}, data(errorOf(one))), h("pre", { tabindex: "0" }, data(one.traceback)))
+      : data(errorOf(one)), { class: "grow" }],
   ].filter(Boolean), runs, (one, index) => index, "It has not run yet.");
+
+  const traceOf = (one) => {
+    const id = data(one.trace_id, { class: "data mono" });
+    return one.trace_url ? h("a", { href: one.trace_url, target: "_blank", rel: "noopener noreferrer" }, id) : id;
+  };
 
   function factList() {
     const one = found;
@@ -113,7 +122,7 @@ export function open({ body, heading, actions, id, params }) {
       ["Started", one.started_at && when(one.started_at)],
       ["Ended", one.finished_at && when(one.finished_at)],
       ["Waited", one.wait !== null && duration(one.wait)],
-      ["Duration", took(one)],
+      ["Duration", one.is_running ? `${took(one)} so far` : took(one)],
       ["Time limit", one.time_limit && duration(one.time_limit)],
       ["Queue", one.queue && data(one.queue)],
       ["Priority", one.priority],
@@ -125,7 +134,7 @@ export function open({ body, heading, actions, id, params }) {
       ["Sent by", one.parent_task_id && executionLink(one.parent_task_id)],
       ["Definition", one.config_id && link(`#${one.config_id}`, "executions", { config_id: one.config_id })],
       ["Schedule", one.schedule_id && data(one.schedule_id)],
-      ["Trace", one.trace_id && [data(one.trace_id, { class: "data mono" }), copyButton(one.trace_id, "the trace id")]],
+      ["Trace", one.trace_id && [traceOf(one), copyButton(one.trace_id, "the trace id")]],
       ["Locks", locks.length > 0 && locks.map((lock) => h("span", { class: "lock", key: lock.name }, link(data(lock.name), "locks"), ` (${duration(lock.left)} left)`))],
     ]);
   }
@@ -138,7 +147,7 @@ export function open({ body, heading, actions, id, params }) {
     return shown.length ? shown.map(([name, value]) => block(name, value)) : h("p", { class: "empty" }, "No arguments, no result.");
   };
 
-  const logHead = () => h("div", { class: "line", key: "level" },
+  const logHead = () => h("div", { class: "buttons" },
     h("label", { class: "choice" }, h("span", {}, "Level"),
       h("select", { name: "level", on: { change: (event) => chooseLevel(event.currentTarget.value) } },
         h("option", { value: "", selected: log.level === "" }, "all"),

@@ -4,7 +4,7 @@ import { get, post } from "../api.js";
 import { h, show } from "../dom.js";
 import { number, plural } from "../format.js";
 import { follow } from "../live.js";
-import { act, badge, button, confirm, data, executionLink, field, href, link, problem, progress, say, table, took, when } from "../parts.js";
+import { act, badge, button, confirm, data, executionLink, field, href, link, name, problem, progress, say, table, took, when } from "../parts.js";
 
 export const title = "Executions";
 
@@ -47,17 +47,17 @@ export function open({ body, params }) {
     h("div", { class: "line" },
       field("Id or task begins with", "text", { type: "search", maxlength: 500 }),
       field("Task", "task_name", { maxlength: 500 }),
-      field("Order", "order", { options: Object.entries(ORDERS) }),
-      field("Rows", "page_size", { options: SIZES.map((one) => [one, one]), value: "50" })),
+      field("Order", "order", { options: Object.entries(ORDERS), wide: "some" }),
+      field("Rows", "page_size", { options: SIZES.map((one) => [one, one]), value: "50", wide: "few" })),
     h("fieldset", { class: "line" }, h("legend", {}, "Status"), STATUSES.map(box)),
     h("details", {}, h("summary", {}, "More filters"),
-      h("div", { class: "line" },
+      h("div", { class: "line even" },
         field("Module", "module", { maxlength: 500 }),
         field("Worker", "worker", { maxlength: 500 }),
         field("Created by", "created_by", { maxlength: 500 }),
         field("Error class", "error_class", { options: [["", "any"], ...CLASSES.map((one) => [one, one])] }),
-        field("Since", "since", { placeholder: "2027-01-31 or with time" }),
-        field("Until", "until", { placeholder: "2027-01-31 or with time" }),
+        field("Since", "since", { placeholder: "2027-01-31 12:00" }),
+        field("Until", "until", { placeholder: "2027-01-31 12:00" }),
         field("Definition", "config_id", { inputmode: "numeric", maxlength: 19 }),
         field("Schedule", "schedule_id", { maxlength: 255 }),
         metadata)));
@@ -118,7 +118,7 @@ export function open({ body, params }) {
     const filters = filtersOf(params);
     const isFiltered = Object.keys(filters).length > 0;
     show(acts,
-      h("p", { class: "count" }, answer && told()),
+      answer && h("p", { class: "count" }, told()),
       isFiltered && link("Clear filters", "executions", {}, null, { class: "button quiet" }),
       h("span", { class: "gap" }),
       button("Cancel all …", (self) => bulk(self, "cancel"), { disabled: !isFiltered, title: isFiltered ? null : "Filter first" }),
@@ -127,14 +127,14 @@ export function open({ body, params }) {
       failure && problem(failure),
       answer && table("Executions", [
         ["Status", (one) => badge(one.status), { class: "tight" }],
-        ["Task", (one) => link(data(one.task_name || "(not known yet)"), "execution", {}, one.task_id), { class: "grow" }],
+        ["Task", (one) => link(name(one.task_name || "(not known yet)"), "execution", {}, one.task_id), { class: "grow" }],
         ["Id", (one) => executionLink(one.task_id), { class: "id" }],
         ["Progress", (one) => (one.status === "SUCCESS" ? "" : progress(one.progress, `Progress of ${one.task_id}`) ?? ""), { class: "wide" }],
-        ["By", (one) => data(one.created_by_username ?? one.created_by ?? ""), { class: "by" }],
-        ["Created", (one) => when(one.created_at), { class: "num" }],
-        ["Duration", took, { class: "num" }],
+        ["By", (one) => { const who = one.created_by_username ?? one.created_by; return who ? data(who) : null; }, { class: "by" }],
+        ["Created", (one) => when(one.created_at), { class: "num at" }],
+        ["Duration", took, { class: "num took" }],
       ], answer.items, (one) => one.id, isFiltered ? "Nothing matches these filters." : "Nothing was recorded yet."),
-      answer && h("nav", { class: "pager", "aria-label": "Pages of the list" },
+      answer && (params.after || answer.next) && h("nav", { class: "pager", "aria-label": "Pages of the list" },
         params.after ? link("First page", "executions", { ...params, after: "" }, null, { class: "button" }) : h("span", {}),
         params.after && button("Back", () => history.back(), { class: "quiet" }),
         answer.next && link("Next page", "executions", { ...params, after: answer.next }, null, { class: "button" })));

@@ -1,39 +1,43 @@
 // How it goes: throughput, failures, durations, what runs now, and what somebody should look at.
 
-import { get } from "../api.js";
+import { get, save } from "../api.js";
 import { durations, outcome, throughput } from "../charts.js";
 import { h, show } from "../dom.js";
 import { duration, number, plural, share, short } from "../format.js";
 import { follow } from "../live.js";
-import { data, href, link, panel, problem, progress, rate, table, took, when } from "../parts.js";
+import { act, button, data, href, link, name, panel, panelWith, problem, progress, rate, table, took, when } from "../parts.js";
 
 export const title = "Overview";
 
 const RANGES = { "1h": ["1 hour", 3600e3], "24h": ["24 hours", 86400e3], "7d": ["7 days", 7 * 86400e3], "30d": ["30 days", 30 * 86400e3] };
-const SAMPLE = 300; // executions whose durations are drawn
 const TASKS = 12;
 
 export function open({ body, actions, params }) {
   let range = params.range in RANGES ? params.range : "24h";
   const choice = h("div", { class: "segments", role: "group", "aria-label": "Range" });
-  actions.append(choice);
+  actions.append(choice, button("Report", (it) => act(it, report), { class: "quiet", title: "Keep a report of this time as a page" }));
   let found = {};
   let since = null;
+
+  const report = () => save("report/", { format: "html", since: begin() }, `aiotrack-${range}.html`);
+  const begin = () => new Date(Date.now() - RANGES[range][1]).toISOString();
 
   function showChoice() {
     show(choice, Object.entries(RANGES).map(([name, [words]]) =>
       h("a", { key: name, href: href("overview", { range: name }), "aria-current": name === range ? "true" : null }, words)));
   }
 
+  /** Of the failures that were made last, those that ended last: an order by the end alone finds no rare status quickly. */
+  const latest = (items) => items.toSorted((one, other) => Date.parse(other.finished_at) - Date.parse(one.finished_at)).slice(0, 6);
+
   /** Read every part on its own: one that is refused or slow does not hide the others. */
   async function read(signal) {
-    since = new Date(Date.now() - RANGES[range][1]).toISOString();
+    since = begin();
     const all = { my_tasks: "false" };
     const asked = {
       stats: get("executions/stats/", { ...all, start_date: since }, signal),
       running: get("executions/", { ...all, status: "STARTED", page_size: 8 }, signal),
-      failed: get("executions/", { ...all, status: "FAILURE", start_date: since, page_size: 6 }, signal),
-      ended: get("executions/", { ...all, order: "-finished_at", page_size: SAMPLE }, signal),
+      failed: get("executions/", { ...all, status: "FAILURE", start_date: since, page_size: 50 }, signal),
       workers: get("workers/", {}, signal),
       queues: get("queues/", {}, signal),
       alerts: get("alerts/", {}, signal),
@@ -53,34 +57,34 @@ export function open({ body, actions, params }) {
     if (found.statsError && worst) throw worst;
   }
 
+  /** What the API refused of a part; that nobody answers at all is said once, above what is known. */
+  const wrong = (part) => found[`${part}Error`]?.status && problem(found[`${part}Error`]);
+
   function render() {
-    const { stats, running, failed, ended, workers, queues } = found;
-    const seconds = (ended?.items ?? []).filter((one) => one.duration !== null && one.finished_at >= since).map((one) => one.duration);
+    const { stats, running, failed, workers, queues } = found;
     show(body,
       found.statsError && problem(found.statsError),
       attention(),
       stats && tiles(stats),
       h("div", { class: "pair", key: "charts" },
         stats ? h("section", { class: "panel", key: "throughput", "aria-label": "Throughput" }, throughput(stats.timeline)) : waiting("throughput"),
-        stats && ended ? h("section", { class: "panel", key: "durations", "aria-label": "Durations" }, durations(seconds, stats)) : waiting("durations")),
+        stats ? h("section", { class: "panel", key: "durations", "aria-label": "Durations" }, durations(stats)) : waiting("durations")),
       h("div", { class: "pair", key: "now" },
-        panel("Running now", found.runningError ? problem(found.runningError) : running && table("What runs now", [
-          ["Task", (one) => link(data(one.task_name), "execution", {}, one.task_id)],
-          ["Progress", (one) => progress(one.progress, `Progress of ${one.task_name}`) ?? "–", { class: "wide" }],
+        panelWith("Running now", running?.items.length > 0 && link("All that run", "executions", { status: "STARTED" }), wrong("running") || running && table("What runs now", [
+          ["Task", (one) => link(name(one.task_name), "execution", {}, one.task_id)],
+          ["Progress", (one) => progress(one.progress, `Progress of ${one.task_name}`), { class: "wide" }],
           ["For", took, { class: "num" }],
-        ], running.items, (one) => one.id, "Nothing runs."),
-        running?.next && h("p", { class: "more" }, link("All that run", "executions", { status: "STARTED" }))),
-        panel("Failed last", found.failedError ? problem(found.failedError) : failed && table("What failed last", [
-          ["Task", (one) => link(data(one.task_name), "execution", {}, one.task_id)],
+        ], running.items, (one) => one.id, "Nothing runs.")),
+        panelWith("Failed last", failed?.items.length > 0 && link("All failures", "executions", { status: "FAILURE", since }), wrong("failed") || failed && table("What failed last", [
+          ["Task", (one) => link(name(one.task_name), "execution", {}, one.task_id)],
           ["Id", (one) => data(short(one.task_id), { class: "data mono", title: one.task_id })],
           ["Ended", (one) => when(one.finished_at), { class: "num" }],
-        ], failed.items, (one) => one.id, "Nothing failed."),
-        failed?.items.length > 0 && h("p", { class: "more" }, link("All failures", "executions", { status: "FAILURE", since })))),
+        ], latest(failed.items), (one) => one.id, "Nothing failed."))),
       h("div", { class: "pair", key: "tasks" },
         stats && panel("Tasks", tasks(stats)),
         h("div", { class: "column", key: "side" },
-          panel("Workers", found.workersError ? problem(found.workersError) : workers && workerLines(workers.items)),
-          panel("Queues", found.queuesError ? problem(found.queuesError) : queues && table("Queues", [
+          panel("Workers", wrong("workers") || workers && workerLines(workers.items)),
+          panel("Queues", wrong("queues") || queues && table("Queues", [
             ["Queue", (one) => data(one.name)],
             ["Waiting", (one) => number(one.depth), { class: "num" }],
             ["Oldest", (one) => duration(one.oldest_age), { class: "num" }],
@@ -107,10 +111,10 @@ export function open({ body, actions, params }) {
       .sort((one, other) => other.total - one.total);
     return [
       table("Executions by task", [
-        ["Task", (one) => link(data(one.name), "executions", { task_name: one.name, since })],
+        ["Task", (one) => link(name(one.name), "executions", { task_name: one.name, since })],
         ["Executions", (one) => number(one.total), { class: "num" }],
         ["Failed", (one) => number(one.failure), { class: "num" }],
-        ["Share", (one) => h("span", { class: "load" }, outcome(one), h("span", {}, rate(one))), { class: "wide" }],
+        ["Failure rate", (one) => h("span", { class: "load" }, outcome(one), h("span", {}, rate(one))), { class: "wide" }],
       ], rows.slice(0, TASKS), (one) => one.name, "Nothing was sent in this time."),
       rows.length > TASKS && h("p", { class: "more" }, `and ${plural(rows.length - TASKS, "more task")}`),
     ];

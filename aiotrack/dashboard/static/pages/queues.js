@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 import { h, show } from "../dom.js";
 import { duration, number } from "../format.js";
-import { follow } from "../live.js";
+import { follow, reader } from "../live.js";
 import { data, problem, table } from "../parts.js";
 
 export const title = "Queues";
@@ -12,17 +12,9 @@ export function open({ body }) {
   let items = null;
   let failure = null;
 
-  async function read(signal) {
-    try {
-      items = (await get("queues/", {}, signal)).items;
-      failure = null;
-    } catch (error) {
-      failure = error;
-      throw error;
-    } finally {
-      if (!signal.aborted) render();
-    }
-  }
+  const read = reader(async (signal) => {
+    items = (await get("queues/", {}, signal)).items;
+  }, (error) => { failure = error; }, render);
 
   function render() {
     const most = Math.max(1, ...(items ?? []).map((one) => one.depth));

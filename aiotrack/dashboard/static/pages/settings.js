@@ -2,7 +2,7 @@
 
 import { get, put, remove } from "../api.js";
 import { h, show } from "../dom.js";
-import { follow } from "../live.js";
+import { follow, reader } from "../live.js";
 import { act, button, confirm, data, field, problem, say, table } from "../parts.js";
 
 export const title = "Settings";
@@ -21,18 +21,10 @@ export function open({ body }) {
   const rows = h("div", { class: "panel" });
   body.append(search, rows);
 
-  async function read(signal) {
-    try {
-      items = (await get("settings/", {}, signal)).items;
-      items.sort((one, other) => other.is_settable - one.is_settable); // what can be set comes first
-      failure = null;
-    } catch (error) {
-      failure = error;
-      throw error;
-    } finally {
-      if (!signal.aborted) render();
-    }
-  }
+  const read = reader(async (signal) => {
+    items = (await get("settings/", {}, signal)).items;
+    items.sort((one, other) => other.is_settable - one.is_settable); // what can be set comes first
+  }, (error) => { failure = error; }, render);
 
   const shown = (value) => (value === null ? "–" : typeof value === "string" ? value : JSON.stringify(value));
 
@@ -44,7 +36,7 @@ export function open({ body }) {
         ["Value", (one) => data(shown(one.value), { class: "data mono" }), { class: "grow" }],
         ["From", (one) => [one.layer, one.source && ` (${one.source})`], { class: "tight" }],
         ["Default", (one) => data(shown(one.layers.default), { class: "data mono small" })],
-        ["Do", verbs, { class: "verbs" }],
+        ["Actions", verbs, { class: "verbs" }],
       ], items.filter((one) => one.key.toLowerCase().includes(sought)), (one) => one.key, "No key contains this."));
   }
 

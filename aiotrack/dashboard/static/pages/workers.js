@@ -4,7 +4,7 @@ import { get } from "../api.js";
 import { load } from "../charts.js";
 import { h, show } from "../dom.js";
 import { bytes, number, plural, share } from "../format.js";
-import { follow } from "../live.js";
+import { follow, reader } from "../live.js";
 import { badge, data, link, problem, table, when, whenAgo } from "../parts.js";
 
 export const title = "Workers";
@@ -13,17 +13,9 @@ export function open({ body }) {
   let items = null;
   let failure = null;
 
-  async function read(signal) {
-    try {
-      items = (await get("workers/", {}, signal)).items;
-      failure = null;
-    } catch (error) {
-      failure = error;
-      throw error;
-    } finally {
-      if (!signal.aborted) render();
-    }
-  }
+  const read = reader(async (signal) => {
+    items = (await get("workers/", {}, signal)).items;
+  }, (error) => { failure = error; }, render);
 
   function render() {
     const alive = items?.filter((one) => one.status === "alive") ?? [];

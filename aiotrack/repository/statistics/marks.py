@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from aiotrack.clock import Clock
 from aiotrack.model import FINAL
-from aiotrack.repository.periods import HOUR, Period, period_of
+from aiotrack.repository.statistics.periods import HOUR, Period, period_of
 
 RENEW: Final = 30.0
 """Seconds after which a mark is made again before a write."""

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from aiotrack.clock import to_datetime
 from aiotrack.model import OWN_MODULE
-from aiotrack.repository import histogram
-from aiotrack.repository.histogram import Histogram
+from aiotrack.repository.statistics import histogram
+from aiotrack.repository.statistics.histogram import Histogram
 
 WHOLE, MODULE, NAME = 0, 1, 2
 """Levels of the rollups: all modules but our own, one module, one task name of a module."""
@@ -19,9 +19,12 @@ WHOLE, MODULE, NAME = 0, 1, 2
 STATUSES: Final = ("success", "failure", "revoked")
 """What is rolled up; the other statuses are counted live."""
 
+KINDS: Final = ("skipped", "timed_out", "lost")
+"""What is counted besides: they are among the statuses."""
+
 _NUMBERS: Final = (
     *STATUSES,
-    "skipped",
+    *KINDS,
     "duration_count",
     "duration_sum",
     "wait_count",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import and_, or_, select
 
 from aiotrack.clock import to_datetime, to_micros
-from aiotrack.repository.control_tables import SettingRow
+from aiotrack.repository.control.tables import SettingRow
 from aiotrack.settings import GLOBAL, NOBODY, USER
 
 if TYPE_CHECKING:

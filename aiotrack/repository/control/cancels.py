@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.repository.connections import at_once
-from aiotrack.repository.control_tables import CancelRow, WorkerRow
+from aiotrack.repository.control.tables import CancelRow, WorkerRow
 from aiotrack.repository.store import Repository
 
 PAGE: Final = 1000

@@ -34,12 +34,13 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_micros
-from aiotrack.model import OWN_MODULE, Stats
-from aiotrack.repository import histogram, live
+from aiotrack.counts import Stats
+from aiotrack.model import OWN_MODULE
 from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.filters import Filters
 from aiotrack.repository.limited import Fetch, Parameters
-from aiotrack.repository.periods import (
+from aiotrack.repository.statistics import histogram, live
+from aiotrack.repository.statistics.periods import (
     DAY,
     HIGHEST,
     HOUR,
@@ -48,9 +49,9 @@ from aiotrack.repository.periods import (
     day_of,
     hour_of,
 )
-from aiotrack.repository.sums import MODULE, NAME, STATUSES, WHOLE
+from aiotrack.repository.statistics.sums import KINDS, MODULE, NAME, STATUSES, WHOLE
+from aiotrack.repository.statistics.tally import FINE, Tally, counts_of
 from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow
-from aiotrack.repository.tally import FINE, Tally, counts_of
 
 MAX_EXACT: Final = 10_000
 """Executions up to which percentiles are exact, if all were counted live."""
@@ -153,7 +154,7 @@ def _statements(
 
     level = NAME if "task_name" in by else MODULE if "module" in by else WHOLE
     names = [_rollups.c[name] for name in ("module", "task_name")]
-    sums = [func.sum(_rollups.c[name]).label(name) for name in (*STATUSES, "skipped")]
+    sums = [func.sum(_rollups.c[name]).label(name) for name in (*STATUSES, *KINDS)]
     by_name = select(*names, *sums).where(_rollups.c.level == NAME, periods).group_by(*names)
     by_period = select(_rollups).where(_rollups.c.level == level, periods)
     created, limits = _executions.c.created_at, narrowed(_executions)
@@ -161,7 +162,7 @@ def _statements(
     ended = [live.FINAL, live.within_any(created, "live", ranges)]
     source = union_all(  # a row comes by one of two indexes
         live.rows(dialect, unit, [*limits, *ended]),
-        live.rows(dialect, unit, [*limits, *unfinished]),
+        live.rows(dialect, unit, [*limits, *unfinished], is_over=False),
     )
     rows = source.cte("source")
     return _Statements(
@@ -254,11 +255,11 @@ class _Count:
         assert statements.names is not None
         assert statements.periods is not None
         for row in await self._fetch(statements.names, parameters):
-            counts = counts_of(row, STATUSES)
+            counts = counts_of(row)
             if counts["total"]:
                 self._tally.add_named(row["module"], row["task_name"], counts)
         for row in await self._fetch(statements.periods, parameters):
-            counts = counts_of(row, STATUSES)
+            counts = counts_of(row)
             if counts["total"]:
                 start = to_micros(row["start"])
                 start = hour_of(start) if self._unit == HOUR else day_of(start)
@@ -272,7 +273,8 @@ class _Count:
                 self._take_buckets(row)
                 continue
             number = row["count"]
-            counts = {row["status"].lower(): number, "total": number, "skipped": row["skipped"]}
+            counts = {row["status"].lower(): number, "total": number}
+            counts |= {name: row[name] for name in KINDS if row[name]}
             if row["slot"] is None:
                 self._tally.add_named(row["module"], row["task_name"], counts)
             else:

@@ -11,9 +11,9 @@ from sqlalchemy import and_, bindparam, exists, literal_column, or_, select
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.repository.columns import UtcDateTime
-from aiotrack.repository.control_tables import HeldRow, SettingRow, WorkerRow
+from aiotrack.repository.control.tables import HeldRow, SettingRow, WorkerRow
+from aiotrack.repository.control.workers import MISSED
 from aiotrack.repository.tables import ExecutionRow
-from aiotrack.repository.workers import MISSED
 from aiotrack.settings import USER
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from sqlalchemy import Select, func, select, tuple_
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.errors import InvalidQuery
 from aiotrack.model import LASTING, AuditEntry, Page
-from aiotrack.repository.control_tables import AuditRow
+from aiotrack.repository.control.tables import AuditRow
 from aiotrack.repository.cursor import decode, encode, is_int, moment_of, not_ours
 from aiotrack.repository.filters import moment, time_of, told
 from aiotrack.repository.limited import limited
@@ -37,7 +37,7 @@ INSERT INTO aiotrack_audit (at, actor, action, target, reason, before, after)
 VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id
 """
 
-MOST: Final = 500
+MOST: Final = 1000
 """Rows of one page."""
 
 _FORGET: Final = """
@@ -105,7 +105,7 @@ class Audit:
         """Give rows that match every filter, the newest first.
 
         Args:
-            limit: Rows, 1 to 500.
+            limit: Rows, 1 to 1000.
             after: ``Page.next`` of the page before, with the same filters.
             since: Not before this aware time, or so long ago.
             until: Not after it.

@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.model import TaskDefinition
-from aiotrack.repository.control_tables import DefinitionRow
+from aiotrack.repository.containment import storable
+from aiotrack.repository.control.tables import DefinitionRow
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,6 +34,13 @@ FIELDS: Final = (
     "queue",
 )
 """What users say of a definition."""
+
+SCHEDULE: Final = "task_"
+"""How the id of a definition's schedule begins; its own id follows."""
+
+BOUNDS: Final = 2**63
+DIGITS: Final = 19
+"""Of the largest id."""
 
 _JSON: Final = frozenset({"schedule", "parameters"})
 _PLACES: Final = ", ".join(f"${number + 1}" for number in range(len(FIELDS) + 2))
@@ -82,9 +90,23 @@ class DefinitionRows:
 
     async def find(self, key: int | str) -> TaskDefinition | None:
         """Give the one with an id (int) or a name (text)."""
+        if isinstance(key, str) and not storable(key):
+            return None
         column = _table.c.name if isinstance(key, str) else _table.c.id
         found = await self._read(select(*_COLUMNS).where(column == key))
         return found[0] if found else None
+
+    async def meant(self, key: int | str) -> TaskDefinition | None:
+        """Give the one that somebody names: by its id, its name, or its schedule's id."""
+        if isinstance(key, str):
+            found = await self.find(key)
+            digits = key.removeprefix(SCHEDULE)
+            if found is not None or not (digits.isascii() and digits.isdigit()):
+                return found
+            if len(digits) > DIGITS:
+                return None
+            key = int(digits)
+        return await self.find(key) if -BOUNDS <= key < BOUNDS else None
 
     async def select(
         self,
@@ -107,6 +129,8 @@ class DefinitionRows:
             limit: So many at most.
         """
         exact = {"task_type": task_type, "name": name, "schedule_kind": schedule_kind}
+        if not all(value is None or storable(value) for value in (*exact.values(), text)):
+            return []
         query = select(*_COLUMNS).where(_table.c.id > after).order_by(_table.c.id).limit(limit)
         for column, value in exact.items():
             if value is not None:

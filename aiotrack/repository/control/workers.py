@@ -20,7 +20,7 @@ from aiotrack.classes import LOST
 from aiotrack.clock import Clock
 from aiotrack.model import Worker, WorkerStatus
 from aiotrack.repository.connections import at_once
-from aiotrack.repository.control_tables import WorkerRow
+from aiotrack.repository.control.tables import WorkerRow
 from aiotrack.repository.store import Repository
 from aiotrack.repository.tables import ExecutionRow
 

@@ -33,10 +33,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiotrack.classes import LOST, TIMEOUT
 from aiotrack.clock import to_datetime
 from aiotrack.repository.columns import UtcDateTime
-from aiotrack.repository.histogram import LOG, NOTHING, SHORTEST, bucket
-from aiotrack.repository.periods import Range
+from aiotrack.repository.statistics.histogram import LOG, NOTHING, SHORTEST, bucket
+from aiotrack.repository.statistics.periods import Range
+from aiotrack.repository.statistics.sums import KINDS
 from aiotrack.repository.tables import ExecutionRow
 
 SKIPPED: Final = "skipped_by"
@@ -47,6 +49,8 @@ _table = ExecutionRow.__table__
 UNFINISHED: Final = literal_column("status IN ('PENDING', 'STARTED', 'RETRY')", Boolean)
 FINAL: Final = literal_column("status IN ('SUCCESS', 'FAILURE', 'REVOKED')", Boolean)
 """Written out, so that a plan knows how rare each word is."""
+
+_FAILED: Final = "status = 'FAILURE' AND error_class = '{}'"
 
 
 async def prepare(connection: AsyncConnection) -> None:
@@ -120,27 +124,37 @@ def _skipped(dialect: str) -> ColumnElement[int]:
     return case((is_there, 1), else_=0)
 
 
-def rows(dialect: str, unit: int, conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
-    """Give what is counted of each row; *unit* as in `slot`."""
+def _failed(error_class: str) -> ColumnElement[int]:
+    return case((literal_column(_FAILED.format(error_class), Boolean), 1), else_=0)
+
+
+def rows(
+    dialect: str, unit: int, conditions: Sequence[ColumnElement[bool]], *, is_over: bool = True
+) -> Select[Any]:
+    """Give what is counted of each row; *unit* as in `slot`, of what is not over only what it is.
+
+    Not looking into the metadata of each row that is open saves a millisecond for 2,000 of them.
+    """
+    kinds = (_skipped(dialect), _failed(TIMEOUT), _failed(LOST)) if is_over else (literal(0),) * 3
     return select(
         _table.c.module,
         _table.c.task_name,
         _table.c.status,
         slot(dialect, unit).label("slot"),
-        _skipped(dialect).label("skipped"),
+        *(found.label(name) for found, name in zip(kinds, KINDS, strict=True)),
         _table.c.duration,
         _wait(dialect).label("wait"),
     ).where(*conditions)
 
 
-_SUMS: Final = ("skipped", "duration_count", "duration_sum", "wait_count", "wait_sum")
+_SUMS: Final = (*KINDS, "duration_count", "duration_sum", "wait_count", "wait_sum")
 
 
 def sums(source: Any) -> list[ColumnElement[Any]]:
     """Give the columns that count and add up *rows*."""
     return [
         func.count().label("count"),
-        func.sum(source.c.skipped).label("skipped"),
+        *(func.sum(source.c[name]).label(name) for name in KINDS),
         func.count(source.c.duration).label("duration_count"),
         func.coalesce(func.sum(source.c.duration), 0.0).label("duration_sum"),
         func.count(source.c.wait).label("wait_count"),

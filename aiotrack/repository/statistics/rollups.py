@@ -11,6 +11,7 @@ hours. Hours are kept for a month beside it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -30,11 +31,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.model import OWN_MODULE
-from aiotrack.repository import live
 from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.limited import Fetch
-from aiotrack.repository.periods import (
+from aiotrack.repository.statistics import live
+from aiotrack.repository.statistics.periods import (
     DAY,
+    HIGHEST,
     HOUR,
     HOURS_KEPT,
     SETTLING,
@@ -45,8 +47,8 @@ from aiotrack.repository.periods import (
     first_hour_kept,
     hour_of,
 )
-from aiotrack.repository.stats import coverage
-from aiotrack.repository.sums import (
+from aiotrack.repository.statistics.stats import coverage
+from aiotrack.repository.statistics.sums import (
     NAME,
     WHOLE,
     Sums,
@@ -146,11 +148,17 @@ class Rollups:
         """Say that rows created in these days (microseconds, half open) are about to be deleted.
 
         From now on those days are counted live, and their rollups stay as they are: they tell
-        what was there. Call it before the first row goes, with whole days (UTC) that are rolled
-        up: a day that keeps many rows makes each count slow.
+        what was there, also what changed so lately that its mark has not settled. Call it before
+        the first row goes, with whole days (UTC) that are rolled up: a day that keeps many rows
+        makes each count slow.
         """
         days = range(day_of(first), last, DAY)
-        covered, _ = await self._state()
+        covered, marks = await self._state(is_settled=False)
+        for day in days:
+            here = {period: at for period, at in marks.items() if day_of(period[1]) == day}
+            if here and day not in covered.cleaned:
+                with contextlib.suppress(_Overtaken):  # by somebody who does the same
+                    await self._step(covered, day, None, here, takes=False)
         now = to_datetime(covered.now)
         rows = [{"start": to_datetime(day), "now": now} for day in days]
 
@@ -161,13 +169,13 @@ class Rollups:
         await self._repository.ask(work)
 
     # ── what is due ─────────────────────────────────────────────────────────────────────────────
-    async def _state(self) -> tuple[Coverage, Marks]:
-        """Give what is rolled up, and the marks that have settled."""
+    async def _state(self, *, is_settled: bool = True) -> tuple[Coverage, Marks]:
+        """Give what is rolled up, and the marks that have settled, or all."""
 
         async def work(connection: AsyncConnection) -> tuple[Coverage, Marks]:
             fetch = _plain(connection)
             covered = await coverage(fetch, connection.dialect.name)
-            settled = to_datetime(covered.now - SETTLING)
+            settled = to_datetime(covered.now - SETTLING if is_settled else HIGHEST)
             query = select(_dirty).where(_dirty.c.marked_at < settled, _dirty.c.cleaned.is_(False))
             marks = {
                 (row["span"], to_micros(row["start"])): to_micros(row["marked_at"])
@@ -204,14 +212,23 @@ class Rollups:
         return min((to_micros(row["at"]) for row in rows if row["at"] is not None), default=None)
 
     # ── one day ─────────────────────────────────────────────────────────────────────────────────
-    async def _step(self, covered: Coverage, day: int, new: range | None, marks: Marks) -> int:
+    async def _step(
+        self,
+        covered: Coverage,
+        day: int,
+        new: range | None,
+        marks: Marks,
+        *,
+        takes: bool = True,
+    ) -> int:
         """Recompute hours of a day, and the day if it is over; give the number of both.
 
         Args:
             covered: What is rolled up.
             day: Its start.
             new: Its hours that are over and not rolled up; None for a day that is only marked.
-            marks: Its marks, which are removed.
+            marks: Its marks.
+            takes: Removes them.
         """
         closed = hour_of(covered.now - SETTLING)
         is_over = day + DAY <= closed
@@ -231,7 +248,7 @@ class Rollups:
 
         async def work(connection: AsyncConnection) -> None:
             async with transaction(connection, self._repository.path):
-                await _take_marks(connection, marks)
+                await _take_marks(connection, marks if takes else {})
                 if is_kept:
                     await _delete(connection, "hour", old)
                     for hour in sorted(hours):

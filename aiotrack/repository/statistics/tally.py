@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from aiotrack.clock import EPOCH
-from aiotrack.model import Bucket, Counts, Stats
-from aiotrack.repository import histogram
-from aiotrack.repository.histogram import Histogram
-from aiotrack.repository.periods import DAY, HOUR
+from aiotrack.counts import Bucket, Counts, DurationBucket, Stats
+from aiotrack.repository.statistics import histogram
+from aiotrack.repository.statistics.histogram import Histogram
+from aiotrack.repository.statistics.periods import DAY, HOUR
+from aiotrack.repository.statistics.sums import KINDS, STATUSES
 
 SHARES: Final = (0.5, 0.95)
 
@@ -71,9 +72,11 @@ class Tally:
         if values is None:
             p50, p95 = histogram.percentiles(self.durations, SHARES)
             wait50, wait95 = histogram.percentiles(self.waits, SHARES)
+            spread = histogram.spread(self.durations)
         else:
             p50, p95 = histogram.exact(values[0], SHARES)
             wait50, wait95 = histogram.exact(values[1], SHARES)
+            spread = histogram.exact_spread(values[0])
         return Stats(
             **_counts(self.whole),
             by_module=_by_name(self.modules),
@@ -85,6 +88,7 @@ class Tally:
             p50_wait=wait50,
             p95_wait=wait95,
             is_approximate=values is None and bool(self.durations or self.waits),
+            durations=_buckets(spread),
             timeline=timeline,
         )
 
@@ -124,6 +128,16 @@ def _by_name(counters: Mapping[str, Mapping[str, int]]) -> dict[str, Counts]:
     return {name: Counts(**_counts(counter)) for name, counter in sorted(counters.items())}
 
 
+def _buckets(spread: Sequence[int]) -> list[DurationBucket]:
+    """Give counts between the bounds of ``histogram`` up to the last that is not zero."""
+    last = max((index for index, count in enumerate(spread) if count), default=-1)
+    ends = zip((0.0, *histogram.BOUNDS), (*histogram.BOUNDS, None), spread, strict=True)
+    return [
+        DurationBucket(above=above, up_to=up_to, count=count)
+        for above, up_to, count in list(ends)[: last + 1]
+    ]
+
+
 def _periods(begin: int, end: int, unit: int) -> tuple[list[int], Callable[[int], int]]:
     """Give the starts of a timeline's buckets, and which of them a moment is in."""
     low = begin - begin % unit
@@ -150,7 +164,8 @@ def _start(month: int) -> int:
     return (date - EPOCH).days * DAY
 
 
-def counts_of(row: Row, names: Iterable[str]) -> dict[str, int]:
+def counts_of(row: Row) -> dict[str, int]:
     """Give the counts of a rollup's row, with their total."""
-    counts = {name: int(row[name]) for name in names}
-    return {**counts, "total": sum(counts.values()), "skipped": int(row["skipped"])}
+    counts = {name: int(row[name]) for name in STATUSES}
+    kinds = {name: int(row[name]) for name in KINDS if row[name]}
+    return {**counts, "total": sum(counts.values()), **kinds}

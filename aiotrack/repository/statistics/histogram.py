@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Final
 
 ERROR: Final = 0.05
@@ -21,6 +23,15 @@ SHORTEST: Final = 1e-6
 
 NOTHING: Final = -1000
 """The bucket of what took no time; below that of the shortest."""
+
+SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
+BOUNDS: Final = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(SECOND * count for count in (1, 2, 5, 10, 20, 30)),
+    *(MINUTE * count for count in (1, 2, 5, 10, 20, 30)),
+    *(HOUR * count for count in (1, 2, 5, 10, 24)),
+)
+"""Seconds between which people are shown how many there are: each about twice the one before."""
 
 Histogram = dict[str, int]
 """Buckets and counts; as JSON has them, for they are read a hundred at a time."""
@@ -69,6 +80,21 @@ def exact(values: Sequence[float], shares: Sequence[float]) -> list[float | None
         return [None] * len(shares)
     ordered = sorted(values)
     return [_between(ordered.__getitem__, share * (len(ordered) - 1)) for share in shares]
+
+
+def spread(histogram: Histogram) -> list[int]:
+    """Count between the `BOUNDS`, and beyond them: a bucket is where its middle is."""
+    found = [0] * (len(BOUNDS) + 1)
+    for key, count in histogram.items():
+        found[bisect_left(BOUNDS, middle(int(key)))] += count
+    return found
+
+
+def exact_spread(values: Sequence[float]) -> list[int]:
+    """Count *values* between the `BOUNDS`, and beyond them; one on a bound is below it."""
+    ordered = sorted(values)
+    ends = [*(bisect_right(ordered, bound) for bound in BOUNDS), len(ordered)]
+    return [end - begin for begin, end in pairwise((0, *ends))]
 
 
 def _between(at: Callable[[int], float], rank: float) -> float:
