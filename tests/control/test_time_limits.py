@@ -70,7 +70,7 @@ async def test_work_whose_guard_ran_out_of_time_may_begin_anew(
     """Another run of the same work is not skipped, and a retry does it."""
     async with bench(locking, after=[SimpleRetryMiddleware()]) as b:
 
-        @b.task("shop.import", timeout=0.3, retry_on_error=True)
+        @b.task("shop.import", retry_on_error=True)
         @prevent_duplicate_task(queue_name)
         async def load(pauses: list[float]) -> str:
             run = current_execution()
@@ -78,8 +78,8 @@ async def test_work_whose_guard_ran_out_of_time_may_begin_anew(
             await asyncio.sleep(pauses[run.attempt - 1])
             return "done"
 
-        retried = await b.run(load, [60, 0])
-        given_up = await b.run(load, [60, 60, 60])
+        retried = await b.run(load.kicker().with_labels(timeout=3), [60, 0])  # the retry has 3 s
+        given_up = await b.run(load.kicker().with_labels(timeout=0.1), [60, 60, 60])
         after = await b.run(load, [0])
         attempts = await b.attempts(retried)
 
