@@ -179,12 +179,3 @@ async def forget(redis_url: str, queue_name: str) -> None:
         keys = [key async for key in redis.scan_iter(f"*{queue_name}*")]
         if keys:
             await redis.delete(*keys)
-
-
-async def until(what: str, condition: Callable[[], Any], deadline: float) -> None:
-    """Poll *condition*, an async function, until it is true; fail after *deadline* seconds."""
-    end = time.monotonic() + deadline
-    while not await condition():
-        if time.monotonic() > end:
-            pytest.fail(f"not within {deadline:g} s: {what}")
-        await asyncio.sleep(0.1)

@@ -11,8 +11,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from tests.acceptance.conftest import Workers, until
+from tests.acceptance.conftest import Workers
 from tests.acceptance.outage import Outage
+from tests.waits import until
 
 APP = "tests.acceptance.outage:broker"
 

@@ -10,9 +10,10 @@ import psutil
 import pytest
 
 from aiotrack import Tracker
-from tests.acceptance.conftest import Workers, until
+from tests.acceptance.conftest import Workers
 from tests.acceptance.feed import ACKS_VARIABLE, COUNT
 from tests.integration.proxy import proxied
+from tests.waits import until
 
 
 @pytest.mark.timeout(90)

@@ -12,7 +12,7 @@ from httpx import ASGITransport, AsyncClient
 
 from aiotrack.api import create_router
 from tests.acceptance.cancels import PLACE, add_long_tasks
-from tests.acceptance.conftest import until
+from tests.waits import until
 
 
 async def test_tasks_definitions_and_health(

@@ -18,7 +18,8 @@ from aiotrack import CancelOutcome, TaskStatus
 from aiotrack.verdicts import presume
 from tests.acceptance.app import Project
 from tests.acceptance.cancels import IDLE, PLACE, add_long_tasks
-from tests.acceptance.conftest import Workers, until
+from tests.acceptance.conftest import Workers
+from tests.waits import until
 
 APP = "tests.acceptance.cancels"
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from aiotrack import Cause, TaskStatus
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Workers, forget
 from tests.acceptance.resumes import IDLE, QUEUE_VARIABLE, STEPS, Resumes
+from tests.waits import until
 
 
 @pytest.mark.timeout(60)

@@ -18,9 +18,10 @@ from redis.asyncio import Redis
 
 from aiotrack import Attempt, Execution, Tracker
 from aiotrack.testing.servers import PostgresServer
-from tests.acceptance.conftest import ROOT, Workers, forget, until
+from tests.acceptance.conftest import ROOT, Workers, forget
 from tests.acceptance.hosts import QUEUE_VARIABLE, SHIFT_VARIABLE
 from tests.integration.proxy import proxied
+from tests.waits import until
 
 pytestmark = pytest.mark.timeout(120)
 

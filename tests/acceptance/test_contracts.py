@@ -13,8 +13,9 @@ import pytest
 
 from aiotrack import Execution, TaskStatus
 from aiotrack.testing.servers import PostgresServer
-from tests.acceptance.conftest import Open, Workers, until
+from tests.acceptance.conftest import Open, Workers
 from tests.acceptance.kills import IDLE, Kills
+from tests.waits import until
 
 COUNT = 30
 

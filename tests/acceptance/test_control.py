@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aiotrack import Cause, TaskStatus
-from tests.acceptance.conftest import until
+from tests.waits import until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from aiotrack import Cause, TaskStatus, Worker, WorkerStatus
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Workers, forget
 from tests.acceptance.crew import BEAT, QUEUE_VARIABLE, Crew
+from tests.waits import until
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 

@@ -14,9 +14,10 @@ import pytest
 
 from aiotrack import Execution, TaskStatus
 from aiotrack.testing.servers import PostgresServer
-from tests.acceptance.conftest import Open, Workers, until
+from tests.acceptance.conftest import Open, Workers
 from tests.acceptance.killing import kill_at_random
 from tests.acceptance.kills import IDLE, Kills
+from tests.waits import until
 
 APP = "tests.acceptance.kills:broker"
 

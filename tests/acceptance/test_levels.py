@@ -12,9 +12,10 @@ from collections import Counter
 
 import pytest
 
-from tests.acceptance.conftest import Open, Workers, until
+from tests.acceptance.conftest import Open, Workers
 from tests.acceptance.killing import kill_at_random
 from tests.acceptance.levels import LEASE, Body, Levels
+from tests.waits import until
 
 APP = "tests.acceptance.levels:broker"
 

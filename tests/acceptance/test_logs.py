@@ -11,7 +11,7 @@ import pytest
 
 from aiotrack import StoreUnavailable
 from aiotrack.testing.servers import PostgresServer
-from tests.acceptance.conftest import until
+from tests.waits import until
 
 COUNT, LINES = 200, 10
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from aiotrack.testing.servers import PostgresServer
-from tests.acceptance.conftest import Open, until
+from tests.acceptance.conftest import Open
 from tests.acceptance.measure import Meter, kept, settle, start_worker
 from tests.acceptance.outage import Outage, during
+from tests.waits import until
 
 SHARE = 0.95
 """Of the throughput without an outage, that must be left."""

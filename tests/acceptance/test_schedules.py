@@ -21,8 +21,9 @@ from redis.asyncio import Redis
 from aiotrack import Execution, TaskDefinition
 from aiotrack.redis.keys import schedule_keys
 from aiotrack.testing.servers import ValkeyServer
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Workers, forget
 from tests.acceptance.ticks import KIND_VARIABLE, QUEUE_VARIABLE, Ticks
+from tests.waits import until
 
 APP = "tests.acceptance.ticks"
 MINUTES = float(os.environ.get("AIOTRACK_SCHEDULE_MINUTES", "10"))

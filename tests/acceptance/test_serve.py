@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from aiotrack import Tracker
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Workers, forget
 from tests.acceptance.reporting import QUEUE_VARIABLE, TOKEN, URL_VARIABLE, Reporting
+from tests.waits import until
 
 SERVES = re.compile(r"^aiotrack serves (http://\S+)/api/v1 ", re.MULTILINE)
 SECRET = "x" * 24

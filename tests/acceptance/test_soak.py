@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from aiotrack.testing.servers import PostgresServer, ValkeyServer
-from tests.acceptance.conftest import Open, until
+from tests.acceptance.conftest import Open
 from tests.acceptance.measure import kept, settle, start_worker
 from tests.acceptance.outage import IDLE, KINDS, Outage, during
+from tests.waits import until
 
 MINUTES = float(os.environ.get("AIOTRACK_SOAK_MINUTES", "60"))
 """How long the soak takes; ``AIOTRACK_SOAK_MINUTES`` sets it."""

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from aiotrack import TaskStatus
-from tests.acceptance.conftest import ROOT, Workers, until
+from tests.acceptance.conftest import ROOT, Workers
 from tests.acceptance.kinds import time_faults
+from tests.waits import until
 
 pytestmark = pytest.mark.timeout(120)
 

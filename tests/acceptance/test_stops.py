@@ -15,9 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Workers, forget
 from tests.acceptance.stops import BUFFERED, FOLDER_VARIABLE, QUEUE_VARIABLE, Stops
 from tests.integration.proxy import Proxy, proxied
+from tests.waits import until
 
 APP = "tests.acceptance.stops:broker"
 SENT = 20

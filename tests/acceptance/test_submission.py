@@ -11,8 +11,8 @@ import pytest
 
 from aiotrack import TaskStatus
 from aiotrack.submission import Submission
-from tests.acceptance.conftest import until
 from tests.submission.shop import count
+from tests.waits import until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from aiotrack import TaskStatus
-from tests.acceptance.conftest import APP, until
+from tests.acceptance.conftest import APP
+from tests.waits import until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from aiotrack import Execution, TaskStatus, Tracker, TrackerMiddleware
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Workers, forget
 from tests.acceptance.untracked import QUEUE_VARIABLE, make
+from tests.waits import until
 
 
 @pytest.mark.timeout(60)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from aiotrack import TaskStatus
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Workers, forget
 from tests.acceptance.twins import IDLE, NAME_VARIABLE, QUEUE_VARIABLE, Twins
+from tests.waits import until
 
 WORDS = [("ok", "ok"), ("ok", "fail"), ("fail", "ok"), ("fail", "fail")]
 """How the worker that paused ends, and how the other one does."""

@@ -11,9 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from aiotrack import TaskStatus
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Workers, forget
 from tests.acceptance.venom import QUEUE_VARIABLE, WAYS, Venom
 from tests.unit.poison import POISON
+from tests.waits import until
 
 ROW = 256 * 1024
 """Bytes of an execution with its attempts, as text."""

@@ -10,8 +10,8 @@ import pytest
 
 from aiotrack import Execution, TaskStatus, Tracker
 from tests.acceptance.app import Project
-from tests.acceptance.conftest import until
 from tests.acceptance.kinds import Expected, faults, send, time_faults
+from tests.waits import until
 
 pytestmark = pytest.mark.timeout(150)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -74,18 +73,6 @@ class Hand:
     async def close(self) -> None:
         """Stop listening."""
         await self._messages.aclose()
-
-
-async def until(what: str, condition: Callable[[], Any], seconds: float = SOON) -> None:
-    """Poll *condition*, sync or async, until it is true."""
-    end = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if await found if asyncio.iscoroutine(found) else found:
-            return
-        if time.monotonic() > end:
-            pytest.fail(f"not within {seconds:g} s: {what}")
-        await asyncio.sleep(0.01)
 
 
 def sleeper(broker: AsyncBroker, ran: list[Any]) -> Any:

@@ -19,7 +19,8 @@ from aiotrack.brokers import PriorityStreamBroker
 from aiotrack.encode import Encoder
 from aiotrack.errors import InvalidValue
 from aiotrack.workers.facts import queues_of
-from tests.brokers.conftest import Hand, MakeBroker, serving, sleeper, until
+from tests.brokers.conftest import Hand, MakeBroker, serving, sleeper
+from tests.waits import until
 
 URL = "redis://localhost:1"
 

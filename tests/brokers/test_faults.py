@@ -19,8 +19,9 @@ from taskiq.exceptions import SendTaskError
 from aiotrack.brokers import streams
 from aiotrack.redis.client import FAULTS
 from aiotrack.testing.servers import ValkeyServer
-from tests.brokers.conftest import Hand, MakeBroker, serving, sleeper, until
+from tests.brokers.conftest import Hand, MakeBroker, serving, sleeper
 from tests.integration.proxy import proxied
+from tests.waits import until
 
 
 async def test_a_restart_of_the_server(

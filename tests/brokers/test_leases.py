@@ -11,7 +11,8 @@ from taskiq import Context, TaskiqDepends
 from taskiq_redis import RedisStreamBroker
 
 from aiotrack.brokers.held import Held, Key
-from tests.brokers.conftest import Hand, MakeBroker, pending, serving, sleeper, until
+from tests.brokers.conftest import Hand, MakeBroker, pending, serving, sleeper
+from tests.waits import until
 
 
 async def test_a_body_that_blocks_its_loop_keeps_its_message(

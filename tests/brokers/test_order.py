@@ -15,7 +15,8 @@ from aiotrack.brokers.held import Held, Key
 from aiotrack.brokers.listener import AGED
 from aiotrack.brokers.room import MOST, Room
 from aiotrack.errors import InvalidValue
-from tests.brokers.conftest import Hand, MakeBroker, serving, sleeper, until
+from tests.brokers.conftest import Hand, MakeBroker, serving, sleeper
+from tests.waits import until
 
 
 async def send(broker: PriorityStreamBroker, text: str, **labels: Any) -> None:

@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,16 +15,9 @@ from taskiq import InMemoryBroker
 
 from aiotrack import StoreUnavailable, Tracker, TrackerMiddleware, WorkerStatus
 from tests.control.crew import QuietBroker, enlist, registry_of, serving, started, write
+from tests.waits import until
 
 QUICK = {"heartbeat_seconds": 0.2}
-
-
-async def until(condition: Callable[[], Any], deadline: float = 5.0) -> None:
-    """Poll an async function until it is true."""
-    end = time.monotonic() + deadline
-    while not await condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
 
 
 async def test_a_worker_comes_and_goes_within_a_second(database_url: str, tracker: Tracker) -> None:
@@ -41,7 +33,7 @@ async def test_a_worker_comes_and_goes_within_a_second(database_url: str, tracke
 
     begun = time.monotonic()
     await broker.startup()
-    await until(tracker.workers)
+    await until("the worker is seen", tracker.workers)
     came = time.monotonic() - begun
     worker = (await tracker.workers())[0]
 
@@ -71,7 +63,7 @@ async def test_beats_go_on_and_tell_news(database_url: str, tracker: Tracker) ->
     own = Tracker(database_url, settings=QUICK)
     broker = serving(own)
     await broker.startup()
-    await until(tracker.workers)
+    await until("the worker is seen", tracker.workers)
     first = (await tracker.workers())[0]
     broker.register_task(lambda: None, "shop.late")
 
@@ -81,7 +73,7 @@ async def test_beats_go_on_and_tell_news(database_url: str, tracker: Tracker) ->
             now = (await tracker.workers())[0]
             return "shop.late" in now.tasks and now.running == 1
 
-        await until(is_told)
+        await until("it is told", is_told)
         later = (await tracker.workers())[0]
     await broker.shutdown()
 
@@ -95,7 +87,7 @@ async def test_a_blocked_loop_is_not_lost(database_url: str, tracker: Tracker) -
     own = Tracker(database_url, settings=QUICK)
     broker = serving(own)
     await broker.startup()
-    await until(tracker.workers)
+    await until("the worker is seen", tracker.workers)
     time.sleep(1.5)  # noqa: ASYNC251 - seven beats
     found = (await tracker.workers())[0]
     await broker.shutdown()
@@ -111,14 +103,14 @@ async def test_a_stuck_loop_is_lost(
     own = Tracker(database_url, settings=QUICK)
     broker = serving(own)
     await broker.startup()
-    await until(tracker.workers)
+    await until("the worker is seen", tracker.workers)
     time.sleep(2)  # noqa: ASYNC251
     stuck = (await tracker.workers())[0]
 
     async def is_back() -> bool:
         return (await tracker.workers())[0].status is WorkerStatus.ALIVE
 
-    await until(is_back)
+    await until("it is back", is_back)
     await broker.shutdown()
 
     assert (WorkerStatus.LOST, True, False) == (stuck.status, stuck.lost, stuck.alive)
@@ -130,13 +122,13 @@ async def test_a_worker_of_two_brokers(database_url: str, tracker: Tracker) -> N
     one, two = serving(own), serving(own, QuietBroker("other"))
     two.register_task(lambda: None, "shop.other")
     await one.startup()
-    await until(tracker.workers)
+    await until("the worker is seen", tracker.workers)
     await two.startup()
 
     async def is_told() -> bool:
         return ["crew", "other"] == (await tracker.workers())[0].queues
 
-    await until(is_told)
+    await until("it is told", is_told)
     found = await tracker.workers()
     await one.shutdown()
     await two.shutdown()
@@ -191,7 +183,7 @@ async def test_a_worker_on_an_engine_of_the_user(postgres_url: str, tracker: Tra
     broker = serving(own)
     await broker.startup()
     reader = Tracker(postgres_url)
-    await until(reader.workers)
+    await until("the worker is seen", reader.workers)
     await broker.shutdown()
     found = (await reader.workers())[0]
     await reader.shutdown()
@@ -206,7 +198,7 @@ async def test_a_database_in_memory_is_the_same_one() -> None:
     own = Tracker("sqlite+aiosqlite://", settings=QUICK)
     broker = serving(own)
     await broker.startup()
-    await until(own.workers)
+    await until("the worker is seen", own.workers)
     found = await own.workers()
     await broker.shutdown()
 
@@ -255,7 +247,7 @@ async def test_an_outage_is_told_once(own_postgres: Any, caplog: pytest.LogCaptu
         found = await reader.workers()
         return [WorkerStatus.ALIVE] * 2 == [one.status for one in found]
 
-    await until(are_alive)
+    await until("they live", are_alive)
     await write(
         reader, *(started(reader, str(one), own.worker_id) for one, (own, _) in enumerate(fleet))
     )
@@ -271,7 +263,7 @@ async def test_an_outage_is_told_once(own_postgres: Any, caplog: pytest.LogCaptu
         except StoreUnavailable:
             return False
 
-    await until(is_back, 20)
+    await until("it is back", is_back)
     await asyncio.sleep(2)
     statuses = {(await reader.get(str(one))).status for one in range(2)}
     for _, broker in fleet:

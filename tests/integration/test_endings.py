@@ -22,10 +22,10 @@ from sqlalchemy import event
 from aiotrack import TaskStatus, Tracker, tracking
 from aiotrack.journal import Journal
 from aiotrack.report import Witness
-from tests.acceptance.conftest import until
 from tests.integration.bench import bench
 from tests.integration.endings import COUNT
 from tests.integration.proxy import proxied
+from tests.waits import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from aiotrack import InvalidSetting, Settings, Tracker
 from aiotrack.repository import key_indexes
 from aiotrack.repository.keyed import index_name
+from tests.waits import until
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = ["order_id", "odd \"key\" 'of' \\ {ü}: $.%s", "x" * 255]
@@ -57,15 +58,6 @@ def expected(url: str, keys: list[str] = KEYS) -> set[str]:
     return {index_name(key) for key in keys if key not in is_odd}
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Wait until *condition* holds."""
-    end = time.monotonic() + seconds
-    while not await condition():
-        if time.monotonic() > end:
-            pytest.fail("it never came")
-        await asyncio.sleep(0.02)
-
-
 # ── when they are made ──────────────────────────────────────────────────────────────────────────
 async def test_an_empty_database_has_them_after_the_start(empty_database_url: str) -> None:
     """They are made with the schema."""
@@ -82,7 +74,7 @@ async def test_a_database_with_rows_gets_them_beside_the_work(database_url: str)
     before = await valid(database_url)
     async with Tracker(database_url, settings={"indexed_metadata": KEYS}) as tracker:
         at_once = await tracker.list(metadata={"order_id": 7.0, KEYS[1]: "ü"})
-        await until(lambda: are(database_url, expected(database_url)))
+        await until("the indexes are so", lambda: are(database_url, expected(database_url)))
         later = await tracker.list(metadata={"order_id": 7.0, KEYS[1]: "ü"})
         other = await tracker.list(metadata={"order_id": "7"})
 
@@ -115,7 +107,7 @@ async def test_an_engine_that_was_given_serves_as_well(postgres_url: str) -> Non
     """Also one whose owner chose another isolation, for which the making would wait for ever."""
     engine = create_async_engine(postgres_url, isolation_level="REPEATABLE READ")
     async with Tracker(engine, settings={"indexed_metadata": ["order_id"]}):
-        await until(lambda: are(postgres_url, {index_name("order_id")}))
+        await until("the indexes are so", lambda: are(postgres_url, {index_name("order_id")}))
     await engine.dispose()
 
 
@@ -145,7 +137,7 @@ async def test_what_an_unfinished_making_left_is_made_anew(postgres_url: str) ->
         f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass"
     )
     async with Tracker(postgres_url, settings={"indexed_metadata": ["order_id"]}):
-        await until(lambda: are(postgres_url, {name}))
+        await until("the indexes are so", lambda: are(postgres_url, {name}))
     definition = await connection.fetchval(
         f"SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = '{name}'::regclass"
     )
@@ -170,7 +162,7 @@ async def test_who_may_not_make_them_works_without(
     try:
         async with Tracker(url, settings={"indexed_metadata": ["order_id"]}) as tracker:
             await tracker.register("a", "app.job", metadata={"order_id": 7})
-            await until(lambda: warned(caplog))
+            await until("it warned", lambda: warned(caplog))
             found = await tracker.list(metadata={"order_id": 7})
     finally:
         await connection.execute("DROP OWNED BY aiotrack_poor; DROP ROLE aiotrack_poor")
@@ -215,7 +207,7 @@ async def test_a_large_file_is_left_to_the_upgrade(
         for name in "abc":
             await tracker.register(name, "app.job")
     async with Tracker(sqlite_url, settings={"indexed_metadata": ["order_id"]}) as tracker:
-        await until(lambda: said(caplog))
+        await until("it is said", lambda: said(caplog))
         before = await valid(sqlite_url)
         await tracker.upgrade()
 
@@ -278,7 +270,7 @@ async def test_many_processes_that_start_at_once_make_them_once(
                 assert process.stdin is not None
                 process.stdin.write(b"go\n")
     names = expected(empty_database_url, ["order_id"]) | expected(empty_database_url, ["customer"])
-    await until(lambda: are(empty_database_url, names))
+    await until("the indexes are so", lambda: are(empty_database_url, names))
     done = await asyncio.gather(*(process.communicate(b"stop\n") for process in processes))
 
     assert [b""] * 4 == [errors for _, errors in done]

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.acceptance.conftest import Workers, forget, until
+from tests.acceptance.conftest import Workers, forget
 from tests.locks.guarded import QUEUE_VARIABLE, REDIS_VARIABLE, TIMEOUT_VARIABLE, make_broker
+from tests.waits import until
 
 SKIPPED = {"success": False, "status": "skipped", "reason": "task_already_running"}
 LEASE = 3.0

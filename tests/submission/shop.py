@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 from sqlalchemy import text
 from taskiq import InMemoryBroker
 
@@ -82,12 +79,3 @@ async def count(tracker: Tracker, table: str) -> int:
     async with tracker.core().repository.connection() as connection:
         found = await connection.execute(text(f"SELECT count(*) FROM aiotrack_{table}"))
         return int(found.scalar_one())
-
-
-async def until(what: str, condition: Callable[[], Any], deadline: float = 15.0) -> None:
-    """Poll *condition*, an async function, until it is true; fail after *deadline* seconds."""
-    end = time.monotonic() + deadline
-    while not await condition():
-        if time.monotonic() > end:
-            pytest.fail(f"not within {deadline:g} s: {what}")
-        await asyncio.sleep(0.02)

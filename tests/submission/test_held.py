@@ -23,7 +23,8 @@ from aiotrack import (
 from aiotrack.report import Report, Witness
 from aiotrack.submission import feature
 from aiotrack.verdicts import presume
-from tests.submission.shop import Shop, until
+from tests.submission.shop import Shop
+from tests.waits import until
 
 
 class Parcel(BaseModel):

@@ -18,7 +18,8 @@ from aiotrack.repository.control import held
 from aiotrack.repository.control.held import Held
 from aiotrack.submission import Submission, feature, release
 from tests.control.crew import QuietBroker
-from tests.submission.shop import Shop, count, until
+from tests.submission.shop import Shop, count
+from tests.waits import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SUCCESS, FAILURE = TaskStatus.SUCCESS, TaskStatus.FAILURE
