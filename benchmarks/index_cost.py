@@ -22,7 +22,7 @@ from harness import cpu_of, parser, save, show
 from aiotrack import Tracker
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness
-from aiotrack.repository.postgres import render
+from aiotrack.repository.rendering import render
 from aiotrack.repository.statements import POSTGRES_RUN, POSTGRES_SEND
 from aiotrack.testing.servers import PostgresServer
 

@@ -8,7 +8,6 @@ import json
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from json.encoder import encode_basestring_ascii as quote
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -19,6 +18,7 @@ from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
+from aiotrack.repository.rendering import render, render_rows
 from aiotrack.repository.statistics.marks import POSTGRES_MARK, Marks, Unmarked, uptime
 from aiotrack.repository.statistics.periods import Period
 
@@ -312,86 +312,3 @@ async def _locked(
     for item in await connection.fetch(sql.POSTGRES_ATTEMPTS, ids, timeout=COMMAND_TIMEOUT):
         attempts[item["task_id"]].append(item)
     return rows, attempts
-
-
-_OPTIONAL_ORIGIN = (
-    "queue",
-    "created_by",
-    "parent_task_id",
-    "schedule_id",
-    "rerun_of",
-    "trace_id",
-)
-_OPTIONAL_RUN = (
-    "error",
-    "error_type",
-    "error_class",
-    "traceback",
-    "cancel_reason",
-    "cancelled_by",
-)
-
-
-def render(report: Report) -> str:
-    """Give the JSON object of a plain report; what is None is left out."""
-    origin = report.origin
-    text = (
-        f'{{"task_id":{quote(origin.task_id)},"task_name":{quote(origin.task_name)},'
-        f'"module":{quote(origin.module)},"created_at":{origin.created_at},'
-        f'"args":{origin.args},"kwargs":{origin.kwargs},"metadata":{origin.metadata},'
-        f'"exact":{"true" if origin.exact else "false"},"run_id":{quote(report.run_id)},'
-        f'"witness":{report.witness:d},"status":"{report.status.value}","attempt":1,'
-        f'"presumed":false,"runs":{1 if report.run_id else 0},"duplicates":0,"plain":true'
-    )
-    if report.run_id:
-        text += _render_run(report)
-    for name in _OPTIONAL_ORIGIN:
-        value = getattr(origin, name)
-        if value is not None:
-            text += f',"{name}":{quote(value)}'
-    if origin.priority is not None:
-        text += f',"priority":{origin.priority}'
-    if origin.time_limit is not None:
-        text += f',"time_limit":{origin.time_limit!r}'
-    if origin.config_id is not None:
-        text += f',"config_id":{origin.config_id}'
-    return text + "}"
-
-
-def _render_run(report: Report) -> str:
-    text = ""
-    if report.worker is not None:
-        text += f',"worker":{quote(report.worker)}'
-    if report.started_at is not None:
-        text += f',"started_at":{report.started_at}'
-    if report.finished_at is not None:
-        text += f',"finished_at":{report.finished_at}'
-    if report.duration is not None:
-        text += f',"duration":{report.duration!r}'
-    if report.result is not None:
-        text += f',"result":{report.result}'
-    for name in _OPTIONAL_RUN:  # also of a success: a cancel that came too late leaves its reason
-        value = getattr(report, name)
-        if value is not None:
-            text += f',"{name}":{quote(value)}'
-    return text
-
-
-def render_rows(rows: Iterable[Row], columns: Mapping[str, str]) -> str:
-    """Give the JSON array of rows whose JSON columns are text already."""
-    return "[" + ",".join(_render_row(row, columns) for row in rows) + "]"
-
-
-def _render_row(row: Row, columns: Mapping[str, str]) -> str:
-    parts = []
-    for name, kind in columns.items():
-        value = row[name]
-        if value is None:
-            continue
-        if kind == sql.TEXT:
-            parts.append(f'"{name}":{quote(value)}')
-        elif kind == sql.BOOL:
-            parts.append(f'"{name}":{"true" if value else "false"}')
-        else:
-            parts.append(f'"{name}":{value}')
-    return "{" + ",".join(parts) + "}"
