@@ -64,7 +64,7 @@ def _around(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:
         run = _enter(task_name)
         if run is None:
             return await function(*args, **kwargs)
-        run.body = asyncio.current_task()
+        run.body = asyncio.current_task(None if run.core is None else run.core.loop)
         try:
             value = await function(*args, **kwargs)
         except BaseException as error:

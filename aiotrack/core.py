@@ -46,6 +46,7 @@ class Core:
         from aiotrack.repository.read import Reader
 
         self.tracker = tracker
+        self.loop = asyncio.get_running_loop()
         settings = tracker.options
         self.clock = tracker.clock
         self.brokers: Sequence[AsyncBroker] = tracker.brokers

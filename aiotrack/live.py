@@ -118,8 +118,9 @@ class Live:
             await events.close()
 
     def _hear(self, task_ids: AbstractSet[str] | None) -> None:
-        for listener in tuple(self._listeners):
-            listener.tell(task_ids)
+        if self._listeners:
+            for listener in tuple(self._listeners):
+                listener.tell(task_ids)
 
     def _connected(self) -> Events | None:
         if self._events is None and self._redis is not None:

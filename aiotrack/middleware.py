@@ -184,7 +184,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         if run is None:
             return
         try:
-            recorder = self.tracker.recorder()
+            recorder = self.tracker.recorder(run)
             try:
                 await recorder.commit(self._outcome(run, message, result))
             finally:
@@ -319,7 +319,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         wrap(self.broker, message.task_name)
         for meet in core.on_begin:
             meet(run)
-        task = asyncio.current_task()
+        task = asyncio.current_task(core.loop)
         if task is not None:
             run.watch = (task, functools.partial(self._after, run, message))
             task.add_done_callback(run.watch[1])

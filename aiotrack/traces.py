@@ -33,6 +33,8 @@ def current_trace() -> str | None:
     if trace is None:  # nobody here uses it, and a tracker does not load it
         return None
     try:
+        if not sys.modules["opentelemetry.context"].get_current():
+            return None  # nothing is open here, as in most runs: asking for the span takes longer
         found = trace.get_current_span().get_span_context().trace_id
         return f"{found:032x}" if found else None
     except Exception:  # a propagator of the user's own: a trace is no reason to miss a record
