@@ -64,6 +64,14 @@ def aiotrack(broker: Any, target: Target) -> Any:
     return broker.with_middlewares(TrackerMiddleware(Tracker(target.database)))
 
 
+def floor(broker: Any, target: Target) -> Any:
+    from floor import Floor
+
+    from aiotrack import Tracker
+
+    return broker.with_middlewares(Floor(Tracker(target.database)))
+
+
 def everything(broker: Any, target: Target) -> Any:
     from aiotrack import Tracker, TrackerMiddleware
 
@@ -120,6 +128,13 @@ VARIANTS = {
             name="postgres",
             label="aiotrack, Postgres",
             add=aiotrack,
+            database="postgres",
+            counts=_OURS,
+        ),
+        Variant(
+            name="floor",
+            label="the least: a constant row, committed before the ack",
+            add=floor,
             database="postgres",
             counts=_OURS,
         ),
