@@ -22,8 +22,9 @@ PATIENCE: Final = 2.0
 class AuditLog:
     """Who did what to what: rows that are only ever appended to.
 
-    Definitions and schedules write theirs themselves, the REST API those of its callers. Rows are
-    kept for the setting ``audit_retention_days``; the clean-up deletes older ones.
+    Definitions, schedules and locks write theirs themselves, the REST API and the command line
+    those of their callers. Rows are kept for the setting ``audit_retention_days``; the clean-up
+    deletes older ones.
     """
 
     def __init__(self, tracker: Lifecycle) -> None:

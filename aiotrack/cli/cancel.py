@@ -32,7 +32,12 @@ def cancel(
 
     async def ask(tracker: Tracker) -> tuple[str, CancelOutcome]:
         task_id = (await found(tracker, key)).task_id
-        return task_id, await tracker.cancel(task_id, reason=reason, by=by)
+        outcome = await tracker.cancel(task_id, reason=reason, by=by)
+        after = {"outcome": outcome.value}
+        await tracker.audit.append(
+            "execution.cancel", f"execution:{task_id}", by=by, reason=reason, after=after
+        )
+        return task_id, outcome
 
     task_id, outcome = read(database, ask)
     if as_json:

@@ -62,6 +62,8 @@ async def _one(tracker: Tracker, key: str, by: str | None) -> Rerun:
         made: Execution = await tracker.rerun(task_id, by=by)
     except (ExecutionNotFound, NotRepeatable, UnknownTask, SendTaskError) as error:
         return Rerun(task_id=task_id, error=error)
+    after = {"task_id": made.task_id}
+    await tracker.audit.append("execution.rerun", f"execution:{task_id}", by=by, after=after)
     return Rerun(task_id=task_id, execution=made)
 
 

@@ -254,6 +254,17 @@ def test_nothing_is_cut_in_a_pipe(run: Run) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+def test_a_cancel_is_in_the_audit(run: Run) -> None:
+    """As one through the REST API is; also when it runs on."""
+    run("cancel", "2", "--by", "ada", "--reason", "a duplicate")
+    (row,) = json.loads(run("audit", "--json").stdout)["items"]
+
+    assert ("execution.cancel", f"execution:{LONG}") == (row["action"], row["target"])
+    assert ("ada", "a duplicate", {"outcome": "not_interruptible"}) == (
+        *(row["actor"], row["reason"], row["after"]),
+    )
+
+
 def test_other_names_are_whole_in_a_pipe_too(run: Run, sqlite_url: str) -> None:
     """Of the audit, and of definitions."""
 

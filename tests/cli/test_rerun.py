@@ -68,13 +68,17 @@ def test_rerun_sends_again_and_tells_the_new_id(shop: Any, sqlite_url: str) -> N
 
     async def read() -> Any:
         async with Tracker(sqlite_url) as tracker:
-            return await tracker.get(told["execution"]["task_id"])
+            record = await tracker.get(told["execution"]["task_id"])
+            return record, (await tracker.audit.list()).items
 
-    record = asyncio.run(read())
+    record, (row,) = asyncio.run(read())
 
     assert 0 == ended.returncode, ended.stderr
     assert ("sum", None) == (told["task_id"], told["error"])
     assert ("sum", 3, "ada") == (record.rerun_of, record.result, record.metadata["rerun_by"])
+    assert ("execution.rerun", "execution:sum", "ada", {"task_id": record.task_id}) == (
+        *(row.action, row.target, row.actor, row.after),
+    )
 
 
 def test_rerun_tells_what_it_cannot_send(shop: Any) -> None:
