@@ -328,13 +328,16 @@ class Connections:
                     await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 else:
                     await schema.take_turn(connection)
-                found = await connection.run_sync(schema.version)
+                found = before = await connection.run_sync(schema.version)
                 if found is None or not only_empty:
-                    await connection.run_sync(lambda sync: migrations.upgrade(sync, revision))
+                    with schema.quiet():
+                        await connection.run_sync(lambda sync: migrations.upgrade(sync, revision))
                     if found is None and revision == "head":
                         await connection.run_sync(create_all, self.keys)
                     await connection.commit()
                     found = await connection.run_sync(schema.version)
+        if found != before:
+            log.info("the schema is %s now; before: %s", found, before or "none")
         return found or ""
 
     @contextlib.asynccontextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -45,6 +46,23 @@ async def alone() -> AsyncIterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Alembic's twenty lines about one schema out of a log; whoever set it a level wants them.
+
+    For whoever is `alone`: what other threads do with Alembic is quiet, too.
+    """
+    logger = logging.getLogger("alembic")
+    if logger.level:
+        yield
+        return
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(logging.NOTSET)
 
 
 async def take_turn(connection: AsyncConnection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -249,6 +250,32 @@ async def test_an_upgrade_makes_the_schema_without_a_start(empty_database_url: s
 
 
 # ── versions ────────────────────────────────────────────────────────────────────────────────────
+async def test_a_first_start_says_one_line_of_the_schema(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Alembic would say twenty, whoever has never heard of it."""
+    caplog.set_level(logging.INFO)
+    await upgraded(empty_database_url)
+    await upgraded(empty_database_url)
+
+    assert [f"the schema is {HEAD} now; before: none"] == [
+        record.getMessage() for record in caplog.records if "schema" in record.getMessage()
+    ]
+    assert "alembic" not in {record.name.partition(".")[0] for record in caplog.records}
+    assert logging.NOTSET == logging.getLogger("alembic").level
+
+
+async def test_whoever_sets_alembic_a_level_hears_it(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of each migration."""
+    caplog.set_level(logging.INFO, "alembic")
+    await upgraded(empty_database_url)
+
+    assert caplog.text.count("Running upgrade") == int(HEAD)
+    assert logging.INFO == logging.getLogger("alembic").level
+
+
 @pytest.mark.parametrize(
     ("found", "error", "advice"),
     [
