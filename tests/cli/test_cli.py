@@ -316,7 +316,7 @@ def test_a_missing_package_is_named() -> None:
         text=True,
         check=False,
         cwd=ROOT,
-        timeout=15,
+        timeout=50,
     )
 
     assert 2 == done.returncode
@@ -336,7 +336,7 @@ def test_a_closed_pipe_is_no_fault(filled_url: str) -> None:
         text=True,
         check=False,
         cwd=ROOT,
-        timeout=15,
+        timeout=50,
     )
     os.close(writing)
 

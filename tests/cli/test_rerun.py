@@ -54,7 +54,7 @@ def shop(sqlite_url: str, tmp_path: Path) -> Any:
             env={**os.environ, "SHOP_DATABASE": sqlite_url, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=50,
             check=False,
         )
 

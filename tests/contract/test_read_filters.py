@@ -20,6 +20,8 @@ from aiotrack.repository.containment import MAX_DEPTH, MAX_PARTS
 from aiotrack.repository.filters import MAX_TEXT, MAX_VALUES
 from aiotrack.repository.read import Reader
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 NOW = 1_700_000_000_000_000
 
 

@@ -22,6 +22,8 @@ from aiotrack.repository.filters import Filters, begins, next_text
 from aiotrack.repository.pages import MAX_EACH
 from aiotrack.repository.read import Reader
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 NOW = 1_700_000_000_000_000
 KEYS = ("order_id", "odd \"key\" 'of' \\ {ü}: $.%s")
 

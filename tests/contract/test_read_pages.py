@@ -17,6 +17,8 @@ from aiotrack.repository import ExecutionRow, Repository
 from aiotrack.repository.cursor import COLUMNS
 from aiotrack.repository.read import Reader
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 NOW = 1_700_000_000_000_000
 """Microseconds; any moment would do."""
 

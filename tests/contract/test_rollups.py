@@ -27,6 +27,8 @@ from aiotrack.repository.statistics.rollups import Rollups
 from aiotrack.repository.statistics.tally import Tally
 from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 MODULES = ("shop", "crm", "aiotrack", "")
 NAMES = ("shop.mail:send", "pay", "")
 ENDS = (TaskStatus.SUCCESS, TaskStatus.FAILURE, TaskStatus.REVOKED)

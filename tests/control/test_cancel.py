@@ -223,7 +223,7 @@ async def test_presumed_verdicts_are_no_end(shop: Shop) -> None:
     before = [(await tracker.get(one)).status for one in ids]
 
     outcomes = [await tracker.cancel(one, by="ada") for one in ids]
-    await sent.wait_result(timeout=5)
+    await sent.wait_result(timeout=30)
     found = [await tracker.get(one) for one in ids]
 
     assert [TaskStatus.FAILURE] * 2 == before
@@ -281,7 +281,7 @@ async def test_a_body_is_cancelled_and_cleans_up(shop: Shop) -> None:
     sent = await shop.start("shop.sleep")
 
     outcome = await shop.tracker.cancel(sent.task_id, reason="enough", by="ada")
-    result = await sent.wait_result(timeout=5)
+    result = await sent.wait_result(timeout=30)
     found = await shop.tracker.get(sent.task_id)
 
     assert CANCELLING is outcome
@@ -311,7 +311,7 @@ async def test_a_body_that_swallows_it_succeeds(shop: Shop) -> None:
 
     sent = await shop.start("shop.stubborn")
     await shop.tracker.cancel(sent.task_id, reason="please")
-    result = await sent.wait_result(timeout=5)
+    result = await sent.wait_result(timeout=30)
     found = await shop.tracker.get(sent.task_id)
 
     assert "cancelled True" == result.return_value
@@ -334,7 +334,7 @@ async def test_a_sync_body_runs_on_until_it_looks(shop: Shop) -> None:
     await asyncio.to_thread(begun.wait, 5)
     outcome = await shop.tracker.cancel(sent.task_id, by="ada")
     go.set()
-    result = await sent.wait_result(timeout=5)
+    result = await sent.wait_result(timeout=30)
     found = await shop.tracker.get(sent.task_id)
 
     assert RUNS_ON is outcome
@@ -370,7 +370,7 @@ async def test_a_body_may_cancel_itself_and_look_in_children(shop: Shop) -> None
     two = await shop.start("shop.children")
     await shop.tracker.cancel(two.task_id)
     for sent in (one, two):
-        assert isinstance((await sent.wait_result(timeout=5)).error, TaskCancelled)
+        assert isinstance((await sent.wait_result(timeout=30)).error, TaskCancelled)
         assert TaskStatus.REVOKED is (await shop.tracker.get(sent.task_id)).status
 
 
@@ -381,11 +381,11 @@ async def test_another_tasks_cancellation_is_no_own_one(shop: Shop) -> None:
     @shop.broker.task("shop.waits")
     async def waits() -> None:
         shop.begun.set()
-        (await other.wait_result(timeout=5)).raise_for_error()
+        (await other.wait_result(timeout=30)).raise_for_error()
 
     sent = await shop.start("shop.waits")
     await shop.tracker.cancel(other.task_id)
-    await sent.wait_result(timeout=5)
+    await sent.wait_result(timeout=30)
     found = await shop.tracker.get(sent.task_id)
 
     assert (TaskStatus.FAILURE, None) == (found.status, found.cancelled_by)
@@ -433,7 +433,7 @@ async def test_the_run_is_a_dependency(shop: Shop) -> None:
 
     sent = await asks.kiq()
 
-    assert [sent.task_id, 1, False] == (await sent.wait_result(timeout=5)).return_value
+    assert [sent.task_id, 1, False] == (await sent.wait_result(timeout=30)).return_value
 
 
 # ── retries, locks ──────────────────────────────────────────────────────────────────────────────
@@ -449,7 +449,7 @@ async def test_a_cancelled_execution_is_never_retried(
         await shop.broker.startup()
         sent = await shop.start(name)
         await tracker.cancel(sent.task_id, reason="no more")
-        result = await sent.wait_result(timeout=5)
+        result = await sent.wait_result(timeout=30)
         await asyncio.sleep(0.1)
         found = await tracker.get(sent.task_id)
         await shop.broker.shutdown()
@@ -474,7 +474,7 @@ async def test_a_retry_that_overtakes_its_cancel_is_dropped(database_url: str) -
         run.resent = True  # as when a retry middleware sends it again
         assert run.body is not None
         run.body.cancel()
-        await sent.wait_result(timeout=5)
+        await sent.wait_result(timeout=30)
         tracker.feature(Cancellation).listen()
         execution = await tracker.wait(sent.task_id, timeout=5)
         await shop.broker.shutdown()
@@ -507,7 +507,7 @@ async def test_what_is_held_is_freed(database_url: str, redis_url: str, queue_na
             sent = await shop.start(name)
             held = await tracker.locks.list()
             await tracker.cancel(sent.task_id)
-            await sent.wait_result(timeout=5)
+            await sent.wait_result(timeout=30)
 
             assert 1 == len(held)
             assert [] == await tracker.locks.list()

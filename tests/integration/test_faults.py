@@ -59,7 +59,7 @@ async def test_tasks_run_as_without_a_tracker_when_a_third_of_the_writes_fails(
         for first in range(0, 300, 50):
             told = await asyncio.gather(*(task.kiq(n) for n in range(first, first + 50)))
             load.sent |= {one.task_id: first + n for n, one in enumerate(told)}
-            results += [await one.wait_result(timeout=5) for one in told]
+            results += [await one.wait_result(timeout=30) for one in told]
         await tracker.flush(10)
         wrong = load.faults(await everything(tracker))
 

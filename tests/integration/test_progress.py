@@ -310,7 +310,7 @@ async def test_redis_gets_what_it_got_before(
 
         await broker.startup()
         task = await rows.kiq()
-        await task.wait_result(timeout=5)
+        await task.wait_result(timeout=30)
         kept = await backend.get_progress(task.task_id)
         told.append(kept)
         if is_tracked:

@@ -146,7 +146,7 @@ async def test_a_worker_without_a_tracker_is_heard_by_its_results(tracker: Track
     await sender.startup()
     await worker.startup()
     task = await sender.register_task(rows, "shop.rows").kiq(3)
-    await task.wait_result(timeout=5)
+    await task.wait_result(timeout=30)
     before = await tracker.get(task.task_id)
     record = await tracker.sync(task.task_id)
     attempts = await tracker.attempts(task.task_id)

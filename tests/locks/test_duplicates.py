@@ -60,8 +60,8 @@ async def test_what_runs_already_is_skipped(broker: InMemoryBroker, tracker: Tra
 
     sent = [await rebuild.kiq(7) for _ in range(10)]
     other = await rebuild.kiq(8)
-    results = [(await one.wait_result(timeout=5)).return_value for one in sent]
-    await other.wait_result(timeout=5)
+    results = [(await one.wait_result(timeout=30)).return_value for one in sent]
+    await other.wait_result(timeout=30)
     records = [await tracker.get(one.task_id) for one in sent]
     holder = sent[results.index("built")].task_id
 
@@ -84,7 +84,7 @@ async def test_sync_functions_are_guarded_too(broker: InMemoryBroker, tracker: T
         return picture
 
     sent = [await resize.kiq("cat"), await resize.kiq(picture="cat", width=640)]
-    results = [(await one.wait_result(timeout=5)).return_value for one in sent]
+    results = [(await one.wait_result(timeout=30)).return_value for one in sent]
 
     assert "cat" in results
     assert 1 == len(bodies)

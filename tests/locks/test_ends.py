@@ -113,7 +113,7 @@ async def test_a_loop_that_ends_frees_its_locks(redis_url: str, queue_name: str,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=50,
         check=False,
     )
     assert ("", 0) == (done.stderr, done.returncode)

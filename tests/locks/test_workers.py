@@ -59,7 +59,7 @@ async def run_once(broker: Any, client: Any, queue: str, what: str, kicks: int) 
     """Send the same work so often: it runs once, the others say that it does."""
     work = broker.find_task("guarded.work")
     sent = [await work.kiq(what, 3.0) for _ in range(kicks)]
-    results = [(await one.wait_result(timeout=20)).return_value for one in sent]
+    results = [(await one.wait_result(timeout=30)).return_value for one in sent]
 
     assert 1 == results.count(f"did {what}")
     assert kicks - 1 == results.count(SKIPPED)
@@ -101,7 +101,7 @@ async def test_workers_do_it_once(
         copies = [
             await work.kicker().with_task_id(f"{queue_name}-b").kiq("b", 2.5) for _ in range(2)
         ]
-        result = await copies[0].wait_result(timeout=20)
+        result = await copies[0].wait_result(timeout=30)
         await asyncio.sleep(1)
         assert "did b" == (await copies[1].get_result()).return_value == result.return_value
         assert 1 == await client.llen(f"{queue_name}:bodies:b")

@@ -561,7 +561,7 @@ def run(program: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=15,
+        timeout=50,
     )
     if done.returncode:
         pytest.fail(done.stderr)

@@ -58,7 +58,7 @@ async def test_what_waits_is_sent_as_soon_as_it_may(shop: Shop) -> None:
     before = await shop.held()
     shop.gate.set()
     done = await shop.done(second)
-    result = await second.wait_result(timeout=10)
+    result = await second.wait_result(timeout=30)
 
     assert PENDING is held.status
     assert {"depends_on": [first.task_id], "order": 7} == held.metadata == done.metadata
@@ -109,7 +109,7 @@ async def test_a_failure_fails_what_waits_for_it(shop: Shop) -> None:
     other = await shop.hold("d", (await shop.tracker.submit("shop.wait", ["e"])))
     shop.gate.set()
     ends = [await shop.done(one) for one in (second, third, other)]
-    result = await third.wait_result(timeout=10)
+    result = await third.wait_result(timeout=30)
 
     assert [FAILURE, FAILURE, SUCCESS] == [one.status for one in ends]
     assert (
@@ -275,7 +275,7 @@ async def test_what_waits_can_be_cancelled(shop: Shop) -> None:
     end = await shop.done(third)
     await shop.look()
     left = await shop.held()
-    result = await second.wait_result(timeout=10)
+    result = await second.wait_result(timeout=30)
     shop.gate.set()
     await shop.done(first)
     await shop.look()

@@ -442,7 +442,7 @@ async def test_a_sweep_can_be_submitted_by_name(small: Tracker) -> None:
     """It is a task like any other."""
     broker: AsyncBroker = Shop(small).broker
     sent = await small.submit("aiotrack:cleanup", kwargs={"retention_days": 30})
-    result = await sent.wait_result(timeout=10)
+    result = await sent.wait_result(timeout=30)
 
     assert not result.is_err
     await asyncio.wait_for(broker.wait_all(), 10)
