@@ -34,14 +34,20 @@ WAIT = 120.0  # seconds until something that hangs is an error
 
 # ── a run's parts ───────────────────────────────────────────────────────────────────────────────
 class Lab:
-    """The servers of one run, and everything that was started beside them."""
+    """The servers of one run, and everything that was started beside them.
 
-    def __init__(self) -> None:
+    Args:
+        slower: Milliseconds that each commit takes longer, as on a slower disk.
+    """
+
+    def __init__(self, *, slower: float = 0) -> None:
+        delay = {"commit_delay": f"{slower * 1000:.0f}", "commit_siblings": "0"}
+        self._settings = delay if slower else {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        self.postgres = self._stack.enter_context(PostgresServer())
+        self.postgres = self._stack.enter_context(PostgresServer(settings=self._settings))
         self.valkey = self._stack.enter_context(ValkeyServer())
         self.client: Any = redis.Redis.from_url(self.valkey.url)
         self._sink = ""

@@ -26,7 +26,7 @@ def main() -> None:
     options = _options()
     names = chosen(options.variants)
     results: list[dict[str, Any]] = []
-    with Lab() as lab:
+    with Lab(slower=options.slower) as lab:
         if options.mode in {"all", "drain"}:
             for at_once in options.at_once:
                 results += _drain(lab, names, at_once, options)
@@ -44,6 +44,9 @@ def _options() -> argparse.Namespace:
     made.add_argument("--at-once", default="100,10,1", help="tasks at a time, for drain")
     made.add_argument("--tasks", type=int, help="tasks of a round")
     made.add_argument("--rounds", type=int, help="rounds of a fleet")
+    made.add_argument(
+        "--slower", type=float, default=0, help="milliseconds that a commit takes longer"
+    )
     made.add_argument("--fleets", type=int, help="sets of worker processes, for drain")
     options = made.parse_args()
     default = ["untracked", "postgres", "sqlite", "naive", "admin"] if options.short else VARIANTS
@@ -64,7 +67,8 @@ def _drain(
     rounds, fleets = options.rounds, options.fleets
     results = drain.run(lab, names, at_once, tasks=tasks, rounds=rounds, fleets=fleets)
     title = f"A worker drains a stream, {at_once} at a time, {tasks:,} tasks"
-    print(f"\n{title}, {rounds * fleets} rounds")
+    slower = f", commits {options.slower:g} ms slower" if options.slower else ""
+    print(f"\n{title}, {rounds * fleets} rounds{slower}")
     print(drain.table(results, markdown=options.markdown), flush=True)
     for one in results:
         if one["all_final"] is False:
