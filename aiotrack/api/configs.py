@@ -62,7 +62,7 @@ Exact = Annotated[Text | None, Query(max_length=1000)]
 async def create_config(
     here: Now,
     body: Annotated[NewConfig, AS_GIVEN],
-    start: Annotated[bool, Query(description="False: its schedule is not started.")] = True,  # noqa: FBT002
+    start: Annotated[bool, Query(description="False: its schedule is not started.")] = True,  # noqa: FBT002 - a query's
 ) -> Json:
     """Store a definition, and start its schedule, unless it is manual or *start* is false.
 

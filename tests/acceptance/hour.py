@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from taskiq import SendTaskError
 
 from aiotrack import Tracker, TrackerMiddleware, tracking
-from aiotrack.brokers import PriorityStreamBroker
+from aiotrack.brokers import PriorityStreamBroker, streams
 from tests.acceptance.outage import WORK, fault, records
 
 QUEUE_VARIABLE = "ACCEPTANCE_QUEUE"
@@ -84,7 +84,7 @@ class Hour:
 
     async def is_drained(self) -> bool:
         """Whether every message is acknowledged."""
-        names = [self._queue, *(f"{self._queue}:{level}" for level in range(2, 11))]
+        names = streams.streams((self._queue,))
         async with Redis.from_url(self._url) as redis:  # an older connection may be broken
             return not sum([await redis.xlen(name) for name in names])
 

@@ -73,11 +73,11 @@ def kept(folder: Path) -> int:
 
 
 def start_worker(
-    workers: Workers, *, processes: int = 1, at_once: int = 6
+    workers: Workers, *, app: str = APP, processes: int = 1, at_once: int = 6
 ) -> subprocess.Popen[bytes]:
     """Start a worker of the project."""
     return workers.start(
-        *("-m", "taskiq", "worker", APP, "--log-level", "WARNING"),
+        *("-m", "taskiq", "worker", app, "--log-level", "WARNING"),
         *("--workers", str(processes), "--max-async-tasks", str(at_once)),
         *("--wait-tasks-timeout", "5"),
     )

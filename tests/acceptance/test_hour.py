@@ -14,11 +14,13 @@ import pytest
 from aiotrack.testing.servers import PostgresServer, ValkeyServer
 from tests.acceptance.conftest import Open
 from tests.acceptance.hour import TOLD_VARIABLE, Hour
-from tests.acceptance.measure import kept
+from tests.acceptance.measure import kept, start_worker
 from tests.acceptance.outage import during
 from tests.acceptance.soak import AWAY, EVERY, GROWTH, MINUTES, RATE, Memory
 from tests.acceptance.test_serve import Served
 from tests.waits import until
+
+APP = "tests.acceptance.hour:broker"
 
 PATHS = (
     "executions/?limit=20",
@@ -118,13 +120,7 @@ async def test_an_hour_in_which_everything_dies_in_turn(
     async with open_project(
         *(make, own_postgres.url, own_valkey.url), **{TOLD_VARIABLE: str(told)}
     ) as (project, workers):
-        memory = Memory(
-            workers.start(
-                *("-m", "taskiq", "worker", "tests.acceptance.hour:broker"),
-                *("--log-level", "WARNING", "--workers", "2", "--max-async-tasks", "20"),
-                *("--wait-tasks-timeout", "5"),
-            )
-        )
+        memory = Memory(start_worker(workers, app=APP, processes=2, at_once=20))
         await project.send(0)
         await until("the first one ran", project.is_drained)
         reaper = Reaper(own_postgres, own_valkey, memory)

@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
@@ -22,6 +22,7 @@ from aiotrack.repository import Repository
 from aiotrack.testing.servers import PostgresServer
 from tests.integration.bench import bench
 from tests.integration.load import BUDGET, QUICK, Load, everything, run_report
+from tests.waits import until
 
 
 # ── R20: refusals ───────────────────────────────────────────────────────────────────────────────
@@ -104,12 +105,6 @@ CAUSES: dict[str, Callable[[PostgresServer], Any]] = {
 LIMITS = {"max_connections": "14", "superuser_reserved_connections": "0"}
 
 
-async def until(condition: Callable[[], Awaitable[Any]]) -> None:
-    """Ask again and again until the answer is yes."""
-    while not await condition():  # noqa: ASYNC110 - a server sets no event
-        await asyncio.sleep(0.005)
-
-
 async def is_recording(tracker: Tracker) -> bool:
     """Tell whether the writer's last try went well."""
     return tracker.recorder()._failing_since is None
@@ -158,7 +153,7 @@ async def test_every_refusal_under_load_for_long() -> None:
                     async with cause(server):
                         await asyncio.sleep(5)
                     begun = time.perf_counter()
-                    await until(lambda: is_recording(tracker))
+                    await until("recording goes on", lambda: is_recording(tracker), pause=0.005)
                     recovery.setdefault(name, []).append(time.perf_counter() - begun)
 
                 assert await tracker.flush(30), name
