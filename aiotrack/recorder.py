@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 
 from aiotrack.backlog import Room
-from aiotrack.errors import StoreError
 from aiotrack.keeper import Keeper
-from aiotrack.pace import Pace, Waiting
+from aiotrack.outage import Outage
+from aiotrack.pace import Alarm, Pace, Waiting
 from aiotrack.report import Beginning, Report, Witness, combine
-
-log = logging.getLogger(__name__)
 
 LINGER = 0.05
 """Seconds that a report nobody waits for (progress) may lie, and a run's start at least."""
@@ -83,12 +80,13 @@ class Recorder:
         self._held = Waiting(self._loop)
         self._most = GROUP
         self._timer: asyncio.TimerHandle | None = None
-        self._wake = asyncio.Event()
+        self._is_wanted = False
+        self._idle: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._failing_since: float | None = None
-        self._is_reported = False
+        self._outage = Outage(self._loop)
         self._is_closing = False
         self._pace = Pace(self._loop, self._go)
+        self._alarm = Alarm(self._loop, budget, self._groups, self._give_up)
         self.counters: Counter[str] = Counter()
         """``reports``, ``flushed``, ``groups``, ``failures``, ``late``, ``dropped_<witness>``."""
         self._room = Room(max_backlog, self.counters, spared=LAST_WORDS if block_ack else ())
@@ -101,8 +99,7 @@ class Recorder:
     @property
     def is_stalled(self) -> bool:
         """Whether the database has been away for longer than the budget: nobody waits for it."""
-        since = self._failing_since
-        return since is not None and self._loop.time() - since >= self._budget
+        return self._outage.lasted(self._budget)
 
     def start(self) -> None:
         """Look for journals that other processes left."""
@@ -151,18 +148,17 @@ class Recorder:
             False when the budget was over first: the report is kept and written later.
         """
         is_final = self._keeper is not None and report.witness in LAST_WORDS
-        since = self._failing_since
-        if since is not None:
+        if self._outage.since is not None:
             patience = min(PATIENCE, self._budget) if is_final else self._budget
-            if self._loop.time() - since >= patience:
+            if self._outage.lasted(patience):
                 return await self._keep(report, is_taken=False)
         self._put(report)
         waiting = self._pace.waiting
         waiter = self._pace.join(at_once=at_once)
         if is_final:
             waiting.finals.append(waiter)
-        if waiting.timer is None:
-            waiting.timer = self._loop.call_later(self._budget, self._give_up, waiting)
+        if waiting.since is None:
+            self._alarm.watch(waiting)
         return await waiter or await self._keep(report, is_taken=True)
 
     async def _keep(self, report: Report, *, is_taken: bool) -> bool:
@@ -232,6 +228,7 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._alarm.stop()
         self._pace.stop()
         rest, keeper = self.left(), self._keeper
         self._keeper = None if for_good else keeper
@@ -249,10 +246,13 @@ class Recorder:
         left = [*self._writing.values(), *self._buffer.values()]
         return sorted(left, key=lambda report: report.witness, reverse=True)
 
+    def _groups(self) -> Iterable[Waiting]:
+        """Give those that wait, the oldest first."""
+        return (*self._held.joined, self._pace.waiting)
+
     def _give_up(self, waiting: Waiting) -> None:
         """Let the hooks go on: their budget is over, and nobody waits before an answer comes."""
-        stalled = self._loop.time() - self._budget
-        self._failing_since = min(stalled, self._failing_since or stalled)
+        self._outage.presume(self._budget)
         if waiting is self._pace.waiting:
             self._pace.take()
         waiting.release(False)
@@ -262,14 +262,16 @@ class Recorder:
         known = self._buffer.get(key)
         self._buffer[key] = report if known is None else combine(known, report)
         self.counters["reports"] += 1
-        if self._failing_since is None and len(self._buffer) <= self._calm:
+        if self._outage.since is None and len(self._buffer) <= self._calm:
             self._room.weight = self._room.most  # not counted: the next time all are
         else:
             self._room.add(report, self._buffer, self._writing)
 
     def _go(self) -> None:
-        self._wake.set()
-        if (self._task is None or self._task.done()) and not self._is_closing:
+        self._is_wanted = True
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+        elif (self._task is None or self._task.done()) and not self._is_closing:
             context = contextvars.Context()  # the writer belongs to no run
             self._task = self._loop.create_task(
                 self._work(), name="aiotrack-recorder", context=context
@@ -295,8 +297,10 @@ class Recorder:
     async def _work(self) -> None:
         """Write one group after the other, for as long as the loop runs."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            if not self._is_wanted:
+                self._idle = self._loop.create_future()
+                await self._idle
+            self._is_wanted = False
             waiting = self._held = Waiting(self._loop)
             is_done = False
             try:
@@ -305,14 +309,15 @@ class Recorder:
             finally:
                 waiting.release(is_done)  # only now: one write may not have held all of theirs
                 self._pace.done()
-            await self._catch_up()
+            if self._keeper is not None and self._keeper.has_work:
+                await self._catch_up(self._keeper)
 
     async def _write_all(self, waiting: Waiting) -> None:
         """Write all that is there; while the database is away, also what comes meanwhile."""
         self._take(waiting)
         backoff = BACKOFF_FIRST
-        while self._writing or self._failing_since is not None:
-            was_away = self._failing_since is not None
+        while self._writing or self._outage.since is not None:
+            was_away = self._outage.since is not None
             if await self._try():
                 backoff = BACKOFF_FIRST
                 if was_away:
@@ -343,14 +348,13 @@ class Recorder:
         self._buffer = self._writing | self._buffer
         self._writing = {}
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, keeper: Keeper) -> None:
         """Replay one piece of the journal, and come again for the next."""
-        if self._keeper is not None and self._keeper.has_work:
-            try:
-                await self._keeper.replay()
-            except Exception as error:  # as below
-                self._failed(error)
-            self._wake.set()
+        try:
+            await keeper.replay()
+        except Exception as error:  # as below
+            self._failed(error)
+        self._is_wanted = True
 
     async def _try(self) -> bool:
         """Write some reports once; False when they have to be written again."""
@@ -366,7 +370,8 @@ class Recorder:
             self._failed(error)
             self._most = max(1, self._most // 2)
             return False
-        self._recovered()
+        if self._outage.since is not None:
+            self._outage.end(self.backlog)
         self._most = min(GROUP, 2 * self._most)
         self.counters["groups"] += 1
         self.counters["flushed"] += len(group)
@@ -380,21 +385,10 @@ class Recorder:
 
     def _failed(self, error: Exception) -> None:
         self.counters["failures"] += 1
-        if not self._is_reported:
-            self._is_reported = True
-            fault = None if isinstance(error, StoreError) else error
-            log.error("executions are not being recorded for now: %s", error, exc_info=fault)
-        if self._failing_since is None:
-            self._failing_since = self._loop.time()
+        if self._outage.failed(error):
             self._loop.call_later(PATIENCE, self._hurry)
 
     def _hurry(self) -> None:
-        if self._failing_since is not None:
+        if self._outage.since is not None:
             self._held.hurry()
             self._pace.waiting.hurry()
-
-    def _recovered(self) -> None:
-        if self._failing_since is not None and self._is_reported:
-            away = self._loop.time() - self._failing_since
-            log.warning("recording goes on after %.1f s, %d reports wait", away, self.backlog)
-        self._failing_since, self._is_reported = None, False

@@ -8,7 +8,7 @@ import json
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,7 +18,7 @@ from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
-from aiotrack.repository.rendering import render, render_rows
+from aiotrack.repository.rendering import render, render_rows, told
 from aiotrack.repository.statistics.marks import POSTGRES_MARK, Marks, Unmarked, uptime
 from aiotrack.repository.statistics.periods import Period
 
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+P = ParamSpec("P")
+
 COMMAND_TIMEOUT = 2.0
 """Seconds for one statement of a write; a server that accepts and never answers costs no more."""
 
 LIMIT = 5.0
-"""Seconds for a whole write or a connect: an engine that was given to us may have no limits, and
+"""Seconds for a transaction or a connect: an engine that was given to us may have no limits, and
 BEGIN, COMMIT and ROLLBACK take none from here."""
 
 CLOSE_TIMEOUT = 0.5
@@ -83,9 +86,12 @@ class PostgresWriter:
         self._on_left = on_left
         self._is_durable = is_durable
         self._marks = marks
-        self._send = sql.POSTGRES_SEND if is_durable else sql.POSTGRES_SEND_DURABLY
-        self._run = sql.POSTGRES_RUN if is_durable else sql.POSTGRES_RUN_DURABLY
+        known = (sql.POSTGRES_SEND, sql.POSTGRES_SEND_ONE, sql.POSTGRES_RUN, sql.POSTGRES_RUN_ONE)
+        hot = known if is_durable else tuple(map(sql.durably, known))
+        self._sends, self._send, self._runs, self._run = hot
         self._held: Any = None
+        self._driver: Any = None
+        """What `_held` wraps: to find it out takes as long as the rest of the way here."""
         self._lock = asyncio.Lock()
 
     async def write(self, reports: Sequence[Report]) -> None:
@@ -95,16 +101,7 @@ class PostgresWriter:
             PoisonError: The database blames the data; nothing of the failing statement is stored.
             StoreUnavailable: The database did not take them; they may be written again.
         """
-        batch = Batch.of(reports)
-        async with self._connection() as connection:
-            for attempt in range(CONFLICT_TRIES):
-                try:
-                    await self._write(connection, batch)
-                    return
-                except asyncpg.PostgresError as error:
-                    if error.sqlstate not in _CONFLICTS or attempt == CONFLICT_TRIES - 1:
-                        raise
-                    await asyncio.sleep(random.uniform(0.005, 0.015))
+        await self._connected(self._write, Batch.of(reports))
 
     async def revise(
         self, task_ids: Iterable[str], change: Callable[[History], Iterable[Report]]
@@ -127,19 +124,22 @@ class PostgresWriter:
                 lambda row, items: fold(row, items, change(history_of(row, items))),
             )
 
-        async with self._connection() as connection:
-            await self._transact(connection, work)
+        await self._connected(self._transact, work)
         return known
 
     async def execute(self, statement: str, values: Sequence[Any]) -> Sequence[Any]:
         """Run one statement in a transaction of its own, and give its rows."""
-        async with self._connection() as connection, contextlib.AsyncExitStack() as stack:
-            if not self._is_durable:
-                await stack.enter_async_context(self._transaction(connection))
-            rows: Sequence[Any] = await connection.fetch(
-                statement, *values, timeout=COMMAND_TIMEOUT
-            )
-            return rows
+
+        async def work(connection: Any) -> Sequence[Any]:
+            async with contextlib.AsyncExitStack() as stack:
+                if not self._is_durable:
+                    await stack.enter_async_context(self._transaction(connection))
+                rows: Sequence[Any] = await connection.fetch(
+                    statement, *values, timeout=COMMAND_TIMEOUT
+                )
+                return rows
+
+        return await self._connected(work)
 
     async def send_with(
         self, report: Report, statements: Sequence[tuple[str, Sequence[Any]]]
@@ -147,19 +147,21 @@ class PostgresWriter:
         """Commit a plain send, and statements with it."""
 
         async def work(connection: Any) -> None:
-            await connection.fetch(self._send, f"[{render(report)}]", timeout=COMMAND_TIMEOUT)
+            await self._put(connection, self._sends, self._send, [report])
             for statement, values in statements:
                 await connection.execute(statement, *values, timeout=COMMAND_TIMEOUT)
 
-        async with self._connection() as connection:
-            await self._transact(connection, work)
+        await self._connected(self._transact, work)
 
     async def claim(self, report: Report) -> bool:
         """Insert a plain report, unless there is a row of its task_id."""
-        async with self._connection() as connection:
-            told = f"[{render(report)}]"
-            found = await connection.fetch(sql.POSTGRES_CLAIM, told, timeout=COMMAND_TIMEOUT)
-        return bool(found)
+
+        async def work(connection: Any) -> bool:
+            return bool(
+                await connection.fetch(sql.POSTGRES_CLAIM, *told(report), timeout=COMMAND_TIMEOUT)
+            )
+
+        return await self._connected(work)
 
     async def release(self) -> None:
         """Close the connection until the next write."""
@@ -167,37 +169,51 @@ class PostgresWriter:
             held, self._held = self._held, None
             if held is not None:
                 with contextlib.suppress(asyncpg.PostgresError, *_BROKEN):
-                    await held.driver_connection.close(timeout=CLOSE_TIMEOUT)
+                    await self._driver.close(timeout=CLOSE_TIMEOUT)
                 held.invalidate()
 
-    @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        async with self._lock:
-            try:
-                if self._held is None:
-                    self._held = await self._open()
-                connection = self._held.driver_connection
-                limit = asyncio.get_running_loop().call_later(LIMIT, connection.terminate)
+    async def _connected(
+        self, work: Callable[Concatenate[Any, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do *work* with the connection, alone, again after a conflict; say whose fault a fault is.
+
+        A function and no context manager: a task that runs alone waits for every step here.
+        """
+        tries = CONFLICT_TRIES
+        await self._lock.acquire()
+        try:
+            while True:
                 try:
-                    yield connection
-                finally:
-                    limit.cancel()
-            except asyncpg.PostgresError as error:
-                await self._after_error(error)
-            except _BROKEN as error:
-                self._drop()
-                await self._on_left()  # others may wait for the same silence
-                raise StoreUnavailable(f"the database did not take a write: {error!r}") from error
-            except asyncio.CancelledError:
-                self._drop()
-                raise
+                    if self._held is None:
+                        self._held = await self._open()
+                        self._driver = self._held.driver_connection
+                    return await work(self._driver, *args, **kwargs)
+                except asyncpg.PostgresError as error:
+                    tries -= 1
+                    if error.sqlstate not in _CONFLICTS or not tries:
+                        await self._after_error(error)
+                except _BROKEN as error:
+                    self._drop()
+                    await self._on_left()  # others may wait for the same silence
+                    fault = f"the database did not take a write: {error!r}"
+                    raise StoreUnavailable(fault) from error
+                except asyncio.CancelledError:
+                    self._drop()
+                    raise
+                await asyncio.sleep(random.uniform(0.005, 0.015))
+        finally:
+            self._lock.release()
 
     @contextlib.asynccontextmanager
     async def _transaction(self, connection: Any) -> AsyncIterator[None]:
-        async with connection.transaction():
-            if not self._is_durable:
-                await connection.execute(sql.POSTGRES_DURABLY, timeout=COMMAND_TIMEOUT)
-            yield
+        limit = asyncio.get_running_loop().call_later(LIMIT, connection.terminate)
+        try:
+            async with connection.transaction():
+                if not self._is_durable:
+                    await connection.execute(sql.POSTGRES_DURABLY, timeout=COMMAND_TIMEOUT)
+                yield
+        finally:
+            limit.cancel()
 
     async def _open(self) -> Any:
         """Connect. Whatever goes wrong here is never the data's fault.
@@ -211,7 +227,7 @@ class PostgresWriter:
         except Exception as error:
             raise StoreUnavailable(f"cannot connect to the database: {error!r}") from error
 
-    async def _after_error(self, error: asyncpg.PostgresError) -> None:
+    async def _after_error(self, error: asyncpg.PostgresError) -> NoReturn:
         state = error.sqlstate or ""
         if state[:2] in _POISON_CLASSES:
             raise PoisonError(str(error)) from error
@@ -225,7 +241,7 @@ class PostgresWriter:
         held, self._held = self._held, None
         if held is not None:
             with contextlib.suppress(Exception):
-                held.driver_connection.terminate()
+                self._driver.terminate()
             with contextlib.suppress(Exception):
                 held.invalidate()
 
@@ -242,26 +258,37 @@ class PostgresWriter:
                 await self._mark(connection, found.periods)
 
     async def _mark(self, connection: Any, periods: Sequence[Period]) -> None:
-        if periods:
-            begun = uptime()
-            told = json.dumps([{"span": span, "start": start} for span, start in periods])
-            await connection.execute(POSTGRES_MARK, told, timeout=COMMAND_TIMEOUT)
-            self._marks.made(periods, begun)
+        begun = uptime()
+        text = json.dumps([{"span": span, "start": start} for span, start in periods])
+        await connection.execute(POSTGRES_MARK, text, timeout=COMMAND_TIMEOUT)
+        self._marks.made(periods, begun)
 
     async def _write(self, connection: Any, batch: Batch) -> None:
-        await self._mark(connection, self._marks.missing(batch.ends()))
+        periods = self._marks.missing(batch.ends())
+        if periods:
+            await self._mark(connection, periods)
         slow = dict(batch.slow)
         if batch.sends:
-            text = "[" + ",".join(map(render, batch.sends)) + "]"
-            rows = await connection.fetch(self._send, text, timeout=COMMAND_TIMEOUT)
+            rows = await self._put(connection, self._sends, self._send, batch.sends)
             batch.sort_sends({row[0]: row[1] for row in rows}, slow)
         if batch.runs:
-            text = "[" + ",".join(map(render, batch.runs)) + "]"
-            rows = await connection.fetch(self._run, text, timeout=COMMAND_TIMEOUT)
+            rows = await self._put(connection, self._runs, self._run, batch.runs)
             if len(rows) != len(batch.runs):
                 batch.sort_runs({row[0] for row in rows}, slow)
         if slow:
             await self._fold(connection, slow)
+
+    @staticmethod
+    def _put(
+        connection: Any, many: str, one: str, reports: Sequence[Report]
+    ) -> Awaitable[Sequence[Any]]:
+        """Put plain reports into a statement of many or of one."""
+        if len(reports) == 1:
+            rows = connection.fetch(one, *told(reports[0]), timeout=COMMAND_TIMEOUT)
+        else:
+            text = "[" + ",".join(map(render, reports)) + "]"
+            rows = connection.fetch(many, text, timeout=COMMAND_TIMEOUT)
+        return cast("Awaitable[Sequence[Any]]", rows)
 
     async def _fold(self, connection: Any, slow: Mapping[str, list[Report]]) -> None:
         ids = sorted(slow)

@@ -1,10 +1,11 @@
-"""Reports and rows as the JSON text that the statements for Postgres take."""
+"""Reports and rows as the statements for Postgres take them: one as values, many as JSON text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from json.encoder import encode_basestring_ascii as quote
 from operator import attrgetter
+from typing import Any
 
 from aiotrack.model import TaskStatus
 from aiotrack.report import Report, Witness
@@ -27,11 +28,19 @@ _OPTIONAL_RUN = (
     "cancel_reason",
     "cancelled_by",
 )
+_of_birth = attrgetter(*sql.BIRTH_COLUMNS)
+_of_run = attrgetter(*(name for name in sql.RUN_COLUMNS if name in sql.TOLD_COLUMNS))
 _optional_run, _NO_RUN = attrgetter(*_OPTIONAL_RUN), (None,) * len(_OPTIONAL_RUN)
 
 # Enums take long to format.
 _WITNESS = {one: f'"witness":{one:d}' for one in Witness}
 _STATUS = {one: f',"status":"{one.value}"' for one in TaskStatus}
+
+
+def told(report: Report) -> tuple[Any, ...]:
+    """Give what a plain report tells, in the order of `statements.TOLD_COLUMNS`."""
+    runs = 1 if report.run_id else 0
+    return (*_of_birth(report.origin), *_of_run(report), runs)
 
 
 def render(report: Report) -> str:

@@ -64,6 +64,16 @@ FOLD_COLUMNS: Final = {
     "stamps": JSON,
 }
 EXECUTION_COLUMNS: Final = {**BIRTH_COLUMNS, **RUN_COLUMNS, **FOLD_COLUMNS}
+PLAIN: Final = {
+    "attempt": "1",
+    "presumed": "false",
+    "duplicates": "0",
+    "plain": "true",
+    "stamps": "NULL",
+}
+"""What every row says that one plain report makes."""
+TOLD_COLUMNS: Final = tuple(name for name in EXECUTION_COLUMNS if name not in PLAIN)
+"""What a plain report tells itself."""
 ATTEMPT_COLUMNS: Final = {
     "task_id": TEXT,
     **RUN_COLUMNS,
@@ -126,13 +136,28 @@ _PLAIN_TIME = "CASE WHEN plain AND run_id = '' THEN created_at END"
 
 
 class Postgres:
-    """The statements in Postgres' words; ``$1`` is a JSON array of objects."""
+    """The statements in Postgres' words; ``$1`` is a JSON array of objects.
 
-    @staticmethod
-    def _records(columns: dict[str, str]) -> str:
-        kinds = {JSON: "jsonb", TIME: "bigint"}
-        listed = ", ".join(f"{name} {kinds.get(kind, kind)}" for name, kind in columns.items())
+    A record that goes alone has its values as parameters: a statement is then a tenth less work for
+    the server than by way of JSON, which pays from two records on.
+    """
+
+    _KINDS: Final = {JSON: "jsonb", TIME: "bigint"}
+
+    @classmethod
+    def _records(cls, columns: dict[str, str]) -> str:
+        listed = ", ".join(f"{name} {cls._KINDS.get(kind, kind)}" for name, kind in columns.items())
         return f"json_to_recordset($1::json) AS r({listed})"
+
+    @classmethod
+    def _record(cls, columns: dict[str, str]) -> str:
+        """Make a record of a plain report's `TOLD_COLUMNS`, as parameters in their order."""
+        places = {name: f"${number}" for number, name in enumerate(TOLD_COLUMNS, 1)}
+        listed = ", ".join(
+            f"{places.get(name) or PLAIN[name]}::{cls._KINDS.get(kind, kind)} AS {name}"
+            for name, kind in columns.items()
+        )
+        return f"(SELECT {listed}) AS r"
 
     @staticmethod
     def _value(name: str, kind: str) -> str:
@@ -141,11 +166,11 @@ class Postgres:
         return f"r.{name}"
 
     @classmethod
-    def insert(cls, table: str, columns: dict[str, str], tail: str) -> str:
-        """Insert every record of the parameter."""
+    def insert(cls, table: str, columns: dict[str, str], tail: str, *, one: bool = False) -> str:
+        """Insert every record of the parameter; *one*: the one that the parameters are."""
         names = ", ".join(columns)
         values = ", ".join(cls._value(name, kind) for name, kind in columns.items())
-        source = cls._records(columns)
+        source = cls._record(columns) if one else cls._records(columns)
         return f"INSERT INTO {table} AS t ({names}) SELECT {values} FROM {source} {tail}"
 
     @classmethod
@@ -171,15 +196,15 @@ class Postgres:
         return f"SELECT {listed} FROM {table} {tail}"
 
 
-POSTGRES_RUN = Postgres.insert(
-    EXECUTIONS, EXECUTION_COLUMNS, f"{_run_conflict(_IS_POSTGRES)} RETURNING task_id"
-)
-POSTGRES_SEND = Postgres.insert(
-    EXECUTIONS,
-    EXECUTION_COLUMNS,
+_TAKEN: Final = f"{_run_conflict(_IS_POSTGRES)} RETURNING task_id"
+_TOUCHED: Final = (
     f"{_send_conflict(_IS_POSTGRES)} "
-    f"RETURNING task_id, (extract(epoch FROM {_PLAIN_TIME}) * 1000000)::bigint",
+    f"RETURNING task_id, (extract(epoch FROM {_PLAIN_TIME}) * 1000000)::bigint"
 )
+POSTGRES_RUN = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _TAKEN)
+POSTGRES_RUN_ONE = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _TAKEN, one=True)
+POSTGRES_SEND = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _TOUCHED)
+POSTGRES_SEND_ONE = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _TOUCHED, one=True)
 POSTGRES_ENSURE = Postgres.insert(
     EXECUTIONS,
     EXECUTION_COLUMNS,
@@ -190,7 +215,7 @@ POSTGRES_ENSURE = Postgres.insert(
 _CLAIM: Final = "ON CONFLICT (task_id) DO NOTHING RETURNING task_id"
 """Who gets a row back has it."""
 
-POSTGRES_CLAIM = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _CLAIM)
+POSTGRES_CLAIM = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _CLAIM, one=True)
 POSTGRES_LOCK = Postgres.select(
     EXECUTIONS, EXECUTION_COLUMNS, "WHERE task_id = ANY($1) ORDER BY task_id FOR UPDATE"
 )
@@ -211,14 +236,10 @@ POSTGRES_DURABLY = f"SELECT {_DURABLY}"
 """Makes the commit of this transaction wait for the disk, whatever the server's default."""
 
 
-def _durably(statement: str) -> str:
+def durably(statement: str) -> str:
     """Let a statement say so for its own commit, once: no further round trip."""
     mark = " ON CONFLICT"
     return statement.replace(mark, f" WHERE ({POSTGRES_DURABLY}) IS NOT NULL{mark}", 1)
-
-
-POSTGRES_RUN_DURABLY = _durably(POSTGRES_RUN)
-POSTGRES_SEND_DURABLY = _durably(POSTGRES_SEND)
 
 
 def _sqlite_insert(table: str, columns: dict[str, str], tail: str) -> str:

@@ -136,6 +136,14 @@ async def test_one_group_may_tell_whole_histories(store: Store) -> None:
         await agree(store, [disorder(Random(number), group)])
 
 
+@BOUND
+@given(SEEDS)
+@ONE_STORE
+async def test_a_report_alone_says_what_it_says_in_company(store: Store, seed: int) -> None:
+    """A group of one has a statement of its own: it leaves the oracle's records, too."""
+    await agree(store, [[report] for group in crowd(Random(seed), 6) for report in group])
+
+
 async def agree(store: Store, groups: Iterable[Sequence[Report]]) -> None:
     """Write *groups* and compare the rows of each one's tasks with the oracle's."""
     heard: dict[str, list[Report]] = {}

@@ -107,7 +107,7 @@ LIMITS = {"max_connections": "14", "superuser_reserved_connections": "0"}
 
 async def is_recording(tracker: Tracker) -> bool:
     """Tell whether the writer's last try went well."""
-    return tracker.recorder()._failing_since is None
+    return tracker.recorder()._outage.since is None
 
 
 @pytest.mark.timeout(100)
