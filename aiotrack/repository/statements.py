@@ -139,7 +139,7 @@ class Postgres:
     """The statements in Postgres' words; ``$1`` is a JSON array of objects.
 
     A record that goes alone has its values as parameters: a statement is then a tenth less work for
-    the server than by way of JSON, which pays from two records on.
+    the server than by way of JSON, which takes any number.
     """
 
     _KINDS: Final = {JSON: "jsonb", TIME: "bigint"}
