@@ -99,7 +99,7 @@ class Alarm:
         """Begin a group's budget."""
         group.since = self._loop.time()
         if self._timer is None:
-            self._set(group.since)
+            self._set(group.since + self._budget)
 
     def stop(self) -> None:
         """Forget the timer."""
@@ -107,19 +107,20 @@ class Alarm:
             self._timer.cancel()
             self._timer = None
 
-    def _set(self, since: float) -> None:
+    def _set(self, due: float) -> None:
         context = contextvars.Context()  # of no run: it would keep what belongs to it
-        self._timer = self._loop.call_at(since + self._budget, self._ring, context=context)
+        self._timer = self._loop.call_at(due, self._ring, context=context)
 
     def _ring(self) -> None:
         self._timer = None
         for group in self._groups():
-            if group.since is not None:
-                if self._loop.time() - group.since >= self._budget:
-                    self._give_up(group)
-                else:
-                    self._set(group.since)
-                    return
+            if group.since is None:
+                continue
+            due = group.since + self._budget
+            if self._loop.time() < due:
+                self._set(due)
+                return
+            self._give_up(group)
 
 
 class Pace:
