@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 
 from aiotrack.api import create_router
+from aiotrack.errors import WaitTimeout
 from tests.acceptance.cancels import PLACE, add_long_tasks
 from tests.waits import until
 
@@ -67,7 +68,13 @@ async def test_tasks_definitions_and_health(
             short, long = await send("short", 0.01), await send("long", 60)
             await until("the long one runs", runs, 20)
             outcome = (await client.delete(f"/tasks/{long}?reason=enough")).json()["outcome"]
-            await project.tracker.wait(long, timeout=20)
+            assert "cancelling" == outcome
+            try:
+                await project.tracker.wait(long, timeout=50)
+            except WaitTimeout as error:
+                begun = (tmp_path / "begun").read_text().split()
+                error.add_note(f"bodies that began: {begun}; the worker says {workers.trouble()}")
+                raise
             await project.tracker.wait(short, timeout=20)
             definition = {"name": "by hand", "task_type": "shop.long"}
             parameters = {"name": "triggered", "seconds": 0.01}
@@ -81,7 +88,6 @@ async def test_tasks_definitions_and_health(
 
     assert (True, False) == (before["ready"], before["is_healthy"])
     assert all(one["ok"] for one in seen["dependencies"].values())
-    assert "cancelling" == outcome
     assert ["completed", "cancelled", "completed"] == words, triggered
     assert (1, 1) == (stats["total"], stats["success"])
     assert [
