@@ -64,6 +64,9 @@ class Floor(TrackerMiddleware):
         self._pace.end()
 
     async def _write(self, many: str, one: str, row: dict[str, Any], moments: set[str]) -> None:
+        run = '"run_id":"{0}",' if row is ENDED else '"run_id":"",'
+        times = "".join(f'"{name}":{{1}},' for name in moments)
+        head = '{{"task_id":"{0}",' + run + times
         rest = json.dumps(row | ALIKE | EMPTY)[1:]
         known = row | {name: json.dumps(value) for name, value in EMPTY.items()}
         while True:
@@ -77,9 +80,6 @@ class Floor(TrackerMiddleware):
                 values |= dict.fromkeys(moments, int(at))
                 await self._connection.fetch(one, *map(values.get, sql.TOLD_COLUMNS))
             elif told:
-                run = '"run_id":"{0}",' if row is ENDED else '"run_id":"",'
-                times = "".join(f'"{name}":{{1}},' for name in moments)
-                head = '{{"task_id":"{0}",' + run + times
                 text = "[" + ",".join(head.format(*pair) + rest for pair in told) + "]"
                 await self._connection.fetch(many, text)
             waiting.release(True)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
@@ -34,8 +35,8 @@ COMMAND_TIMEOUT = 2.0
 """Seconds for one statement of a write; a server that accepts and never answers costs no more."""
 
 LIMIT = 5.0
-"""Seconds for a transaction or a connect: an engine that was given to us may have no limits, and
-BEGIN, COMMIT and ROLLBACK take none from here."""
+"""Seconds for a whole write or a connect: an engine that was given to us may have no limits, and
+BEGIN, COMMIT and ROLLBACK take none from here. (A statement of its own has `COMMAND_TIMEOUT`.)"""
 
 CLOSE_TIMEOUT = 0.5
 """Seconds for the goodbye to a server that may be gone: TaskIQ leaves five for the whole end."""
@@ -92,6 +93,8 @@ class PostgresWriter:
         self._held: Any = None
         self._driver: Any = None
         """What `_held` wraps: to find it out takes as long as the rest of the way here."""
+        self._until = 0.0
+        """When the write that holds the lock must be over, by the monotonic clock."""
         self._lock = asyncio.Lock()
 
     async def write(self, reports: Sequence[Report]) -> None:
@@ -182,15 +185,17 @@ class PostgresWriter:
         tries = CONFLICT_TRIES
         await self._lock.acquire()
         try:
+            if self._held is None:
+                self._held = await self._open()
+                self._driver = self._held.driver_connection
+            self._until = time.monotonic() + LIMIT
             while True:
                 try:
-                    if self._held is None:
-                        self._held = await self._open()
-                        self._driver = self._held.driver_connection
                     return await work(self._driver, *args, **kwargs)
                 except asyncpg.PostgresError as error:
                     tries -= 1
-                    if error.sqlstate not in _CONFLICTS or not tries:
+                    is_late = not tries or time.monotonic() >= self._until
+                    if is_late or error.sqlstate not in _CONFLICTS:
                         await self._after_error(error)
                 except _BROKEN as error:
                     self._drop()
@@ -206,7 +211,8 @@ class PostgresWriter:
 
     @contextlib.asynccontextmanager
     async def _transaction(self, connection: Any) -> AsyncIterator[None]:
-        limit = asyncio.get_running_loop().call_later(LIMIT, connection.terminate)
+        left = max(0.0, self._until - time.monotonic())
+        limit = asyncio.get_running_loop().call_later(left, connection.terminate)
         try:
             async with connection.transaction():
                 if not self._is_durable:

@@ -70,7 +70,7 @@ async def test_tasks_definitions_and_health(
             outcome = (await client.delete(f"/tasks/{long}?reason=enough")).json()["outcome"]
             assert "cancelling" == outcome
             try:
-                await project.tracker.wait(long, timeout=50)
+                await project.tracker.wait(long, timeout=20)
             except WaitTimeout as error:
                 begun = (tmp_path / "begun").read_text().split()
                 error.add_note(f"bodies that began: {begun}; the worker says {workers.trouble()}")
