@@ -98,8 +98,7 @@ class Cancellation(Feature):
         cancel = self._known.get(run.origin.task_id)
         if cancel is not None:
             self._obey(run, cancel)
-        if self._watching is None:
-            self.listen()
+        self.listen()
 
     def on_raise(self, run: Run, error: BaseException) -> None:  # noqa: ARG002 - whatever it is
         """Let no retry middleware send a cancelled execution again, whatever its body raised."""
@@ -186,17 +185,22 @@ class Cancellation(Feature):
         while True:
             self._wake.clear()
             try:
+                self._remind()
                 await self._look()
                 self._is_reported = False
             except Exception as error:
                 self._complain(error)
-            for run in self._runs():
-                if run.cancel is not None and not run.is_interrupted:
-                    self._obey(run, run.cancel)
             is_pushed = self._bulletin is not None and self._bulletin.is_open
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL if is_pushed else POLL_ALONE):
                     await self._wake.wait()
+
+    def _remind(self) -> None:
+        """Obey the wishes that are known, where that did not happen at once."""
+        for run in self._runs():
+            cancel = run.cancel or self._known.get(run.origin.task_id)
+            if cancel is not None and not run.is_interrupted:
+                self._obey(run, cancel)
 
     async def _look(self) -> None:
         """Read what was asked since the last look, and a while before it."""

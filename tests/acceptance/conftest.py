@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,8 @@ class Workers:
 @pytest.fixture
 def start_project(
     redis_url: str, queue_name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., Any]]:
+) -> Callable[..., Any]:
     """A context manager: the project as its client, and its workers, not yet started."""
-    made: list[Workers] = []
 
     @contextlib.asynccontextmanager
     async def start_project(
@@ -111,7 +110,6 @@ def start_project(
             "ACCEPTANCE_PLACE": place,
         }
         workers = Workers(environment, tmp_path / "workers.log")
-        made.append(workers)
         project = Project(
             database=database,
             redis=redis_url,
@@ -129,10 +127,9 @@ def start_project(
             await project.source.shutdown()
             await project.source._connection_pool.disconnect()
             await forget(redis_url, queue_name)
+            request.node.add_report_section("call", "workers", workers.told()[-SHOWN:])
 
-    yield start_project
-    for workers in made:
-        request.node.add_report_section("call", "workers", workers.told()[-SHOWN:])
+    return start_project
 
 
 Open = Callable[..., contextlib.AbstractAsyncContextManager[tuple[Any, Workers]]]

@@ -156,6 +156,38 @@ async def test_a_database_that_is_away(
     assert 1 == caplog.text.count("cancels are not heard of for now")
 
 
+@pytest.mark.parametrize("fault", ["not told", "nobody looks"])
+async def test_a_wish_that_was_missed_is_obeyed_later(sqlite_url: str, fault: str) -> None:
+    """A run that was not told of a wish is told at the next look; who looks no more is replaced."""
+    tracker = Tracker(sqlite_url)
+    broker = worker_of(tracker)
+
+    @broker.task("shop.pay")
+    async def pay(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    await broker.startup()
+    feature = tracker.feature(Cancellation)
+    sent = await pay.kiq(50)
+    await within(5, lambda: any(run.body for run in feature._runs()))
+    if fault == "not told":
+        feature._known[sent.task_id] = Cancel("why", "ada")
+    else:
+        assert feature._watching is not None
+        feature._watching.cancel()
+        async with Tracker(sqlite_url) as asker:
+            await asker.cancel(sent.task_id, reason="why", by="ada")
+        await pay.kiq(0)
+    found = await tracker.wait(sent.task_id, timeout=10)
+    await broker.shutdown()
+
+    assert (TaskStatus.REVOKED, "why", "ada") == (
+        found.status,
+        found.cancel_reason,
+        found.cancelled_by,
+    )
+
+
 async def test_memory_is_bounded(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are forgotten; so are executions that were handed back long ago."""
     monkeypatch.setattr(hearing, "MOST", 100)
