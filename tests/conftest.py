@@ -22,6 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from redis import Redis
 
 from aiotrack.errors import AioTrackError
 from aiotrack.testing.servers import PostgresServer, ValkeyServer
@@ -71,6 +72,11 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("aiotrack-ci" if os.environ.get("CI") else "aiotrack")
 
 
+NOT_SHARED = ("-flushall", "-flushdb", "-script|flush", "-config|set", "-shutdown", "-debug")
+"""What no test may tell the server of all: SCRIPT FLUSH at the right moment ends the listener of
+taskiq-redis' stream broker, and with it a worker of another test."""
+
+
 # ── the servers of a run ────────────────────────────────────────────────────────────────────────
 class Servers:
     """The addresses of a run, and the servers that we started for it."""
@@ -88,6 +94,8 @@ class Servers:
             self.database_url = self._stack.enter_context(PostgresServer()).url
         if self.redis_url is None:
             self.redis_url = self._stack.enter_context(ValkeyServer()).url
+            with Redis.from_url(self.redis_url) as redis:
+                redis.execute_command("ACL", "SETUSER", "default", *NOT_SHARED)
 
     def stop(self) -> None:
         """Stop what `start` started."""

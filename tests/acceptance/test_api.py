@@ -34,6 +34,7 @@ async def test_tasks_definitions_and_health(
         app.include_router(create_router(project.tracker))
         transport = ASGITransport(app)
         async with AsyncClient(transport=transport, base_url="http://testserver") as client:
+            await project.tracker.startup()  # the schema is made, however long that takes
             before = (await client.get("/health")).json()
             workers.start(
                 *("-m", "taskiq", "worker", "tests.acceptance.cancels:broker"),

@@ -578,9 +578,13 @@ async def test_redis_away_fails_closed_and_soon(sqlite_url: str, own_valkey: Val
                 pass
 
 
-async def test_scripts_that_the_server_forgot_are_sent_again(tracker: Tracker, server: Any) -> None:
+async def test_scripts_that_the_server_forgot_are_sent_again(own_valkey: ValkeyServer) -> None:
     """R05: SCRIPT FLUSH between any two requests."""
-    for _ in range(20):
-        await server.script_flush()
-        async with task_lock("x"):
+    async with (
+        Tracker("sqlite+aiosqlite://", redis=own_valkey.url),
+        Redis.from_url(own_valkey.url) as server,
+    ):
+        for _ in range(20):
             await server.script_flush()
+            async with task_lock("x"):
+                await server.script_flush()

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from aiotrack.locks import space
 from aiotrack.redis.keys import lock_keys
+from aiotrack.testing.servers import ValkeyServer
 
 OWNERS = tuple("abcde")
 LONG = 600_000  # milliseconds: nothing ends by itself while a history runs
@@ -199,13 +200,13 @@ def explore(url: str, examples: int) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_scripts_do_what_the_model_says(redis_url: str) -> None:
+def test_the_scripts_do_what_the_model_says(own_valkey: ValkeyServer) -> None:
     """Some histories of thirty steps each."""
-    explore(redis_url, 20)
+    explore(own_valkey.url, 20)
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
-def test_thousands_of_histories(redis_url: str) -> None:
+def test_thousands_of_histories(own_valkey: ValkeyServer) -> None:
     """The long form."""
-    explore(redis_url, 5_000)
+    explore(own_valkey.url, 5_000)
