@@ -64,20 +64,28 @@ class Room:
         self._counters = counters
         self._dropped = [witness for witness in Witness if witness not in spared]
 
-    def add(self, report: Report, buffer: dict[K, Report], writing: dict[K, Report]) -> None:
-        """Count a report that was put into *buffer*; drop a twentieth when it is too much."""
+    def add(
+        self, report: Report, buffer: dict[K, Report], writing: dict[K, Report]
+    ) -> dict[K, Witness]:
+        """Count a report that was put into *buffer*; drop a twentieth when it is too much.
+
+        Returns:
+            What was dropped.
+        """
         self.weight += weigh(report)
         if self.weight <= self.most:
-            return
+            return {}
         self.weight = sum(map(weigh, chain(buffer.values(), writing.values())))
-        if self.weight > self.most:
-            if self._counters["dropped"] == 0:
-                log.error("memory is full of %d reports: reports are lost", len(buffer))
-            self.weight -= self._drop(buffer, max(self.most // 20, self.weight - self.most))
+        if self.weight <= self.most:
+            return {}
+        if self._counters["dropped"] == 0:
+            log.error("memory is full of %d reports: reports are lost", len(buffer))
+        return self._drop(buffer, max(self.most // 20, self.weight - self.most))
 
-    def _drop(self, buffer: dict[K, Report], size: int) -> int:
-        """Drop reports of so many bytes, if there are; give the bytes that are free now."""
+    def _drop(self, buffer: dict[K, Report], size: int) -> dict[K, Witness]:
+        """Drop reports of so many bytes, if there are."""
         left = size
+        dropped: dict[K, Witness] = {}
         for witness in self._dropped:
             found: list[K] = []
             for key, report in buffer.items():
@@ -88,6 +96,16 @@ class Room:
                     left -= weigh(report)
             for key in found:
                 del buffer[key]
-            self._counters["dropped"] += len(found)
-            self._counters[f"dropped_{witness.name.lower()}"] += len(found)
-        return size - left
+            dropped |= dict.fromkeys(found, witness)
+            self._count(witness, len(found))
+        self.weight -= size - left
+        return dropped
+
+    def undo(self, report: Report) -> None:
+        """Count a report that was dropped as one that was never put: it is kept another way."""
+        self._counters["reports"] -= 1
+        self._count(report.witness, -1)
+
+    def _count(self, witness: Witness, count: int) -> None:
+        self._counters["dropped"] += count
+        self._counters[f"dropped_{witness.name.lower()}"] += count

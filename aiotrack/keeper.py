@@ -48,7 +48,7 @@ class Keeper:
         self._adopted = 0
         self._orphans: list[Orphan] = []
         self._next_look = 0.0
-        self._is_broken = False
+        self._is_broken = self._is_blind = False
 
     @property
     def has_work(self) -> bool:
@@ -113,31 +113,45 @@ class Keeper:
     async def replay(self) -> None:
         """Write one piece of what is kept, of this process or of those that are gone.
 
+        A fault of the disk is no outage of the database: it is logged, and what it left is looked
+        at again in a minute.
+
         Raises:
             StoreError: The database is away again; nothing is lost.
         """
         if not self._orphans and time.monotonic() >= self._next_look:
-            self._orphans = await self._call(self._journal.adopt)
-            self._next_look = time.monotonic() + (0.0 if self._orphans else LOOK_AGAIN)
+            await self._adopt()
         if self._journal.size > 0:
             await self._replay_own()
         elif self._orphans:
             await self._replay_orphan(self._orphans[-1])
 
+    async def _adopt(self) -> None:
+        """Look for journals of processes that are gone."""
+        self._next_look = time.monotonic() + LOOK_AGAIN
+        try:
+            self._orphans = await self._call(self._journal.adopt)
+        except OSError as error:
+            if not self._is_blind:
+                self._is_blind = True
+                log.error("the journals of other processes cannot be looked for: %s", error)
+        if self._orphans:
+            self._next_look = 0.0
+
     async def _replay_own(self) -> None:
         try:
             reports, after = await self._call(self._journal.read, self._replayed, PIECE)
+            if after == self._replayed and await self._call(self._journal.clear, after):
+                self._replayed = 0
+                return
         except OSError as error:
-            log.error("the journal cannot be read; it is left where it is: %s", error)
+            log.error("the journal cannot be used; it is left where it is: %s", error)
             await self._call(self._journal.leave)
             self._replayed = 0
             return
         if reports:
             await self._write(reports)
-        if after > self._replayed:
-            self._replayed = after
-        elif await self._call(self._journal.clear, after):
-            self._replayed = 0
+        self._replayed = after
 
     async def _replay_orphan(self, orphan: Orphan) -> None:
         try:

@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiotrack.report import Witness
 
 STEP = 0.0015
 """Seconds in which nothing moves, after which a group waits for nobody else."""
@@ -36,10 +40,12 @@ UNKNOWN = 1 << 62
 class Waiting:
     """The hooks that wait for one group."""
 
-    __slots__ = ("_loop", "finals", "futures", "joined", "since")
+    __slots__ = ("_loop", "dropped", "finals", "futures", "joined", "since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.dropped: Mapping[Any, Witness] = {}
+        """What went for want of room while they waited: it is not in their group."""
         self.futures: list[asyncio.Future[bool]] = []
         self.finals: list[asyncio.Future[bool]] = []
         self.since: float | None = None
@@ -100,6 +106,12 @@ class Alarm:
         group.since = self._loop.time()
         if self._timer is None:
             self._set(group.since + self._budget)
+
+    def tell(self, dropped: Mapping[Any, Witness]) -> None:
+        """Let those who wait for what was dropped know that no group holds it."""
+        for group in self._groups():
+            if group.since is not None:
+                group.dropped = {**group.dropped, **dropped}
 
     def stop(self) -> None:
         """Forget the timer."""

@@ -152,14 +152,18 @@ class Recorder:
             patience = min(PATIENCE, self._budget) if is_final else self._budget
             if self._outage.lasted(patience):
                 return await self._keep(report, is_taken=False)
-        self._put(report)
         waiting = self._pace.waiting
+        if waiting.since is None:
+            self._alarm.watch(waiting)
+        self._put(report)
         waiter = self._pace.join(at_once=at_once)
         if is_final:
             waiting.finals.append(waiter)
-        if waiting.since is None:
-            self._alarm.watch(waiting)
-        return await waiter or await self._keep(report, is_taken=True)
+        is_committed = await waiter
+        if waiting.dropped and waiting.dropped.get(_key(report)) is report.witness:
+            self._room.undo(report)
+            return await self._keep(report, is_taken=False)
+        return is_committed or await self._keep(report, is_taken=True)
 
     async def _keep(self, report: Report, *, is_taken: bool) -> bool:
         """Take a report that the database does not take in time; False: it is not committed."""
@@ -218,6 +222,7 @@ class Recorder:
         finally:  # also when it is cancelled: the process may live on
             self._is_closing = False
             self._pace.take().release(False)
+            self._held.release(False)  # a rollback may hang longer than we wait for it
             self._pace.done()
 
     async def _stop(self, *, for_good: bool) -> list[Report]:
@@ -264,8 +269,8 @@ class Recorder:
         self.counters["reports"] += 1
         if self._outage.since is None and len(self._buffer) <= self._calm:
             self._room.weight = self._room.most  # not counted: the next time all are
-        else:
-            self._room.add(report, self._buffer, self._writing)
+        elif dropped := self._room.add(report, self._buffer, self._writing):
+            self._alarm.tell(dropped)
 
     def _go(self) -> None:
         self._is_wanted = True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,6 +92,11 @@ class FaultyStore:
     def ended(self) -> set[str]:
         """Give the tasks whose end is stored."""
         return {task_id for task_id, witness in self.stored.items() if witness is Witness.ENDED}
+
+
+def failing(*_: object) -> None:
+    """Do what a disk does that is broken."""
+    raise OSError(errno.EIO, "input/output error")
 
 
 def kept(store: FaultyStore, folder: Path, **more: int) -> Keeper:
@@ -418,6 +425,40 @@ async def test_a_hook_that_is_cancelled_while_the_journal_is_written_loses_nothi
     assert {"1"} == store.ended()
 
 
+@pytest.mark.parametrize("fault", ["look", "clear", "read"])
+async def test_a_fault_of_the_journal_is_no_outage(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+) -> None:
+    """A folder that cannot be looked into, a disk that fails: the database takes what is told."""
+    store = FaultyStore()
+    folder = tmp_path / ("x" * 300 if fault == "look" else "journals")  # no name may be so long
+    recorder = Recorder(store.write, budget=0.05, keeper=kept(store, folder))
+    if fault != "look":
+        store.away = AWAY
+        await recorder.commit(end(0), at_once=True)
+        broken = {"clear": "fsync", "read": "fstat"}[fault]
+        with monkeypatch.context() as patch:
+            patch.setattr(os, broken, failing)
+            store.away = None
+            await recorder.commit(end(1), at_once=True)
+            assert await recorder.flush(10)
+    failures = recorder.counters["failures"]
+    told = []
+    for number in range(2, 30):
+        told.append(await recorder.commit(end(number), at_once=True))
+        await asyncio.sleep(0.01)
+    said = [one.message for one in caplog.records if one.name == "aiotrack.keeper"]
+    await recorder.close()
+
+    assert all(told)
+    assert 0 < len(said) == len(set(said))
+    assert failures == recorder.counters["failures"]
+    assert (fault != "look") == caplog.text.count("are not being recorded")
+
+
 # ── bounds ──────────────────────────────────────────────────────────────────────────────────────
 async def test_a_full_backlog_lets_starts_go_before_ends() -> None:
     """Memory is bounded; what is least important and oldest is dropped first, and counted."""
@@ -487,6 +528,29 @@ async def test_recorded_and_dropped_are_what_was_sent(tmp_path: Path) -> None:
     assert 2000 == len(store.stored) + recorder.counters["dropped"]
     assert 300 - 15 <= len(store.stored) - recorder.counters["journaled"]
     assert 1000 - 15 <= recorder.counters["dropped_sent"]
+
+
+@pytest.mark.parametrize(("length", "room"), [(0, 100), (40_000, 16_000)])
+async def test_who_waits_for_what_had_no_room_is_told(
+    tmp_path: Path, length: int, room: int
+) -> None:
+    """A thousand ends at once, more than memory is for: committed or in the journal, no third."""
+    store = FaultyStore()
+    recorder = Recorder(store.write, max_backlog=room, keeper=kept(store, tmp_path))
+    ends = [end(number) for number in range(1000)]
+    for one in ends:
+        one.result = '"' + "x" * length + '"'
+    told = await asyncio.gather(*map(recorder.commit, ends))
+    stored = store.ended()  # the journal was not replayed yet, or is being
+    journaled = recorder.counters["journaled"]
+    flushed = await recorder.flush(20)
+    await recorder.close()
+
+    assert {str(number) for number, is_committed in enumerate(told) if is_committed} <= stored
+    assert 0 < journaled == told.count(False)
+    assert flushed
+    assert names(1000) == store.ended()
+    assert (1000, 0) == (recorder.counters["reports"], recorder.counters["dropped"])
 
 
 async def test_what_tasks_wait_for_is_never_dropped(tmp_path: Path) -> None:
@@ -647,6 +711,31 @@ async def test_a_close_that_is_cancelled_ends_nothing_for_good() -> None:
     await recorder.close()
 
     assert (True, True, {"1", "2"}) == (committed, flushed, set(store.stored))
+
+
+async def test_close_lets_hooks_go_whose_write_does_not_end(tmp_path: Path) -> None:
+    """The writer is stuck in a rollback for longer than the close waits for it."""
+    stuck = asyncio.Event()
+
+    async def write(_: Sequence[Report]) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await stuck.wait()
+            raise
+
+    store = FaultyStore()
+    recorder = Recorder(write, budget=30, keeper=kept(store, tmp_path))
+    hook = asyncio.create_task(recorder.commit(end(1), at_once=True))
+    await asyncio.sleep(0.01)
+    await recorder.close(0.02, for_good=False)
+    committed = await asyncio.wait_for(hook, 5)
+    found = journals(tmp_path)
+    stuck.set()
+    await recorder.close(0.02)
+
+    assert not committed
+    assert 1 == len(found)
 
 
 async def test_close_lets_waiting_hooks_go(tmp_path: Path) -> None:
