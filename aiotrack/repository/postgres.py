@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -35,8 +37,9 @@ COMMAND_TIMEOUT = 2.0
 """Seconds for one statement of a write; a server that accepts and never answers costs no more."""
 
 LIMIT = 5.0
-"""Seconds for a whole write or a connect: an engine that was given to us may have no limits, and
-BEGIN, COMMIT and ROLLBACK take none from here. (A statement of its own has `COMMAND_TIMEOUT`.)"""
+"""Seconds for a connect, and for a whole write: an engine that was given to us may have no limits,
+BEGIN, COMMIT and ROLLBACK take none from here, and the driver none when it closes a statement that
+it has kept for long."""
 
 CLOSE_TIMEOUT = 0.5
 """Seconds for the goodbye to a server that may be gone: TaskIQ leaves five for the whole end."""
@@ -61,6 +64,7 @@ _BROKEN = (
     TimeoutError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
 )
 """What a connection raises that was cut, ended or answered with nonsense."""
 
@@ -93,8 +97,9 @@ class PostgresWriter:
         self._held: Any = None
         self._driver: Any = None
         """What `_held` wraps: to find it out takes as long as the rest of the way here."""
-        self._until = 0.0
-        """When the write that holds the lock must be over, by the monotonic clock."""
+        self._until = math.inf
+        """When the write that is going on must be over, by the monotonic clock."""
+        self._watchdog: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
 
     async def write(self, reports: Sequence[Report]) -> None:
@@ -169,6 +174,9 @@ class PostgresWriter:
     async def release(self) -> None:
         """Close the connection until the next write."""
         async with self._lock:
+            if self._watchdog is not None:
+                self._watchdog.cancel()
+                self._watchdog = None
             held, self._held = self._held, None
             if held is not None:
                 with contextlib.suppress(asyncpg.PostgresError, *_BROKEN):
@@ -189,37 +197,48 @@ class PostgresWriter:
                 self._held = await self._open()
                 self._driver = self._held.driver_connection
             self._until = time.monotonic() + LIMIT
+            if self._watchdog is None:
+                self._watch()
             while True:
                 try:
                     return await work(self._driver, *args, **kwargs)
-                except asyncpg.PostgresError as error:
-                    tries -= 1
-                    is_late = not tries or time.monotonic() >= self._until
-                    if is_late or error.sqlstate not in _CONFLICTS:
-                        await self._after_error(error)
                 except _BROKEN as error:
                     self._drop()
                     await self._on_left()  # others may wait for the same silence
                     fault = f"the database did not take a write: {error!r}"
                     raise StoreUnavailable(fault) from error
+                except asyncpg.PostgresError as error:
+                    tries -= 1
+                    if error.sqlstate not in _CONFLICTS or not tries:
+                        await self._after_error(error)
                 except asyncio.CancelledError:
                     self._drop()
                     raise
                 await asyncio.sleep(random.uniform(0.005, 0.015))
         finally:
+            self._until = math.inf
             self._lock.release()
+
+    def _watch(self) -> None:
+        """End a write that takes too long; one timer looks at all, one for each costs a lone task.
+
+        Cut off, the driver raises whatever it waits for, and the write is one that failed.
+        """
+        self._watchdog = None
+        left = self._until - time.monotonic()
+        if left <= 0:
+            self._until = math.inf
+            self._driver.terminate()
+        elif left < math.inf:
+            loop, context = asyncio.get_running_loop(), contextvars.Context()  # of no run
+            self._watchdog = loop.call_later(left, self._watch, context=context)
 
     @contextlib.asynccontextmanager
     async def _transaction(self, connection: Any) -> AsyncIterator[None]:
-        left = max(0.0, self._until - time.monotonic())
-        limit = asyncio.get_running_loop().call_later(left, connection.terminate)
-        try:
-            async with connection.transaction():
-                if not self._is_durable:
-                    await connection.execute(sql.POSTGRES_DURABLY, timeout=COMMAND_TIMEOUT)
-                yield
-        finally:
-            limit.cancel()
+        async with connection.transaction():
+            if not self._is_durable:
+                await connection.execute(sql.POSTGRES_DURABLY, timeout=COMMAND_TIMEOUT)
+            yield
 
     async def _open(self) -> Any:
         """Connect. Whatever goes wrong here is never the data's fault.

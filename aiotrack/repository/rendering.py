@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from json.encoder import encode_basestring_ascii as quote
 from operator import attrgetter
 from typing import Any
@@ -39,6 +40,8 @@ _STATUS = {one: f',"status":"{one.value}"' for one in TaskStatus}
 
 def told(report: Report) -> tuple[Any, ...]:
     """Give what a plain report tells, in the order of `statements.TOLD_COLUMNS`."""
+    if report.result == "null":
+        report = replace(report, result=None)  # by way of JSON there is one kind of nothing, too
     runs = 1 if report.run_id else 0
     return (*_of_birth(report.origin), *_of_run(report), runs)
 

@@ -17,8 +17,10 @@ import pytest
 
 from aiotrack import Tracker
 from aiotrack.clock import Clock
+from aiotrack.errors import StoreUnavailable
 from aiotrack.report import Witness
-from aiotrack.repository import Repository
+from aiotrack.repository import Repository, postgres
+from aiotrack.repository.read import Reader
 from aiotrack.testing.servers import PostgresServer
 from tests.integration.bench import bench
 from tests.integration.load import BUDGET, QUICK, Load, everything, run_report
@@ -278,3 +280,54 @@ async def test_runs_that_outlived_their_execution_are_no_obstacle(postgres_url: 
     assert [True, True] == told
     assert [1, 2] == attempts
     assert (2, "1") == (record.runs, str(record.result))
+
+
+async def test_nothing_is_one_kind_of_nothing(postgres_url: str) -> None:
+    """A result that is JSON's null, told alone and in company: IS NULL finds all of them."""
+    raw = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    ends = [run_report(name) for name in "abc"]
+    for one in ends:
+        one.result = "null"
+    async with Tracker(postgres_url) as tracker:
+        for group in (ends[:1], ends[1:]):
+            await tracker.core().repository.write(group)
+    found = await raw.fetchval("SELECT count(*) FROM aiotrack_executions WHERE result IS NULL")
+    await raw.close()
+
+    assert 3 == found
+
+
+@pytest.mark.parametrize("way", ["one statement", "one after the other", "a transaction"])
+async def test_a_whole_write_is_over_in_time(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Whatever the driver waits for without a limit of its own; the next write is as any."""
+    monkeypatch.setattr(postgres, "LIMIT", 0.5)
+    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT", 20.0)
+    repository = Repository(postgres_url, clock=Clock())
+    await repository.write([run_report("before")])
+    writer = repository._writer
+    assert isinstance(writer, postgres.PostgresWriter)
+
+    async def slowly(connection: Any) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            if way == "a transaction":
+                await stack.enter_async_context(writer._transaction(connection))
+            for _ in range(1 if way == "one statement" else 20):
+                seconds = 20 if way == "one statement" else 0.2
+                await connection.fetch("SELECT pg_sleep($1)", seconds)
+
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="did not take a write"):
+        await writer._connected(slowly)
+    took = time.monotonic() - begun
+    monkeypatch.undo()
+    await repository.write([run_report("after")])
+    await asyncio.sleep(0.6)  # the timer of the write before ends none that came later
+    await repository.write([run_report("later")])
+    reader = Reader(repository)
+    known = [(await reader.get(name)).task_id for name in ("before", "after", "later")]
+    await repository.close()
+
+    assert ["before", "after", "later"] == known
+    assert 0.5 <= took < 2.5
