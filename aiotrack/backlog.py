@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from sys import getsizeof
-from typing import TypeVar
 
 from aiotrack.report import Report, Witness
 
@@ -22,7 +21,13 @@ BARE = 750
 ENTRY = 256
 """Bytes of a key of metadata with its stamp, without its texts (measured)."""
 
-K = TypeVar("K")
+Key = tuple[str, str, int]
+"""Whose report it is: the task_id, the run, and when the work was created."""
+
+
+def key_of(report: Report) -> Key:
+    """Give what a report is kept under; what has the same key is combined."""
+    return (report.origin.task_id, report.run_id, report.origin.created_at)
 
 
 def weigh(report: Report) -> int:
@@ -52,42 +57,42 @@ class Room:
     Args:
         reports: How many reports of `UNIT` bytes have room.
         counters: Counts what is dropped, by witness.
+        let_go: Lets those go who wait for what is dropped, and gives the keys of theirs: they keep
+            it another way or put it again, so it is not counted yet.
         spared: Reports that are never dropped, since their tasks wait for them.
     """
 
     def __init__(
-        self, reports: int, counters: Counter[str], spared: Collection[Witness] = ()
+        self,
+        reports: int,
+        counters: Counter[str],
+        let_go: Callable[[Iterable[Key]], Iterable[Key]],
+        spared: Collection[Witness] = (),
     ) -> None:
         self.most = reports * UNIT
         self.weight = self.most
         """Bytes at most; much may be gone that was counted."""
         self._counters = counters
+        self._let_go = let_go
         self._dropped = [witness for witness in Witness if witness not in spared]
 
-    def add(
-        self, report: Report, buffer: dict[K, Report], writing: dict[K, Report]
-    ) -> dict[K, Witness]:
-        """Count a report that was put into *buffer*; drop a twentieth when it is too much.
-
-        Returns:
-            What was dropped.
-        """
+    def add(self, report: Report, buffer: dict[Key, Report], writing: dict[Key, Report]) -> None:
+        """Count a report that was put into *buffer*; drop a twentieth when it is too much."""
         self.weight += weigh(report)
         if self.weight <= self.most:
-            return {}
+            return
         self.weight = sum(map(weigh, chain(buffer.values(), writing.values())))
-        if self.weight <= self.most:
-            return {}
-        if self._counters["dropped"] == 0:
-            log.error("memory is full of %d reports: reports are lost", len(buffer))
-        return self._drop(buffer, max(self.most // 20, self.weight - self.most))
+        if self.weight > self.most:
+            if self._counters["dropped"] == 0:
+                log.error("memory is full of %d reports: reports are lost", len(buffer))
+            self.weight -= self._drop(buffer, max(self.most // 20, self.weight - self.most))
 
-    def _drop(self, buffer: dict[K, Report], size: int) -> dict[K, Witness]:
-        """Drop reports of so many bytes, if there are."""
+    def _drop(self, buffer: dict[Key, Report], size: int) -> int:
+        """Drop reports of so many bytes, if there are; give the bytes that are free now."""
         left = size
-        dropped: dict[K, Witness] = {}
+        dropped: dict[Key, Witness] = {}
         for witness in self._dropped:
-            found: list[K] = []
+            found: list[Key] = []
             for key, report in buffer.items():
                 if left <= 0:
                     break
@@ -98,13 +103,13 @@ class Room:
                 del buffer[key]
             dropped |= dict.fromkeys(found, witness)
             self._count(witness, len(found))
-        self.weight -= size - left
-        return dropped
+        self.miss(dropped)
+        return size - left
 
-    def undo(self, report: Report) -> None:
-        """Count a report that was dropped as one that was never put: it is kept another way."""
-        self._counters["reports"] -= 1
-        self._count(report.witness, -1)
+    def miss(self, dropped: Mapping[Key, Witness]) -> None:
+        """Let those go who wait for what was dropped."""
+        for key in self._let_go(dropped):
+            self._count(dropped[key], -1)
 
     def _count(self, witness: Witness, count: int) -> None:
         self._counters["dropped"] += count

@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from aiotrack.report import Witness
+from collections.abc import Callable, Iterable
+from typing import Any
 
 STEP = 0.0015
 """Seconds in which nothing moves, after which a group waits for nobody else."""
@@ -40,14 +37,14 @@ UNKNOWN = 1 << 62
 class Waiting:
     """The hooks that wait for one group."""
 
-    __slots__ = ("_loop", "dropped", "finals", "futures", "joined", "since")
+    __slots__ = ("_loop", "by_key", "finals", "futures", "joined", "since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.dropped: Mapping[Any, Witness] = {}
-        """What went for want of room while they waited: it is not in their group."""
         self.futures: list[asyncio.Future[bool]] = []
         self.finals: list[asyncio.Future[bool]] = []
+        self.by_key: dict[Any, asyncio.Future[bool]] = {}
+        """Those who wait for one report, by its key."""
         self.since: float | None = None
         """When the first of those came whose time is limited; None when all were let go."""
         self.joined: list[Waiting] = []
@@ -107,11 +104,15 @@ class Alarm:
         if self._timer is None:
             self._set(group.since + self._budget)
 
-    def tell(self, dropped: Mapping[Any, Witness]) -> None:
-        """Let those who wait for what was dropped know that no group holds it."""
+    def let_go(self, dropped: Iterable[Any]) -> list[Any]:
+        """Let those go whose reports no group holds any more, and forget them; gives their keys."""
+        waited_for = []
         for group in self._groups():
-            if group.since is not None:
-                group.dropped = {**group.dropped, **dropped}
+            for key in () if group.since is None else group.by_key.keys() & dropped:
+                if not group.by_key[key].done():
+                    group.by_key.pop(key).set_result(False)
+                    waited_for.append(key)
+        return waited_for
 
     def stop(self) -> None:
         """Forget the timer."""

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 
-from aiotrack.backlog import Room
+from aiotrack.backlog import Key, Room, key_of
 from aiotrack.keeper import Keeper
 from aiotrack.outage import Outage
 from aiotrack.pace import Alarm, Pace, Waiting
@@ -37,12 +37,6 @@ LAST_WORDS = (Witness.ENDED, Witness.HANDED_BACK)
 
 STOP = 0.5
 """Seconds that a write gets to end when it is cancelled."""
-
-Key = tuple[str, str, int]
-
-
-def _key(report: Report) -> Key:
-    return (report.origin.task_id, report.run_id, report.origin.created_at)
 
 
 class Recorder:
@@ -89,7 +83,8 @@ class Recorder:
         self._alarm = Alarm(self._loop, budget, self._groups, self._give_up)
         self.counters: Counter[str] = Counter()
         """``reports``, ``flushed``, ``groups``, ``failures``, ``late``, ``dropped_<witness>``."""
-        self._room = Room(max_backlog, self.counters, spared=LAST_WORDS if block_ack else ())
+        spared = LAST_WORDS if block_ack else ()
+        self._room = Room(max_backlog, self.counters, self._alarm.let_go, spared)
 
     @property
     def backlog(self) -> int:
@@ -151,22 +146,22 @@ class Recorder:
         if self._outage.since is not None:
             patience = min(PATIENCE, self._budget) if is_final else self._budget
             if self._outage.lasted(patience):
+                self.counters["reports"] += 1
                 return await self._keep(report, is_taken=False)
+        key = self._put(report)
+        has_room = key in self._buffer
         waiting = self._pace.waiting
-        if waiting.since is None:
-            self._alarm.watch(waiting)
-        self._put(report)
-        waiter = self._pace.join(at_once=at_once)
+        waiter = waiting.by_key[key] = self._pace.join(at_once=at_once)
         if is_final:
             waiting.finals.append(waiter)
-        is_committed = await waiter
-        if waiting.dropped and waiting.dropped.get(_key(report)) is report.witness:
-            self._room.undo(report)
-            return await self._keep(report, is_taken=False)
-        return is_committed or await self._keep(report, is_taken=True)
+        if waiting.since is None:
+            self._alarm.watch(waiting)
+        if not has_room:
+            self._room.miss({key: report.witness})
+        return await waiter or await self._keep(report, is_taken=key in waiting.by_key)
 
     async def _keep(self, report: Report, *, is_taken: bool) -> bool:
-        """Take a report that the database does not take in time; False: it is not committed."""
+        """Keep a report that the database does not take in time; False: it is not committed."""
         self.counters["late"] += 1
         is_last_word = report.witness in LAST_WORDS
         is_kept = False
@@ -176,20 +171,19 @@ class Recorder:
         finally:  # also when the hook was cancelled
             if is_kept:
                 self.counters["journaled"] += 1
-                self.counters["reports"] += not is_taken
                 self._forget(report)
             elif not is_taken:
-                self._put(report)
+                self._hold(report)
             self._go()
-        key = _key(report)
+        key = key_of(report)
         while self._blocks and is_last_word and (key in self._buffer or key in self._writing):
             await self._next()  # nothing else keeps it
         return False
 
     def _forget(self, report: Report) -> None:
         for group in (self._buffer, self._writing):
-            if group.get(_key(report)) is report:
-                del group[_key(report)]
+            if group.get(key_of(report)) is report:
+                del group[key_of(report)]
 
     def _next(self) -> asyncio.Future[bool]:
         """Give what ends with the group that is written next, however long that takes."""
@@ -262,15 +256,20 @@ class Recorder:
             self._pace.take()
         waiting.release(False)
 
-    def _put(self, report: Report) -> None:
-        key = _key(report)
+    def _put(self, report: Report) -> Key:
+        self.counters["reports"] += 1
+        return self._hold(report)
+
+    def _hold(self, report: Report) -> Key:
+        """Keep a report in memory, if there is room for it."""
+        key = key_of(report)
         known = self._buffer.get(key)
         self._buffer[key] = report if known is None else combine(known, report)
-        self.counters["reports"] += 1
         if self._outage.since is None and len(self._buffer) <= self._calm:
             self._room.weight = self._room.most  # not counted: the next time all are
-        elif dropped := self._room.add(report, self._buffer, self._writing):
-            self._alarm.tell(dropped)
+        else:
+            self._room.add(report, self._buffer, self._writing)
+        return key
 
     def _go(self) -> None:
         self._is_wanted = True
