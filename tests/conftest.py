@@ -13,6 +13,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,10 @@ def _into_memory() -> Path | None:
 
 
 IN_MEMORY = None if os.environ.keys() & {"TMPDIR", "PYTEST_XDIST_WORKER"} else _into_memory()
+
+# A shell lets what it runs in the background ignore Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Journals of test databases do not belong into the home of whoever runs the tests.
 os.environ.setdefault("AIOTRACK_JOURNAL_DIR", tempfile.mkdtemp(prefix="aiotrack-journals-"))
