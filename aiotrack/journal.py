@@ -154,8 +154,8 @@ class Journal:
         except (FileNotFoundError, NotADirectoryError):
             return found
         for path in paths:
-            others = path.suffix == ".journal" and path != self._path
-            if not others or len(found) >= ADOPTED_AT_ONCE:
+            is_theirs = path.suffix == ".journal" and path != self._path
+            if not is_theirs or len(found) >= ADOPTED_AT_ONCE:
                 continue
             with contextlib.suppress(OSError):
                 file = path.open("r+b", buffering=0)
