@@ -9,6 +9,9 @@ from aiotrack.errors import StoreError
 
 log = logging.getLogger(__name__)
 
+PAUSE_FIRST, PAUSE_LAST = 0.05, 2.0
+"""Seconds between tries while the database is away: doubled from the first to the last."""
+
 
 class Outage:
     """The outage that a recorder is in, if it is in one.
@@ -22,6 +25,7 @@ class Outage:
         self.since: float | None = None
         """When it began, on the loop's clock; None: there is none."""
         self._is_told = False
+        self._pause = PAUSE_FIRST
 
     def lasted(self, seconds: float) -> bool:
         """Whether it goes on, and has for so long."""
@@ -43,9 +47,14 @@ class Outage:
         self.since = self._loop.time()
         return True
 
+    def pause(self) -> float:
+        """Give the seconds until the next try."""
+        pause, self._pause = self._pause, min(2 * self._pause, PAUSE_LAST)
+        return pause
+
     def end(self, backlog: int) -> None:
         """Take it that a write succeeded; *backlog* reports wait."""
         if self.since is not None and self._is_told:
             away = self._loop.time() - self.since
             log.warning("recording goes on after %.1f s, %d reports wait", away, backlog)
-        self.since, self._is_told = None, False
+        self.since, self._is_told, self._pause = None, False, PAUSE_FIRST

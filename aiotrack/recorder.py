@@ -25,9 +25,6 @@ LINGER = 0.05
 GROUP = 500
 """Reports in one write at most; half as many after each write that fails: it may be too large."""
 
-BACKOFF_FIRST, BACKOFF_LAST = 0.05, 2.0
-"""Seconds between tries while the database is away: doubled from the first to the last."""
-
 PATIENCE = 0.25
 """Seconds that a final report waits for a database that fails: longer than it takes to connect
 anew after a cut. Then the journal takes it, and its task goes on before the budget is over."""
@@ -158,7 +155,13 @@ class Recorder:
             self._alarm.watch(waiting)
         if not has_room:
             self._room.miss({key: report.witness})
-        return await waiter or await self._keep(report, is_taken=key in waiting.by_key)
+        try:
+            is_committed = await waiter
+        except asyncio.CancelledError:
+            if key not in waiting.by_key:  # there was no room for it, and nobody else has it now
+                self._hold(report)
+            raise
+        return is_committed or await self._keep(report, is_taken=key in waiting.by_key)
 
     async def _keep(self, report: Report, *, is_taken: bool) -> bool:
         """Keep a report that the database does not take in time; False: it is not committed."""
@@ -319,18 +322,14 @@ class Recorder:
     async def _write_all(self, waiting: Waiting) -> None:
         """Write all that is there; while the database is away, also what comes meanwhile."""
         self._take(waiting)
-        backoff = BACKOFF_FIRST
         while self._writing or self._outage.since is not None:
             was_away = self._outage.since is not None
-            if await self._try():
-                backoff = BACKOFF_FIRST
-                if was_away:
-                    self._take(waiting)
-            else:
+            if not await self._try():
                 self._give_back()
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, BACKOFF_LAST)
+                await asyncio.sleep(self._outage.pause())
                 self._take(waiting, GROUP)
+            elif was_away:
+                self._take(waiting)
 
     def _take(self, waiting: Waiting, count: int | None = None) -> None:
         """Make a group of what is there, or of *count* of it, and let all who wait join it."""

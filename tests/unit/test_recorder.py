@@ -532,7 +532,7 @@ async def test_recorded_and_dropped_are_what_was_sent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("length", "room"), [(0, 100), (40_000, 16_000)])
 async def test_who_waits_for_what_had_no_room_is_told(
-    tmp_path: Path, length: int, room: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int, room: int
 ) -> None:
     """A thousand ends at once, more than memory is for: committed or in the journal, no third."""
     store = FaultyStore()
@@ -551,6 +551,27 @@ async def test_who_waits_for_what_had_no_room_is_told(
     assert flushed
     assert names(1000) == store.ended()
     assert (1000, 0) == (recorder.counters["reports"], recorder.counters["dropped"])
+    assert [] == caplog.messages, "nothing was lost"
+
+
+async def test_a_hook_that_is_cancelled_as_it_is_told_of_no_room_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    """In the very turn in which its report is dropped: it is put again, or counted."""
+    store = FaultyStore()
+    recorder = Recorder(store.write, max_backlog=100, keeper=kept(store, tmp_path))
+    hooks = [asyncio.create_task(recorder.commit(end(number))) for number in range(1000)]
+    await asyncio.sleep(0)
+    for hook in hooks:
+        hook.cancel()
+    told = await asyncio.gather(*hooks, return_exceptions=True)
+    flushed = await recorder.flush(20)
+    await recorder.close()
+
+    assert 1000 == sum(isinstance(one, asyncio.CancelledError) for one in told)
+    assert flushed
+    assert 1000 == len(store.ended()) + recorder.counters["dropped_ended"]
+    assert 95 <= len(store.ended())
 
 
 async def test_what_tasks_wait_for_is_never_dropped(tmp_path: Path) -> None:
