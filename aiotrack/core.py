@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import itertools
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -77,6 +79,7 @@ class Core:
         self.on_raise = hooks(self.features, "on_raise")
         self._on_commit = hooks(self.features, "on_commit")
         self._served: AsyncBroker | None = None
+        self._runs, self._runs_name = itertools.count(), os.urandom(12).hex()
         self.at_loop_end = at_loop_end(functools.partial(tracker.end, self))
         self.at_process_end = at_process_end(self._save)
 
@@ -98,6 +101,13 @@ class Core:
                 await (self.repository.close() if for_good else self.repository.release())
         if for_good:
             self.at_process_end()
+
+    def name_run(self) -> str:
+        """Give a run_id that no other run has, of this process or another.
+
+        A system call for each would take three microseconds, where so much else goes on.
+        """
+        return f"{self._runs_name}{next(self._runs):08x}"
 
     def serve(self, broker: AsyncBroker) -> None:
         """Begin what a worker does. Harmless when repeated."""

@@ -217,7 +217,8 @@ class Lifecycle:
 
     def core(self) -> Core:
         """Give what belongs to the running loop."""
-        return self._core_of(asyncio.get_running_loop())
+        loop, last = asyncio.get_running_loop(), self._last
+        return last[1] if last is not None and last[0] is loop else self._core_of(loop)
 
     async def _flushed(self) -> Core:
         """Commit what this process has told, so that it reads its own writes."""

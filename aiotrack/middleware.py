@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -251,7 +250,7 @@ class TrackerMiddleware(TaskiqMiddleware):
 
     def _origin(self, message: TaskiqMessage, created_at: int) -> Origin:
         labels = message.labels
-        module = word(labels.get("module"))
+        module = word(labels["module"]) if "module" in labels else None
         name, scope = self._names.get(message.task_name) or self._name(message.task_name)
         origin = Origin(
             task_id=encode_task_id(message.task_id),
@@ -263,14 +262,17 @@ class TrackerMiddleware(TaskiqMiddleware):
         )
         if len(labels) > 1:
             fill(origin, labels, self._encoder)
-        if not self._record_args or is_false(labels.get("record_args")):
-            origin.exact = not message.args and not message.kwargs
-        else:
+        if message.args or message.kwargs:
+            self._tell_arguments(origin, message)
+        return origin
+
+    def _tell_arguments(self, origin: Origin, message: TaskiqMessage) -> None:
+        origin.exact = False
+        if self._record_args and not is_false(message.labels.get("record_args")):
             args = self._encoder.encode_args(message.args, self._parameters_of(message))
             kwargs = self._encoder.encode_kwargs(message.kwargs)
             origin.args, origin.kwargs = args.text, kwargs.text
             origin.exact = args.exact and kwargs.exact
-        return origin
 
     def _name(self, task_name: str) -> tuple[str, str]:
         """Give a task's name and scope as they are stored, and remember them."""
@@ -281,8 +283,6 @@ class TrackerMiddleware(TaskiqMiddleware):
 
     def _parameters_of(self, message: TaskiqMessage) -> tuple[str, ...]:
         """Give the names of a task's parameters: a positional password is redacted by them."""
-        if not message.args:
-            return ()
         names = self._parameters.get(message.task_name)
         task = None if names is not None else self.broker.find_task(message.task_name)
         if task is not None:  # else it may become known
@@ -302,7 +302,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             tracker=self.tracker,
             origin=self._origin(message, created_at),
             message_id=message.task_id,
-            run_id=os.urandom(16).hex(),
+            run_id=core.name_run(),
             attempt=number(labels.get(RETRIES)) + 1,
             requeues=number(labels.get(REQUEUES)),
             worker=self.tracker.worker_id,
@@ -331,9 +331,9 @@ class TrackerMiddleware(TaskiqMiddleware):
         retried = run.resent or (ended and not isinstance(error, NoResultError))
         if error is None:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
-            if self.record_result and not is_false(message.labels.get("record_result")):
-                value = result.return_value
-                report.result = None if value is None else self._encoder.encode(value).text
+            value, told = result.return_value, message.labels.get("record_result")
+            if value is not None and self.record_result and not is_false(told):
+                report.result = self._encoder.encode(value).text
             return report
         if retried and not isinstance(error, NoResultError):
             report = self.tracker.report_of(run, Witness.HANDED_BACK, TaskStatus.RETRY, duration)

@@ -213,14 +213,10 @@ class Pace:
     def _is_complete(self) -> bool:
         """Whether all in flight wait, and as many as were lately: then no more fit, or come."""
         count = len(self.waiting.futures)
-        if count < self._most():
+        if count < self.live or count < self._peak or count < self._peak_before:
             return False
         self._limit = count
         return True
-
-    def _most(self) -> int:
-        """Give the most runs that were in flight at once lately."""
-        return max(self.live, self._peak, self._peak_before)
 
     def _tick(self) -> None:
         self._timer = None
@@ -232,5 +228,5 @@ class Pace:
             self._timer = self._loop.call_later(STEP, self._tick)
             return
         if count + self._written >= self.live > 1:
-            self._limit = self._most()
+            self._limit = max(self.live, self._peak, self._peak_before)
         self._go()

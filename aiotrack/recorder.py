@@ -106,7 +106,8 @@ class Recorder:
         """Take a run that begins; its start is reported if it lasts."""
         self._pace.begin()
         self.running[run] = self._young[run] = None
-        self._linger()
+        if self._timer is None:
+            self._linger()
 
     def end(self, run: Beginning) -> None:
         """Let a run go that is over."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from aiotrack.errors import StoreError
 from aiotrack.report import SINGLE_FACTS, Origin, Report, Witness
@@ -59,9 +58,8 @@ class Batch:
             sent = sends.get(task_id)
             if sent is not None and says_all(report.origin, sent.origin):
                 del sends[task_id]  # the run says all that its send says
-        by_id = attrgetter("origin.task_id")
-        batch.sends = sorted(sends.values(), key=by_id)
-        batch.runs = sorted(runs.values(), key=by_id)
+        batch.sends = [sends[task_id] for task_id in sorted(sends)]
+        batch.runs = [runs[task_id] for task_id in sorted(runs)]
         return batch
 
     def ends(self) -> Iterable[int]:

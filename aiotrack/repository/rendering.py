@@ -13,15 +13,9 @@ from aiotrack.report import Report, Witness
 from aiotrack.repository import statements as sql
 from aiotrack.repository.fold import Row
 
-_OPTIONAL_ORIGIN = (
-    "queue",
-    "created_by",
-    "parent_task_id",
-    "schedule_id",
-    "rerun_of",
-    "trace_id",
-)
-_OPTIONAL_RUN = (
+_RARE_TEXTS = ("created_by", "parent_task_id", "schedule_id", "rerun_of", "trace_id")
+_RARE_NUMBERS = ("priority", "time_limit", "config_id")
+_OF_ERRORS = (
     "error",
     "error_type",
     "error_class",
@@ -31,7 +25,10 @@ _OPTIONAL_RUN = (
 )
 _of_birth = attrgetter(*sql.BIRTH_COLUMNS)
 _of_run = attrgetter(*(name for name in sql.RUN_COLUMNS if name in sql.TOLD_COLUMNS))
-_optional_run, _NO_RUN = attrgetter(*_OPTIONAL_RUN), (None,) * len(_OPTIONAL_RUN)
+
+# Most reports have none of these: one look at all takes less than one at each.
+_rare, _NOTHING_RARE = attrgetter(*_RARE_TEXTS, *_RARE_NUMBERS), (None,) * 8
+_of_errors, _NO_ERROR = attrgetter(*_OF_ERRORS), (None,) * 6
 
 # Enums take long to format.
 _WITNESS = {one: f'"witness":{one:d}' for one in Witness}
@@ -59,16 +56,14 @@ def render(report: Report) -> str:
     )
     if report.run_id:
         text += _render_run(report)
-    for name in _OPTIONAL_ORIGIN:
-        value = getattr(origin, name)
-        if value is not None:
-            text += f',"{name}":{quote(value)}'
-    if origin.priority is not None:
-        text += f',"priority":{origin.priority}'
-    if origin.time_limit is not None:
-        text += f',"time_limit":{origin.time_limit!r}'
-    if origin.config_id is not None:
-        text += f',"config_id":{origin.config_id}'
+    if origin.queue is not None:
+        text += f',"queue":{quote(origin.queue)}'
+    if _rare(origin) != _NOTHING_RARE:
+        text += _render_texts(origin, _RARE_TEXTS)
+        for name in _RARE_NUMBERS:
+            value = getattr(origin, name)
+            if value is not None:
+                text += f',"{name}":{value!r}'
     return text + "}"
 
 
@@ -82,12 +77,14 @@ def _render_run(report: Report) -> str:
         text += f',"duration":{report.duration!r}'
     if report.result is not None:
         text += f',"result":{report.result}'
-    if _optional_run(report) != _NO_RUN:  # also of a success: a cancel may have come too late
-        for name in _OPTIONAL_RUN:
-            value = getattr(report, name)
-            if value is not None:
-                text += f',"{name}":{quote(value)}'
+    if _of_errors(report) != _NO_ERROR:  # also of a success: a cancel may have come too late
+        text += _render_texts(report, _OF_ERRORS)
     return text
+
+
+def _render_texts(owner: object, names: Iterable[str]) -> str:
+    found = [(name, getattr(owner, name)) for name in names]
+    return "".join(f',"{name}":{quote(value)}' for name, value in found if value is not None)
 
 
 def render_rows(rows: Iterable[Row], columns: Mapping[str, str]) -> str:
