@@ -103,10 +103,7 @@ class Core:
             self.at_process_end()
 
     def name_run(self) -> str:
-        """Give a run_id that no other run has, of this process or another.
-
-        A system call for each would take three microseconds, where so much else goes on.
-        """
+        """Give a run_id that no other run has, here or elsewhere; without a system call each."""
         return f"{self._runs_name}{next(self._runs):08x}"
 
     def serve(self, broker: AsyncBroker) -> None:
