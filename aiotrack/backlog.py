@@ -83,10 +83,10 @@ class Room:
             return
         self.weight = sum(map(weigh, chain(buffer.values(), writing.values())))
         if self.weight > self.most:
-            before = self._counters["dropped"]
+            before, count = self._counters["dropped"], len(buffer)
             self.weight -= self._drop(buffer, max(self.most // 20, self.weight - self.most))
             if before == 0 < self._counters["dropped"]:  # not for those that their hooks keep
-                log.error("memory is full of %d reports: reports are lost", len(buffer))
+                log.error("memory is full of %d reports: reports are lost", count)
 
     def _drop(self, buffer: dict[Key, Report], size: int) -> int:
         """Drop reports of so many bytes, if there are; give the bytes that are free now."""

@@ -229,9 +229,6 @@ class Lifecycle:
         return core
 
     def _core_of(self, loop: asyncio.AbstractEventLoop) -> Core:
-        last = self._last
-        if last is not None and last[0] is loop:
-            return last[1]
         core = self._cores.get(loop)
         if core is None:
             with self._making:  # loops of other threads may begin at the same time

@@ -161,6 +161,7 @@ class Recorder:
         except asyncio.CancelledError:
             if key not in waiting.by_key:  # there was no room for it, and nobody else has it now
                 self._hold(report)
+                self._linger()
             raise
         return is_committed or await self._keep(report, is_taken=key in waiting.by_key)
 

@@ -23,8 +23,6 @@ PLACE: Final = "{trace_id}"
 def trace_of(labels: Mapping[str, Any]) -> str | None:
     """Give the trace of a message: 32 hexadecimal digits; None when it has none."""
     header = labels.get(TRACEPARENT)
-    if header is None:
-        return current_trace()
     found = _HEADER.match(header) if isinstance(header, str) else None
     return current_trace() if found is None else found[1]
 

@@ -99,7 +99,7 @@ class PostgresWriter:
         self._driver: Any = None
         """What `_held` wraps: to find it out takes as long as the rest of the way here."""
         self._prepared: dict[str, Callable[..., Awaitable[Sequence[Any]]]] = {}
-        """Runs a hot statement on it: half of the way that the driver takes for one by its text."""
+        """Runs a hot statement on it: the driver has not to look for it by its text each time."""
         self._until = math.inf
         """When the write that is going on must be over, by the monotonic clock."""
         self._watchdog: asyncio.TimerHandle | None = None

@@ -27,8 +27,9 @@ _of_birth = attrgetter(*sql.BIRTH_COLUMNS)
 _of_run = attrgetter(*(name for name in sql.RUN_COLUMNS if name in sql.TOLD_COLUMNS))
 
 # Most reports have none of these: one look at all takes less than one at each.
-_rare, _NOTHING_RARE = attrgetter(*_RARE_TEXTS, *_RARE_NUMBERS), (None,) * 8
-_of_errors, _NO_ERROR = attrgetter(*_OF_ERRORS), (None,) * 6
+_RARE = (*_RARE_TEXTS, *_RARE_NUMBERS)
+_rare, _NOTHING_RARE = attrgetter(*_RARE), (None,) * len(_RARE)
+_of_errors, _NO_ERROR = attrgetter(*_OF_ERRORS), (None,) * len(_OF_ERRORS)
 
 # Enums take long to format.
 _WITNESS = {one: f'"witness":{one:d}' for one in Witness}
@@ -63,7 +64,7 @@ def render(report: Report) -> str:
         for name in _RARE_NUMBERS:
             value = getattr(origin, name)
             if value is not None:
-                text += f',"{name}":{value!r}'
+                text += f',"{name}":{value}'
     return text + "}"
 
 
