@@ -39,6 +39,14 @@ def is_of_the_reader(node: ast.stmt) -> bool:
     return any(isinstance(one, ast.Await) for one in ast.walk(node))
 
 
+@pytest.fixture(autouse=True)
+def _no_sinks_left() -> Iterator[None]:
+    """What a block adds to loguru would say every line twice to the tests that come after it."""
+    yield
+    if "loguru" in sys.modules:
+        sys.modules["loguru"].logger.remove()
+
+
 @pytest.mark.parametrize("code", [*blocks()])
 def test_a_block_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its imports are there, its decorators take what they are given; it leaves no file."""
