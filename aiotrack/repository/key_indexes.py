@@ -33,8 +33,9 @@ PAUSE: Final = 2.0
 SMALL: Final = 200_000
 """Rows of a SQLite file, which cannot be written meanwhile: measured at 2 us a row."""
 
-STOP: Final = 0.5
-"""Seconds to wait for an end that was asked for."""
+GRACE, STOP = 0.2, 0.5
+"""Seconds at a stop for what is nearly done, and for the end that is asked for then. (Cancelled
+while it closes a connection, SQLAlchemy logs an error and its traceback.)"""
 
 _FOUND = text(
     "SELECT c.relname, i.indisvalid, EXISTS (SELECT FROM pg_stat_progress_create_index p "
@@ -63,6 +64,7 @@ class KeyIndexes:
         self._path = path
         self._engine = engine
         self._task: asyncio.Task[None] | None = None
+        self._is_making = False
 
     def start(self) -> None:
         """Make what is missing while everything else goes on. Harmless when repeated."""
@@ -72,11 +74,14 @@ class KeyIndexes:
     async def stop(self) -> None:
         """End what `start` began; whoever starts next goes on."""
         if self._task is not None and not self._task.done():
+            if self._is_making:
+                await asyncio.wait([self._task], timeout=GRACE)
             self._task.cancel()
             await asyncio.wait([self._task], timeout=STOP)
 
     async def _try(self) -> None:
         await asyncio.sleep(DELAY)
+        self._is_making = True
         try:
             await self.make(whatever_size=False)
         except Exception as error:
