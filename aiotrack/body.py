@@ -46,12 +46,11 @@ def find_task(
     return None
 
 
-def wrap(broker: AsyncBroker, task_name: str) -> None:
+def wrap(task: AsyncTaskiqDecoratedTask[Any, Any]) -> None:
     """Put the wrapper around the function of a task; TaskIQ looks for it after `pre_execute`."""
-    task: AsyncTaskiqDecoratedTask[Any, Any] | None = broker.find_task(task_name)
-    if task is None or hasattr(task.original_func, _WRAPPED):
+    function, task_name = task.original_func, task.task_name
+    if hasattr(function, _WRAPPED):
         return
-    function = task.original_func
     if inspect.iscoroutinefunction(function):
         task.original_func = _around(function, task_name)
     elif "--use-process-pool" not in sys.argv:  # there it is pickled by its name
@@ -72,7 +71,8 @@ def _around(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:
             raise
         finally:
             uncancel(run)
-        _returned(run, value)
+        if run.check is not None:
+            _returned(run, value)
         return value
 
     setattr(body, _WRAPPED, function)
@@ -90,7 +90,8 @@ def _around_sync(function: Callable[..., Any], task_name: str) -> Callable[..., 
         except BaseException as error:
             _failed(run, functools.partial(function, *args, **kwargs), error)
             raise
-        _returned(run, value)
+        if run.check is not None:
+            _returned(run, value)
         return value
 
     setattr(body, _WRAPPED, function)
@@ -177,13 +178,14 @@ def _raised(run: Run, error: BaseException) -> None:
 
 
 def _returned(run: Run, value: Any) -> None:
-    if run.core is not None and run.core.on_return:
-        try:
-            for hook in run.core.on_return:
-                hook(run, value)
-        except BaseException as error:
-            _raised(run, error)
-            raise
+    """Check what a body gave; what `prevent_duplicate_task` answers in its place is not its own."""
+    if run.check is None or (run.skipped is not None and value is run.skipped):
+        return
+    try:
+        run.check(value)
+    except BaseException as error:
+        _raised(run, error)
+        raise
 
 
 __all__ = ["Revoked", "find_task", "is_ours", "uncancel", "wrap"]

@@ -18,6 +18,7 @@ from aiotrack.feature import Feature, hooks
 from aiotrack.journal import Journal, default_folder
 from aiotrack.keeper import Keeper
 from aiotrack.live import Live
+from aiotrack.progress_tracker import follow
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report
 
@@ -75,10 +76,10 @@ class Core:
         )
         self.features = tuple(kind(tracker, self) for kind in tracker.features)
         self.on_begin = hooks(self.features, "on_begin")
-        self.on_return = hooks(self.features, "on_return")
         self.on_raise = hooks(self.features, "on_raise")
         self._on_commit = hooks(self.features, "on_commit")
-        self._served: AsyncBroker | None = None
+        self.served: AsyncBroker | None = None
+        """Whose worker, or tasks called in place, the features serve now."""
         self._runs, self._runs_name = itertools.count(), os.urandom(12).hex()
         self.at_loop_end = at_loop_end(functools.partial(tracker.end, self))
         self.at_process_end = at_process_end(self._save)
@@ -108,13 +109,13 @@ class Core:
 
     def serve(self, broker: AsyncBroker) -> None:
         """Begin what a worker does. Harmless when repeated."""
-        if self._served is not broker:
-            self._served = broker
-            for feature in self.features:
-                try:
-                    feature.serve(broker)
-                except Exception:
-                    log.exception("%s does not serve this worker", type(feature).__name__)
+        self.served = broker
+        follow(broker)
+        for feature in self.features:
+            try:
+                feature.serve(broker)
+            except Exception:
+                log.exception("%s does not serve this worker", type(feature).__name__)
 
     async def prepare(self, broker: AsyncBroker) -> None:
         """Serve a worker's broker, and wait until the features are ready for messages."""
@@ -141,7 +142,8 @@ class Core:
 
     def _committed(self, reports: Sequence[Report]) -> None:
         """Let everybody know what is durable now; whatever fails here, it stays so."""
-        self.live.tell({report.origin.task_id for report in reports})
+        if self.live.is_heard:
+            self.live.tell({report.origin.task_id for report in reports})
         for hear in self._on_commit:
             try:
                 hear(reports)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import asyncio
     from types import FrameType
 
+    from taskiq import AsyncTaskiqDecoratedTask
+
     from aiotrack.core import Core
     from aiotrack.logs.scroll import Scroll
     from aiotrack.model import Execution
@@ -47,6 +49,8 @@ class Run:
     started_at: Micros
     name: str = ""
     """The task's, as its broker knows it."""
+    task: AsyncTaskiqDecoratedTask[Any, Any] | None = None
+    """The task, if its broker knows it."""
     core: Core | None = None
     """What belongs to its loop."""
     labels: dict[str, Any] = field(default_factory=dict)

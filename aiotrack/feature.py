@@ -47,10 +47,10 @@ class Feature:
         """
 
     def on_begin(self, run: Run) -> None:
-        """Meet a run before its body. With ``run.cancel`` set, the body does not run."""
+        """Meet a run before its body. With ``run.cancel`` set, the body does not run.
 
-    def on_return(self, run: Run, value: Any) -> None:
-        """Look at what a body gave, in the body's thread; what is raised here makes it fail."""
+        ``run.check`` looks at what the body gives, in its thread; what it raises makes it fail.
+        """
 
     def on_raise(self, run: Run, error: BaseException) -> None:
         """Look at what a body raised, in the body's thread, before retry middlewares do.

@@ -13,6 +13,7 @@ from taskiq import TaskiqMessage
 from taskiq.labels import prepare_label
 
 from aiotrack.encode import encode_task_id
+from aiotrack.traces import trace_of
 
 if TYPE_CHECKING:
     from aiotrack.encode import Encoder
@@ -89,6 +90,7 @@ def fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:
     origin.priority = priority(labels.get("priority"))
     origin.config_id = number(labels.get(CONFIG), default=None, most=MOST_ID)
     origin.time_limit = seconds(labels.get("timeout"))
+    origin.trace_id = trace_of(labels)
     if METADATA in labels:
         origin.metadata = encoder.encode_kwargs(read_metadata(labels)).text
 

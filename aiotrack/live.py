@@ -77,6 +77,8 @@ class Live:
 
     def __init__(self, redis: str | Redis | None, namespace: str) -> None:
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+        self.is_heard = redis is not None
+        """Whether telling reaches anybody; without Redis nobody before the first listens here."""
         self._redis = redis
         self._namespace = namespace
         self._events: Events | None = None
@@ -106,6 +108,7 @@ class Live:
         """
         listener = Listener(task_id)
         self._listeners.add(listener)
+        self.is_heard = True
         events = self._connected()
         if events is not None:
             await events.subscribe()

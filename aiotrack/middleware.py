@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from taskiq import NoResultError, TaskiqMiddleware
@@ -38,10 +38,9 @@ from aiotrack.labels import (
     word,
 )
 from aiotrack.model import TaskStatus
-from aiotrack.progress_tracker import follow
 from aiotrack.report import Origin, Report, Witness, guess_module
 from aiotrack.results import is_over_limit
-from aiotrack.traces import trace_of
+from aiotrack.traces import current_trace
 from aiotrack.verdicts import never_ran
 
 if TYPE_CHECKING:
@@ -136,8 +135,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             labels = message.labels
             if not is_tracked(labels) or number(labels.get(RETRIES)) > 0:
                 return
-            origin = self._origin(message, self._created_at(labels))
-            report = Report(origin, Witness.SENT, TaskStatus.PENDING)
+            report = self._pending(message)
             inherited = INHERITED.get()
             durability = inherited.durability if inherited is not None else None
             if (durability or self.tracker.options.durability) == "async":
@@ -150,8 +148,7 @@ class TrackerMiddleware(TaskiqMiddleware):
     def hold(self, message: TaskiqMessage) -> Report:
         """Stamp a message that is sent later on, and give the report that it waits."""
         self._stamp(message, CURRENT.get())
-        origin = self._origin(message, self._created_at(message.labels))
-        return Report(origin, Witness.SENT, TaskStatus.PENDING)
+        return self._pending(message)
 
     async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Report STARTED without waiting, and make the run known to its own code."""
@@ -244,9 +241,12 @@ class TrackerMiddleware(TaskiqMiddleware):
                 complain("module function", error)
         return self._encoder.name(module or guess_module(task_name))
 
-    def _created_at(self, labels: Mapping[str, Any]) -> int:
+    def _pending(self, message: TaskiqMessage) -> Report:
         now = self.tracker.clock.now()
-        return moment(labels.get(CREATED_AT), now) or now
+        origin = self._origin(message, moment(message.labels.get(CREATED_AT), now) or now)
+        if origin.trace_id is None:
+            origin.trace_id = current_trace()
+        return Report(origin, Witness.SENT, TaskStatus.PENDING)
 
     def _origin(self, message: TaskiqMessage, created_at: int) -> Origin:
         labels = message.labels
@@ -258,7 +258,6 @@ class TrackerMiddleware(TaskiqMiddleware):
             module=scope if module is None else self._encoder.name(module),
             created_at=created_at,
             queue=self._queue,
-            trace_id=trace_of(labels),
         )
         if len(labels) > 1:
             fill(origin, labels, self._encoder)
@@ -297,48 +296,48 @@ class TrackerMiddleware(TaskiqMiddleware):
             created_at = now
             if self.tracker.clock.known:
                 labels[CREATED_AT] = str(now)  # so that a retry of this message keeps it
-        core = self.tracker.core()
+        core, task = self.tracker.core(), self.broker.find_task(message.task_name)
         run = Run(
             tracker=self.tracker,
             origin=self._origin(message, created_at),
             message_id=message.task_id,
             run_id=core.name_run(),
-            attempt=number(labels.get(RETRIES)) + 1,
-            requeues=number(labels.get(REQUEUES)),
+            attempt=number(labels[RETRIES]) + 1 if RETRIES in labels else 1,
+            requeues=number(labels[REQUEUES]) if REQUEUES in labels else 0,
             worker=self.tracker.worker_id,
             started_at=max(now, created_at),
             name=message.task_name,
+            task=task,
             core=core,
             labels=labels,
         )
         labels[RUN] = run.run_id  # goes with the result: `Tracker.sync` finds the run by it
         run.token = CURRENT.set(run)
         core.recorder.begin(run)
-        core.serve(self.broker)
-        follow(self.broker)
-        wrap(self.broker, message.task_name)
+        if core.served is not self.broker:
+            core.serve(self.broker)
+        if task is not None:
+            wrap(task)
         for meet in core.on_begin:
             meet(run)
-        task = asyncio.current_task(core.loop)
-        if task is not None:
-            run.watch = (task, functools.partial(self._after, run, message))
-            task.add_done_callback(run.watch[1])
+        current = asyncio.current_task(core.loop)
+        if current is not None:
+            run.watch = (current, functools.partial(self._after, run, message))
+            current.add_done_callback(run.watch[1])
 
     def _outcome(self, run: Run, message: TaskiqMessage, result: TaskiqResult[Any]) -> Report:
         duration = run.elapsed()
         error: BaseException | None = run.exception or result.error
-        ended = isinstance(result.error, NoResultError)
-        retried = run.resent or (ended and not isinstance(error, NoResultError))
         if error is None:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
             value, told = result.return_value, message.labels.get("record_result")
             if value is not None and self.record_result and not is_false(told):
                 report.result = self._encoder.encode(value).text
             return report
-        if retried and not isinstance(error, NoResultError):
-            report = self.tracker.report_of(run, Witness.HANDED_BACK, TaskStatus.RETRY, duration)
-        elif isinstance(error, NoResultError):
+        if isinstance(error, NoResultError):
             return self._without_result(run, message, result, duration)
+        if run.resent or isinstance(result.error, NoResultError):  # a retry took its place
+            report = self.tracker.report_of(run, Witness.HANDED_BACK, TaskStatus.RETRY, duration)
         else:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
         self._describe(report, run, error, message)

@@ -37,7 +37,7 @@ UNKNOWN = 1 << 62
 class Waiting:
     """The hooks that wait for one group."""
 
-    __slots__ = ("_loop", "by_key", "finals", "futures", "joined", "since")
+    __slots__ = ("_loop", "by_key", "finals", "futures", "since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -47,13 +47,10 @@ class Waiting:
         """Those who wait for one report, by its key."""
         self.since: float | None = None
         """When the first of those came whose time is limited; None when all were let go."""
-        self.joined: list[Waiting] = []
 
     def release(self, committed: bool) -> None:  # noqa: FBT001 - nothing else it could mean
         """Let all go; *committed* tells them what came of it."""
         self.since = None
-        for other in self.joined:
-            other.release(committed)
         if self.futures:
             self._let_go(committed, 0, self._loop.time() + HOLD)
 
@@ -68,8 +65,6 @@ class Waiting:
 
     def hurry(self) -> None:
         """Let the hooks go whose reports the journal can take."""
-        for other in self.joined:
-            other.hurry()
         for future in self.finals:
             if not future.done():
                 future.set_result(False)

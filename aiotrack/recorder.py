@@ -68,7 +68,7 @@ class Recorder:
         """The runs in flight, in the order in which they began."""
         self._young: dict[Beginning, None] = {}
         self._older: dict[Beginning, None] = {}
-        self._held = Waiting(self._loop)
+        self._held: list[Waiting] = []
         self._most = GROUP
         self._timer: asyncio.TimerHandle | None = None
         self._is_wanted = False
@@ -140,13 +140,13 @@ class Recorder:
         Returns:
             False when the budget was over first: the report is kept and written later.
         """
+        self.counters["reports"] += 1
         is_final = self._keeper is not None and report.witness in LAST_WORDS
         if self._outage.since is not None:
             patience = min(PATIENCE, self._budget) if is_final else self._budget
             if self._outage.lasted(patience):
-                self.counters["reports"] += 1
                 return await self._keep(report, is_taken=False)
-        key = self._put(report)
+        key = self._hold(report)
         has_room = key in self._buffer
         waiting = self._pace.waiting
         waiter = waiting.by_key[key] = self._pace.join(at_once=at_once)
@@ -220,8 +220,8 @@ class Recorder:
             return await self._stop(for_good=for_good)
         finally:  # also when it is cancelled: the process may live on
             self._is_closing = False
-            self._pace.take().release(False)
-            self._held.release(False)  # a rollback may hang longer than we wait for it
+            for waiting in (self._pace.take(), *self._held):
+                waiting.release(False)  # a rollback may hang longer than we wait for it
             self._pace.done()
 
     async def _stop(self, *, for_good: bool) -> list[Report]:
@@ -252,7 +252,7 @@ class Recorder:
 
     def _groups(self) -> Iterable[Waiting]:
         """Give those that wait, the oldest first."""
-        return (*self._held.joined, self._pace.waiting)
+        return (*self._held, self._pace.waiting)
 
     def _give_up(self, waiting: Waiting) -> None:
         """Let the hooks go on: their budget is over, and nobody waits before an answer comes."""
@@ -310,32 +310,33 @@ class Recorder:
                 self._idle = self._loop.create_future()
                 await self._idle
             self._is_wanted = False
-            waiting = self._held = Waiting(self._loop)
+            held = self._held = list[Waiting]()
             is_done = False
             try:
-                await self._write_all(waiting)
+                await self._write_all(held)
                 is_done = True
             finally:
-                waiting.release(is_done)  # only now: one write may not have held all of theirs
+                for waiting in held:  # only now: one write may not have held all of theirs
+                    waiting.release(is_done)
                 self._pace.done()
             if self._keeper is not None and self._keeper.has_work:
                 await self._catch_up(self._keeper)
 
-    async def _write_all(self, waiting: Waiting) -> None:
+    async def _write_all(self, held: list[Waiting]) -> None:
         """Write all that is there; while the database is away, also what comes meanwhile."""
-        self._take(waiting)
+        self._take(held)
         while self._writing or self._outage.since is not None:
             was_away = self._outage.since is not None
             if not await self._try():
                 self._give_back()
                 await asyncio.sleep(self._outage.pause())
-                self._take(waiting, GROUP)
+                self._take(held, GROUP)
             elif was_away:
-                self._take(waiting)
+                self._take(held)
 
-    def _take(self, waiting: Waiting, count: int | None = None) -> None:
+    def _take(self, held: list[Waiting], count: int | None = None) -> None:
         """Make a group of what is there, or of *count* of it, and let all who wait join it."""
-        waiting.joined.append(self._pace.take())
+        held.append(self._pace.take())
         if count is None:
             self._buffer, taken = {}, self._buffer
         else:
@@ -395,5 +396,5 @@ class Recorder:
 
     def _hurry(self) -> None:
         if self._outage.since is not None:
-            self._held.hurry()
-            self._pace.waiting.hurry()
+            for waiting in self._groups():
+                waiting.hurry()

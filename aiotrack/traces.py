@@ -21,10 +21,10 @@ PLACE: Final = "{trace_id}"
 
 
 def trace_of(labels: Mapping[str, Any]) -> str | None:
-    """Give the trace of a message: 32 hexadecimal digits; None when it has none."""
+    """Give the trace that a message carries: 32 hexadecimal digits; None when it has none."""
     header = labels.get(TRACEPARENT)
     found = _HEADER.match(header) if isinstance(header, str) else None
-    return current_trace() if found is None else found[1]
+    return None if found is None else found[1]
 
 
 def current_trace() -> str | None:

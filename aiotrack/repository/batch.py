@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiotrack.errors import StoreError
@@ -62,7 +62,7 @@ class Batch:
         batch.runs = [runs[task_id] for task_id in sorted(runs)]
         return batch
 
-    def ends(self) -> Iterable[int]:
+    def ends(self) -> list[int]:
         """Give when the executions were created that one statement may end.
 
         Starts and sends of that way never change what ended; a fold looks for itself.

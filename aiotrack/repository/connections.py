@@ -375,13 +375,12 @@ class Connections:
             row = await connection.execute(TIME)
             self._clock.learn(int(row.scalar_one()), time.monotonic() - begun)
 
-    def _look_at_clock(self) -> None:
-        """Learn the time again when it is time to, while nobody waits for it."""
-        if time.monotonic() >= self._learn_at:
-            self._learn_at = time.monotonic() + LEARN_AGAIN
-            task = asyncio.ensure_future(self._relearn_time())
-            self._apart.add(task)
-            task.add_done_callback(self._apart.discard)
+    def _learn_again(self) -> None:
+        """Learn the time again while nobody waits for it."""
+        self._learn_at = time.monotonic() + LEARN_AGAIN
+        task = asyncio.ensure_future(self._relearn_time())
+        self._apart.add(task)
+        task.add_done_callback(self._apart.discard)
 
     async def _relearn_time(self) -> None:
         with contextlib.suppress(StoreError):  # then the next time

@@ -151,10 +151,17 @@ class Postgres:
 
     @classmethod
     def _record(cls, columns: dict[str, str]) -> str:
-        """Make a record of a plain report's `TOLD_COLUMNS`, as parameters in their order."""
+        """Make a record of a plain report's `TOLD_COLUMNS`, as parameters in their order.
+
+        JSON is given as text: SQLAlchemy's connections have a codec in Python for the other way.
+        """
         places = {name: f"${number}" for number, name in enumerate(TOLD_COLUMNS, 1)}
+        given = {
+            name: f"{place}::text" if EXECUTION_COLUMNS[name] == JSON else place
+            for name, place in places.items()
+        }
         listed = ", ".join(
-            f"{places.get(name) or PLAIN[name]}::{cls._KINDS.get(kind, kind)} AS {name}"
+            f"{given.get(name) or PLAIN[name]}::{cls._KINDS.get(kind, kind)} AS {name}"
             for name, kind in columns.items()
         )
         return f"(SELECT {listed}) AS r"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,7 +53,8 @@ class Repository(Connections):
         try:
             await self._writer.write(reports)
             self._on_commit(reports)
-            self._look_at_clock()
+            if time.monotonic() >= self._learn_at:
+                self._learn_again()
         except StoreUnavailable:
             raise
         except Exception as error:  # the data's fault, or ours: neither may stop its neighbours

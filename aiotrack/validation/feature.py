@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from aiotrack.labels import RETRY_DELAY, is_false
 from aiotrack.validation.retries import refuse, space
 
 if TYPE_CHECKING:
-    from taskiq import AsyncBroker
+    from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask
 
     from aiotrack.core import Core
     from aiotrack.current import Run
@@ -29,16 +30,15 @@ class Validation(Feature):
 
     def __init__(self, tracker: Lifecycle, core: Core) -> None:
         super().__init__(tracker, core)
-        self._broker: AsyncBroker | None = None
         self._checks: dict[str, tuple[object, Check | None]] = {}
 
     def serve(self, broker: AsyncBroker) -> None:
         """Meet the tasks: what is wrong with them is said at the worker's start."""
-        self._broker = broker
         tasks = broker.get_all_tasks()
         for name, task in tasks.items():
-            if _is_asked(task.labels.get(LABEL)):
-                self._check_of(name)
+            told = task.labels.get(LABEL)
+            if told is not None and not is_false(told):
+                self._check_of(name, task)
         asking = [name for name, task in tasks.items() if RETRY_DELAY in task.labels]
         names = [type(middleware).__name__.lower() for middleware in broker.middlewares]
         if asking and not any("retry" in name for name in names):
@@ -50,25 +50,13 @@ class Validation(Feature):
 
     def on_begin(self, run: Run) -> None:
         """Find out what its result has to pass."""
+        if run.task is None:
+            return
         told = run.labels.get(LABEL)
         if told is None:  # a message that was sent by the task's name alone has none of its labels
-            task = None if self._broker is None else self._broker.find_task(run.name)
-            told = None if task is None else task.labels.get(LABEL)
-        if _is_asked(told):
-            run.check = self._check_of(run.name)
-
-    def on_return(self, run: Run, value: Any) -> None:
-        """Refuse a result that is not what was promised.
-
-        Raises:
-            InvalidResult: It does not fit.
-        """
-        if run.check is None or (run.skipped is not None and value is run.skipped):
-            return
-        if inspect.isawaitable(value):
-            log.warning("the result of %s is not checked: it is awaited after its body", run.name)
-            return
-        run.check(value)
+            told = run.task.labels.get(LABEL)
+        if told is not None and not is_false(told):
+            run.check = self._check_of(run.name, run.task)
 
     def on_raise(self, run: Run, error: BaseException) -> None:
         """Set the labels that retry middlewares read."""
@@ -78,11 +66,8 @@ class Validation(Feature):
         else:
             space(run.labels, run.attempt)
 
-    def _check_of(self, task_name: str) -> Check | None:
+    def _check_of(self, task_name: str, task: AsyncTaskiqDecoratedTask[Any, Any]) -> Check | None:
         """Give what checks a task's results; made once, with a warning where there is nothing."""
-        task = None if self._broker is None else self._broker.find_task(task_name)
-        if task is None:
-            return None
         known = self._checks.get(task_name)
         if known is not None and known[0] is task:
             return known[1]
@@ -90,9 +75,18 @@ class Validation(Feature):
 
         # A validator does not travel: labels are sent as text.
         check = check_of(task_name, task.original_func, task.labels.get(LABEL, True))
-        self._checks[task_name] = (task, check)
-        return check
+        judge = None if check is None else functools.partial(_judge, task_name, check)
+        self._checks[task_name] = (task, judge)
+        return judge
 
 
-def _is_asked(label: object) -> bool:
-    return label is not None and not is_false(label)
+def _judge(task_name: str, check: Check, value: Any) -> None:
+    """Refuse a result that is not what was promised.
+
+    Raises:
+        InvalidResult: It does not fit.
+    """
+    if inspect.isawaitable(value):
+        log.warning("the result of %s is not checked: it is awaited after its body", task_name)
+    else:
+        check(value)

@@ -211,7 +211,7 @@ def test_a_task_that_was_wrapped_is_told_as_before() -> None:
     broker = InMemoryBroker()
     broker.register_task(depends, task_name="a")
     before = catalog.tasks([broker])
-    wrap(broker, "a")
+    wrap(broker.find_task("a"))  # type: ignore[arg-type]
 
     assert before == catalog.tasks([broker])
 

@@ -9,7 +9,7 @@ hour is rolled up only when it has been over for a minute.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from aiotrack.clock import Clock
@@ -58,20 +58,21 @@ class Marks:
         self._clock = clock
         self._made: dict[Period, float] = {}
 
-    def missing(self, moments: Iterable[int]) -> list[Period]:
+    def missing(self, moments: Collection[int]) -> list[Period]:
         """Give what must be marked before executions created at *moments* are changed.
 
         An hour is over when either clock says so: ours stands still while the machine sleeps. One
         mark too many does no harm.
         """
+        if not moments:
+            return []
         now = self._clock.now()
         latest = max(now, time.time_ns() // 1000)
         open_since = latest - latest % HOUR
-        over = [moment for moment in moments if moment < open_since]
-        if not over:
+        if min(moments) >= open_since:
             return []
         fresh = uptime() - RENEW
-        periods = {period_of(moment, now) for moment in over}
+        periods = {period_of(moment, now) for moment in moments if moment < open_since}
         return sorted(one for one in periods if self._made.get(one, 0.0) < fresh)
 
     def demand(self, pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
