@@ -259,7 +259,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             created_at=created_at,
             queue=self._queue,
         )
-        if len(labels) > 1:
+        if len(labels) > 1 or CREATED_AT not in labels:
             fill(origin, labels, self._encoder)
         if message.args or message.kwargs:
             self._tell_arguments(origin, message)

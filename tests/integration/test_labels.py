@@ -9,8 +9,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from taskiq import InMemoryBroker, TaskiqMessage
 
-from aiotrack import InvalidValue, TaskStatus, Tracker, current_execution, tracking
+from aiotrack import (
+    InvalidValue,
+    TaskStatus,
+    Tracker,
+    TrackerMiddleware,
+    current_execution,
+    tracking,
+)
+from aiotrack.labels import PRIORITIES
 from tests.integration.bench import bench
 
 INPLACE = pytest.mark.parametrize("inplace", [False, True], ids=["plain", "inplace"])
@@ -97,6 +106,17 @@ async def test_a_label_of_any_kind_leaves_a_whole_record(
     assert (TaskStatus.SUCCESS, [1], {"note": "x"}, 1) == whole
     assert expected == told
     assert dt.timedelta(minutes=1) > dt.datetime.now(dt.UTC) - record.created_at
+
+
+async def test_a_lone_label_counts_before_the_clock_is_known(sqlite_url: str) -> None:
+    """A database that is away tells no time, and so no label of ours is beside it."""
+    middleware = TrackerMiddleware(Tracker(sqlite_url))
+    InMemoryBroker().add_middlewares(middleware)
+    message = TaskiqMessage(
+        task_id="x", task_name="a:b", labels={"priority": "high"}, args=[], kwargs={}
+    )
+
+    assert PRIORITIES["high"] == middleware.hold(message).origin.priority
 
 
 @pytest.mark.parametrize("labels", [{"track": False}, {"track": "false"}])
