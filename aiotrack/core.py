@@ -78,8 +78,7 @@ class Core:
         self.on_begin = hooks(self.features, "on_begin")
         self.on_raise = hooks(self.features, "on_raise")
         self._on_commit = hooks(self.features, "on_commit")
-        self.served: AsyncBroker | None = None
-        """Whose worker, or tasks called in place, the features serve now."""
+        self._served: list[AsyncBroker] = []
         self._runs, self._runs_name = itertools.count(), os.urandom(12).hex()
         self.at_loop_end = at_loop_end(functools.partial(tracker.end, self))
         self.at_process_end = at_process_end(self._save)
@@ -109,7 +108,9 @@ class Core:
 
     def serve(self, broker: AsyncBroker) -> None:
         """Begin what a worker does. Harmless when repeated."""
-        self.served = broker
+        if any(one is broker for one in self._served):
+            return
+        self._served.append(broker)
         follow(broker)
         for feature in self.features:
             try:

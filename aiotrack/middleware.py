@@ -90,6 +90,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         self._parameters: dict[str, tuple[str, ...]] = {}
         self._names: dict[str, tuple[str, str]] = {}
         self._queue: str | None = None
+        self._served_by: object = None
 
     def set_broker(self, broker: AsyncBroker) -> None:
         """Meet the broker, and the queue of messages that name none."""
@@ -244,8 +245,7 @@ class TrackerMiddleware(TaskiqMiddleware):
     def _pending(self, message: TaskiqMessage) -> Report:
         now = self.tracker.clock.now()
         origin = self._origin(message, moment(message.labels.get(CREATED_AT), now) or now)
-        if origin.trace_id is None:
-            origin.trace_id = current_trace()
+        origin.trace_id = origin.trace_id or current_trace()
         return Report(origin, Witness.SENT, TaskStatus.PENDING)
 
     def _origin(self, message: TaskiqMessage, created_at: int) -> Origin:
@@ -314,7 +314,8 @@ class TrackerMiddleware(TaskiqMiddleware):
         labels[RUN] = run.run_id  # goes with the result: `Tracker.sync` finds the run by it
         run.token = CURRENT.set(run)
         core.recorder.begin(run)
-        if core.served is not self.broker:
+        if core is not self._served_by:
+            self._served_by = core
             core.serve(self.broker)
         if task is not None:
             wrap(task)

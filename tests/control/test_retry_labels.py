@@ -289,6 +289,25 @@ async def test_labels_without_a_retry_middleware_are_told(
     ]
 
 
+async def test_it_is_told_once_where_two_brokers_take_turns(
+    small: Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is met once, whichever ran before."""
+    async with bench(small) as b, bench(small) as other:
+        add_failing(b, ConnectionError("no"), **get_task_retry_labels(2, 0))
+
+        @other.task("shop.ok")
+        async def ok() -> None:
+            """Do nothing."""
+
+        for _ in range(3):
+            await b.run(b.broker.find_task("shop.fails"))
+            await other.run(ok)
+
+    told = [line for line in caplog.records if "will not be retried" in line.message]
+    assert 1 == len(told)
+
+
 def test_a_thousand_attempts_are_no_overflow() -> None:
     """The delay ends at its bound, whatever the power comes to."""
     labels = get_task_retry_labels(5, 1, 1000, jitter=False)
