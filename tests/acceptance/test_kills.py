@@ -100,8 +100,10 @@ async def outlive_kills(
     sent: dict[int, str] = {}
     chance = random.Random(count)
     main = start_worker(workers, processes)
+    await send(project, range(1), sent)
+    await until("a body began", lambda: project.told("begun"), deadline)  # no kill would hit any
     killer = asyncio.create_task(kill_at_random(main, chance, (1.0, 3.0)))
-    await send(project, range(count), sent, pause)
+    await send(project, range(1, count), sent, pause)
     killer.cancel()
     trickle = asyncio.create_task(send(project, range(count, 2 * count), sent, 0.2))
 
