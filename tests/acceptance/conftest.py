@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from redis.asyncio import Redis
 
@@ -78,8 +79,10 @@ class Workers:
             try:
                 process.wait(max(0.1, end - time.monotonic()))
             except subprocess.TimeoutExpired:
+                children = psutil.Process(process.pid).children(recursive=True)
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                psutil.wait_procs(children, 15)  # until then a message may be delivered to them
         self._processes.clear()
 
     def told(self) -> str:
