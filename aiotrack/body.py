@@ -72,7 +72,7 @@ def _around(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:
         finally:
             uncancel(run)
         if run.check is not None:
-            _returned(run, value)
+            _returned(run, run.check, value)
         return value
 
     setattr(body, _WRAPPED, function)
@@ -91,7 +91,7 @@ def _around_sync(function: Callable[..., Any], task_name: str) -> Callable[..., 
             _failed(run, functools.partial(function, *args, **kwargs), error)
             raise
         if run.check is not None:
-            _returned(run, value)
+            _returned(run, run.check, value)
         return value
 
     setattr(body, _WRAPPED, function)
@@ -177,12 +177,12 @@ def _raised(run: Run, error: BaseException) -> None:
                 log.exception("a feature failed on an error of %s", run.name)
 
 
-def _returned(run: Run, value: Any) -> None:
+def _returned(run: Run, check: Callable[[Any], None], value: Any) -> None:
     """Check what a body gave; what `prevent_duplicate_task` answers in its place is not its own."""
-    if run.check is None or (run.skipped is not None and value is run.skipped):
+    if run.skipped is not None and value is run.skipped:
         return
     try:
-        run.check(value)
+        check(value)
     except BaseException as error:
         _raised(run, error)
         raise

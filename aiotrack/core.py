@@ -111,12 +111,12 @@ class Core:
         if any(one is broker for one in self._served):
             return
         self._served.append(broker)
-        follow(broker)
         for feature in self.features:
             try:
                 feature.serve(broker)
             except Exception:
                 log.exception("%s does not serve this worker", type(feature).__name__)
+        follow(broker)  # the last: whatever a user's result backend is, the features serve
 
     async def prepare(self, broker: AsyncBroker) -> None:
         """Serve a worker's broker, and wait until the features are ready for messages."""
