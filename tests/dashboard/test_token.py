@@ -52,8 +52,9 @@ async def test_a_token_opens_it(site: Site, closed_url: str, open_page: Open) ->
 
 async def test_a_report_is_kept(site: Site, closed_url: str, open_page: Open) -> None:
     """As a page of its own, which a plain link without the token could not get."""
-    task_id = await site.kiq("add", 1, 1)
-    await site.tracker.wait(task_id, 20)
+    often = [await site.kiq("add", 1, 1) for _ in range(9)]  # it shows the most frequent tasks only
+    for task_id in often:
+        await site.tracker.wait(task_id, 20)
     page = await open_page("#/overview?range=7d", url=closed_url)
     await page.get_by_role("textbox", name="Token").fill(READER)
     await page.get_by_role("button", name="Open").click()
