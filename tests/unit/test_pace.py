@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from aiotrack.pace import GATHER, HOLD, RECENT, STEP, STRIDE, Pace
+import pytest
+
+from aiotrack.pace import FEW, GATHER, HOLD, RECENT, STEP, STRIDE, Pace
 
 
 class Watch:
@@ -142,15 +144,18 @@ async def test_a_body_that_blocks_the_loop_holds_up_no_crowd() -> None:
     assert all(one.done() for one in waiting.futures)
 
 
-async def test_half_is_written_while_the_other_half_works() -> None:
-    """Where all in flight wait no more fit; from then on half of them are a group."""
+@pytest.mark.parametrize(
+    ("count", "enough"), [(2, 1), (3, 1), (5, 2), (10, 4), (FEW, 7), (FEW + 1, 11), (100, 50)]
+)
+async def test_some_are_written_while_the_others_work(count: int, enough: int) -> None:
+    """Where all in flight wait no more fit; from then on a half, or a third of few, is a group."""
     watch = Watch()
-    watch.run(10)
-    watch.join(10)
+    watch.run(count)
+    watch.join(count)
     first = len(watch.moments)
-    watch.write(10)
-    watch.run(10)
-    watch.join(4)
+    watch.write(count)
+    watch.run(count)
+    watch.join(enough - 1)
     fewer = len(watch.moments)
     watch.join(1)
 
@@ -158,7 +163,7 @@ async def test_half_is_written_while_the_other_half_works() -> None:
 
 
 async def test_a_limit_that_is_passed_is_forgotten() -> None:
-    """More runs at once than ever waited: a half of the old number is not worth a write."""
+    """More runs at once than ever waited: a share of the old number is not worth a write."""
     watch = Watch()
     watch.run(10)
     watch.join(10)
@@ -192,7 +197,7 @@ async def test_a_lull_is_no_limit() -> None:
 
 
 async def test_what_gathered_during_a_write_follows_it() -> None:
-    """The other half waits already when the first is written: it needs no timer."""
+    """The others wait already when the first are written: they need no timer."""
     watch = Watch()
     watch.run(4)
     watch.join(4)
