@@ -26,7 +26,7 @@ RECENT = 0.05
 FEW = 20
 """Runs at once up to which a third of them makes a group: what so few others do is over before a
 commit is, and the smaller the group, the more others there are. Five at a time left a worker idle
-for a sixth of its time with halves, for a tenth with thirds, which also was the least work."""
+for a sixth of its time with halves, for a tenth with thirds."""
 
 STRIDE = 8
 """Hooks that go on in one turn of the loop. Fifty messages that are acknowledged in the same moment
