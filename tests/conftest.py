@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import shutil
@@ -133,6 +134,13 @@ def pytest_configure_node(node: Any) -> None:
     servers = node.config.stash[SERVERS]
     node.workerinput["aiotrack_database_url"] = servers.database_url
     node.workerinput["aiotrack_redis_url"] = servers.redis_url
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage walk thousands of tests again: a tenth of a run's CPU."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

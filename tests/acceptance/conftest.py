@@ -37,6 +37,9 @@ class Workers:
 
     def __init__(self, environment: dict[str, str], output: Path) -> None:
         self.environment = {**os.environ, **environment}
+        # Workers are children of TaskIQ's, which end without a word: measured, they would only be
+        # slower. All of this runs in other tests' own process, too.
+        self.environment.pop("COVERAGE_PROCESS_CONFIG", None)
         self._processes: list[subprocess.Popen[bytes]] = []
         self.output = output
 
