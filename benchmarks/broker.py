@@ -1,11 +1,12 @@
 """PriorityStreamBroker beside taskiq-redis' RedisStreamBroker, in one run, tracked and not.
 
-    python benchmarks/broker.py            all of it, about ten minutes
+    python benchmarks/broker.py            all of it, about fifteen minutes
     python benchmarks/broker.py --short    one minute, to see that it works
 
 Draining is as in overhead.py: the ratios are to the stock broker's untracked run of the same round.
 Dispatch is the time from XADD to the first line of the body, at a steady rate, on a worker that has
-nothing else to do; both brokers' workers run side by side and are sent to in turn.
+nothing else to do; the workers run side by side and are sent to in turn. Sustained are the tasks that
+go through while their senders work on the same cores, as end to end in overhead.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 import drain
+import sends
 from harness import Lab, Worker, order, parser, percentile, render, save
 from variants import VARIANTS
 
@@ -31,7 +33,8 @@ def main() -> None:
     options = _options()
     results: list[dict[str, Any]] = []
     with Lab() as lab:
-        results += dispatches(lab, ["untracked", "ours"], turns=options.turns)
+        names = ["untracked", "ours", "postgres", "ours-postgres"]
+        results += dispatches(lab, names, turns=options.turns)
         print(f"\nDispatch at {RATE} tasks/s, {results[0]['tasks']:,} of each")
         print(dispatch_table(results, markdown=options.markdown), flush=True)
         for at_once in options.at_once:
@@ -43,6 +46,11 @@ def main() -> None:
             print(drain.table(found, markdown=options.markdown), flush=True)
             print(strict(found), flush=True)
             results += found
+        tasks = options.tasks or (500 if options.short else 3000)
+        found = sends.end_to_end(lab, names, tasks=tasks, rounds=options.rounds * options.fleets)
+        print(f"\nSustained: {sends.SENDERS} senders that wait for their PENDING, a worker drains")
+        print(sends.table(found, markdown=options.markdown), flush=True)
+        results += found
     save("broker", results, options)
 
 

@@ -37,7 +37,7 @@ def run(
             release(lab, workers[name].target, WARM)
             workers[name].drained(WARM)
         for number in range(rounds):
-            for name in order(names, number + fleet):
+            for name in order(names, number + fleet * rounds):
                 took, used = once(lab, workers[name], tasks)
                 seconds[name].append(took)
                 cpu[name].append(used)

@@ -54,6 +54,10 @@ def broker(results: Results) -> Iterator[str]:
         yield f"A worker drains a stream, {at_once} at a time, {_size(rows[0])}:"
         yield drain.table(rows, markdown=True)
         yield f"{brokers.strict(rows).capitalize()}."
+    sustained = [one for one in results if one["what"].startswith("end to end")]
+    if sustained:
+        yield f"Sustained, {sends.SENDERS} senders on the same cores, {_size(sustained[0])}:"
+        yield sends.table(sustained, markdown=True)
 
 
 def accuracy(results: Results) -> Iterator[str]:
