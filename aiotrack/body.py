@@ -10,11 +10,12 @@ import asyncio
 import functools
 import inspect
 import logging
-import sys
 import traceback
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from taskiq import NoResultError
+from taskiq.receiver import Receiver
 
 from aiotrack.classes import INVALID_INPUT
 from aiotrack.current import CURRENT, Run
@@ -53,8 +54,19 @@ def wrap(task: AsyncTaskiqDecoratedTask[Any, Any]) -> None:
         return
     if inspect.iscoroutinefunction(function):
         task.original_func = _around(function, task_name)
-    elif "--use-process-pool" not in sys.argv:  # there it is pickled by its name
+    elif not _is_pooled():  # there it is pickled by its name
         task.original_func = _around_sync(function, task_name)
+
+
+def _is_pooled() -> bool:
+    """Whether the receiver that has called us runs sync bodies in a pool of processes."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        receiver = frame.f_locals.get("self")
+        if isinstance(receiver, Receiver):
+            return isinstance(receiver.executor, ProcessPoolExecutor)
+        frame = frame.f_back
+    return False
 
 
 def _around(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:

@@ -77,7 +77,7 @@ class Core:
         self.features = tuple(kind(tracker, self) for kind in tracker.features)
         self.on_begin = hooks(self.features, "on_begin")
         self.on_raise = hooks(self.features, "on_raise")
-        self._on_commit = hooks(self.features, "on_commit")
+        self._on_commit = (self._tell_live, *hooks(self.features, "on_commit"))
         self._served: list[AsyncBroker] = []
         self._runs, self._runs_name = itertools.count(), os.urandom(12).hex()
         self.at_loop_end = at_loop_end(functools.partial(tracker.end, self))
@@ -143,13 +143,15 @@ class Core:
 
     def _committed(self, reports: Sequence[Report]) -> None:
         """Let everybody know what is durable now; whatever fails here, it stays so."""
-        if self.live.is_heard:
-            self.live.tell({report.origin.task_id for report in reports})
         for hear in self._on_commit:
             try:
                 hear(reports)
             except Exception:
                 log.exception("a feature failed on what was committed")
+
+    def _tell_live(self, reports: Sequence[Report]) -> None:
+        if self.live.is_heard:
+            self.live.tell({report.origin.task_id for report in reports})
 
     def hand_over(self, heir: Recorder) -> None:
         """Give what is left to another loop's recorder: this one's loop has gone."""

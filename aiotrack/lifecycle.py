@@ -166,15 +166,22 @@ class Lifecycle:
         if is_inside:
             self.recorder().add(report)
         else:
+            if not loop.is_running():
+                name = report.origin.task_name
+                log.error("%s is not recorded, unless its event loop goes on", name)
             with contextlib.suppress(RuntimeError):  # it was closed just now
                 loop.call_soon_threadsafe(lambda: self.recorder().add(report))
 
     def living_loop(self) -> asyncio.AbstractEventLoop | None:
-        """Give the loop that was used last, or another one if it has gone."""
+        """Give the loop that was used last, or another one if it runs no more.
+
+        None runs where somebody turns his loop by hand: then one that may go on.
+        """
         loop = self._loop
-        if loop is None or loop.is_closed():
+        if loop is None or not loop.is_running():
             with self._making:
                 living = [one for one in self._cores if not one.is_closed()]
+            living.sort(key=lambda one: one.is_running(), reverse=True)
             loop = self._loop = living[0] if living else None
         return loop
 
@@ -334,4 +341,7 @@ def _checked_redis(redis: str | Redis | None) -> str | Redis | None:
         raise InvalidSetting("redis", f"{kinds[0].__name__} is neither a URL nor a client")
     if any((kind.__module__, kind.__name__) == ("redis.client", "Redis") for kind in kinds):
         raise InvalidSetting("redis", "this client blocks: use one of redis.asyncio, or a URL")
+    if kinds and not hasattr(redis, "connection_pool"):
+        fault = f"{kinds[0].__name__} has no pool of connections: aiotrack needs one server"
+        raise InvalidSetting("redis", fault)
     return redis

@@ -26,7 +26,6 @@ from aiotrack.logs import Logs, follow, page
 from aiotrack.metrics import Metrics
 from aiotrack.model import LogLine, Page, TaskStatus
 from aiotrack.progress import YIELD_EVERY, YIELDS, Progress, progress_values
-from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
 from aiotrack.reruns import Reruns
 from aiotrack.schedules import Timetables
@@ -286,7 +285,14 @@ class Tracker(
             uncancel(run)
             report = by_hand.end(self, run, error)
             by_hand.leave(run)
-            await asyncio.shield(asyncio.ensure_future(_committed(recorder, run, report)))
+            writing = asyncio.ensure_future(recorder.commit(report))
+            writing.add_done_callback(lambda _: recorder.end(run))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                if writing.cancelling():  # the loop ends, and it may not have begun
+                    recorder.add(report)
+                raise
 
     @overload
     def tracked(self, name: Callable[P, T], /) -> Callable[P, T]: ...
@@ -391,10 +397,3 @@ class Tracker(
 def _is_of(run: Run | None, tracker: Tracker, task_id: str | int) -> bool:
     """Whether a run is what *tracker* knows by an id: its progress need not be read and locked."""
     return run is not None and run.tracker is tracker and run.task_id == str(task_id)
-
-
-async def _committed(recorder: Recorder, run: Run, report: Report) -> None:
-    try:
-        await recorder.commit(report)
-    finally:
-        recorder.end(run)

@@ -19,7 +19,6 @@ from aiotrack.errors import (
     LockUnavailable,
     TrackerNotFound,
 )
-from aiotrack.lifecycle import Lifecycle
 from aiotrack.locks.names import checked_ttl, lock_name
 from aiotrack.locks.verbs import find_holders
 
@@ -264,8 +263,9 @@ class _Portal:
 
     def __init__(self) -> None:
         run = CURRENT.get()
-        tracker: Lifecycle | None = None if run is None or run.is_over else run.tracker
-        loop = None if tracker is None else tracker.living_loop()
+        loop = None if run is None or run.is_over else run.loop or run.tracker.living_loop()
+        if loop is not None and not loop.is_running():
+            loop = None
         try:
             is_inside = asyncio.get_running_loop() is loop
         except RuntimeError:

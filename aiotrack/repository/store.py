@@ -52,9 +52,6 @@ class Repository(Connections):
             reports = [settled(report, self._clock.settle) for report in reports]
         try:
             await self._writer.write(reports)
-            self._on_commit(reports)
-            if time.monotonic() >= self._learn_at:
-                self._learn_again()
         except StoreUnavailable:
             raise
         except Exception as error:  # the data's fault, or ours: neither may stop its neighbours
@@ -63,6 +60,10 @@ class Repository(Connections):
                     await self.write([report])
             else:
                 await self._write_stub(reports[0], error)
+            return
+        self._on_commit(reports)
+        if time.monotonic() >= self._learn_at:
+            self._learn_again()
 
     async def _write_stub(self, report: Report, error: Exception) -> None:
         name = report.origin.task_id
@@ -72,11 +73,12 @@ class Repository(Connections):
         try:
             stub = [without_values(report, str(error))]
             await self._writer.write(stub)
-            self._on_commit(stub)
         except StoreUnavailable:
             raise
         except Exception:
             log.exception("the record of task %s cannot be stored at all", name)
+            return
+        self._on_commit(stub)
 
     async def modify(self, task_id: str, change: Callable[[History], Iterable[Report]]) -> None:
         """Lock an execution and add the reports that *change* makes from its history.

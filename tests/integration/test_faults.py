@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from aiotrack import TaskStatus, Tracker
 from aiotrack.errors import StoreUnavailable
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report
+from aiotrack.repository import Repository
 from aiotrack.testing.servers import PostgresServer
 from tests.integration.bench import bench
 from tests.integration.load import Load, double, everything, run_report, send_report
@@ -133,6 +135,23 @@ async def test_a_database_that_is_away_from_the_start(
     assert 8_001 == names.total() + counters["dropped"]
     assert (4_000 if is_writable else 2000 - 250) <= names["ended"]
     assert counters["dropped_ended"] == 4_000 - names["ended"]
+
+
+async def test_a_fault_after_a_commit_is_no_fault_of_its_reports(database_url: str) -> None:
+    """Who is told of what is durable fails: the record stays as it was written."""
+
+    def fail(_: Sequence[Report]) -> None:
+        raise RuntimeError("a hook of ours")
+
+    async with Tracker(database_url) as tracker:
+        repository = Repository(database_url, clock=tracker.clock, on_commit=fail)
+        with pytest.raises(RuntimeError):
+            await repository.write([run_report("ended")])
+        await repository.close()
+        (record,) = await everything(tracker)
+
+    assert {} == record.metadata
+    assert (run_report("ended").result or "null") == json.dumps(record.result)
 
 
 # ── R28: poison ─────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from sqlalchemy import create_engine, make_url
 
 from aiotrack import InvalidSetting, InvalidValue, Tracker, current_execution, tracking
@@ -39,9 +40,12 @@ def test_what_is_no_database_is_refused_at_once(database: Any) -> None:
         Tracker(database)
 
 
-@pytest.mark.parametrize("client", [5, b"redis://x", redis.ConnectionPool(), redis.Redis()])
+@pytest.mark.parametrize(
+    "client",
+    [5, b"redis://x", redis.ConnectionPool(), redis.Redis(), redis.asyncio.RedisCluster("there")],
+)
 def test_what_is_no_client_of_redis_is_refused_at_once(client: Any) -> None:
-    """A client that blocks would block the loop."""
+    """A client that blocks would block the loop; a cluster's lends no connection."""
     with pytest.raises(InvalidSetting, match="redis"):
         Tracker("sqlite+aiosqlite://", redis=client)
 
