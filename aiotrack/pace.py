@@ -157,6 +157,7 @@ class Pace:
         self._moves = 0
         self._seen = 0
         self._last = 0.0
+        self._following: asyncio.Future[bool] | None = None
 
     def begin(self) -> None:
         """Count a run that begins: it may join the group."""
@@ -184,6 +185,12 @@ class Pace:
             self._last = self._loop.time() + GATHER
             self._timer = self._loop.call_later(STEP, self._tick)
         return future
+
+    def next(self) -> asyncio.Future[bool]:
+        """Wait for the end of a group, however long that takes: of the next, or that before it."""
+        if self._following is None or self._following.done():
+            self._following = self.join(at_once=True)
+        return asyncio.shield(self._following)  # one for all who ask, also for those who give up
 
     def take(self) -> Waiting:
         """Give those that wait: their group starts."""

@@ -182,7 +182,7 @@ class Recorder:
             self._go()
         key = key_of(report)
         while self._blocks and is_last_word and (key in self._buffer or key in self._writing):
-            await self._next()  # nothing else keeps it
+            await self._pace.next()  # nothing else keeps it
         return False
 
     def _forget(self, report: Report) -> None:
@@ -190,17 +190,13 @@ class Recorder:
             if group.get(key_of(report)) is report:
                 del group[key_of(report)]
 
-    def _next(self) -> asyncio.Future[bool]:
-        """Give what ends with the group that is written next, however long that takes."""
-        return self._pace.join(at_once=True)
-
     async def flush(self, timeout: float | None = None) -> bool:
         """Write all that was taken, the journal's too; False when *timeout* (seconds) is over."""
         self.tell_starts()
         try:
             async with asyncio.timeout(timeout):
                 while self.backlog or (self._keeper is not None and self._keeper.is_holding):
-                    await self._next()
+                    await self._pace.next()
         except TimeoutError:
             return False
         return True
@@ -214,7 +210,7 @@ class Recorder:
         self.tell_starts()
         end = self._loop.time() + timeout
         while self.backlog and not self.is_stalled and (left := end - self._loop.time()) > 0:
-            await asyncio.wait({self._next()}, timeout=min(left, 0.1))
+            await asyncio.wait({self._pace.next()}, timeout=min(left, 0.1))
         self._is_closing = True
         try:
             return await self._stop(for_good=for_good)
@@ -235,12 +231,12 @@ class Recorder:
         self._alarm.stop()
         self._pace.stop()
         rest, keeper = self.left(), self._keeper
-        self._keeper = None if for_good else keeper
         kept = 0 if keeper is None else await keeper.keep_all(rest)
         self.counters["journaled"] += kept
         for report in rest if for_good else rest[:kept]:  # not before: this may be cancelled
             self._forget(report)
         if keeper is not None and for_good:
+            self._keeper = None
             await keeper.close()
         return rest[kept:]
 

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -630,6 +631,21 @@ async def test_flush_says_when_its_time_is_over() -> None:
     assert (False, True) == (early, late)
 
 
+async def test_who_flushes_in_an_outage_leaves_nothing_behind() -> None:
+    """Each read of an outage asks for what this process has told first, and gives up."""
+    store = FaultyStore(gated=True)
+    recorder = Recorder(store.write, budget=30)
+    recorder.add(report(1))
+    flushed = [await recorder.flush(0.001) for _ in range(50)]
+    waiting = sum(len(group.futures) for group in recorder._groups())
+    store.gate.release()
+    store.gate.release()
+    await recorder.close()
+
+    assert [False] * 50 == flushed
+    assert 1 >= waiting
+
+
 async def test_flush_waits_for_the_journal(tmp_path: Path) -> None:
     """What the journal took is part of what was reported: it is in the database afterwards."""
     store = FaultyStore()
@@ -735,6 +751,30 @@ async def test_a_close_that_is_cancelled_ends_nothing_for_good() -> None:
     await recorder.close()
 
     assert (True, True, {"1", "2"}) == (committed, flushed, set(store.stored))
+
+
+async def test_a_close_that_is_cancelled_while_the_disk_is_slow_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    """The close at the loop's end finds the journal as the first one did."""
+    store = FaultyStore()
+    store.away = AWAY
+    keeper = kept(store, tmp_path)
+    recorder = Recorder(store.write, budget=0.01, keeper=keeper)
+    for number in range(100):
+        recorder.add(report(number))
+    keeper._thread.submit(time.sleep, 0.3)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await recorder.close(0)
+    left = await recorder.close(0)
+    after = FaultyStore()
+    heir = Recorder(after.write, keeper=kept(after, tmp_path))
+    heir.start()
+    await after.until_stored(100)
+    await heir.close()
+
+    assert [] == left
 
 
 async def test_close_lets_hooks_go_whose_write_does_not_end(tmp_path: Path) -> None:
