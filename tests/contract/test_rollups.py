@@ -264,6 +264,21 @@ async def test_a_period_is_live_from_before_a_write_until_it_is_rolled_up(
     assert 2 == (await reader.stats()).success
 
 
+async def test_a_host_that_has_just_started_makes_marks(
+    repository, reader, rollups, now, monkeypatch
+):
+    """No mark was made yet: that is not one of less than half a minute ago."""
+    await repository.write([sent("a", now - 2 * HOUR)])
+    await settle(repository)
+    await rollups.roll_up()
+    monkeypatch.setattr("aiotrack.repository.statistics.marks.uptime", lambda: 12.0)
+
+    await repository.write([ended("a", now - 2 * HOUR)])
+
+    assert 0 < await count(repository, DirtyRow)
+    assert 1 == (await reader.stats()).success
+
+
 async def test_a_killed_writer_leaves_only_a_mark(repository, reader, rollups, now):
     """A mark without its write costs one recomputation."""
     await repository.write([ended("a", now - 2 * HOUR)])

@@ -8,6 +8,7 @@ hour is rolled up only when it has been over for a minute.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
@@ -73,7 +74,7 @@ class Marks:
             return []
         fresh = uptime() - RENEW
         periods = {period_of(moment, now) for moment in moments if moment < open_since}
-        return sorted(one for one in periods if self._made.get(one, 0.0) < fresh)
+        return sorted(one for one in periods if self._made.get(one, -math.inf) < fresh)
 
     def demand(self, pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Look at rows before and after a change: what ended must not change unmarked.
