@@ -5,8 +5,8 @@
 
 Draining is as in overhead.py: the ratios are to the stock broker's untracked run of the same round.
 Dispatch is the time from XADD to the first line of the body, at a steady rate, on a worker that has
-nothing else to do; the workers run side by side and are sent to in turn. Sustained are the tasks that
-go through while their senders work on the same cores, as end to end in overhead.py.
+nothing else to do; the workers run side by side and are sent to in turn. Sustained are the tasks
+that go through while their senders work on the same cores, as end to end in overhead.py.
 """
 
 from __future__ import annotations
