@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aiotrack.errors import StoreError
@@ -74,14 +74,10 @@ class Batch:
         """Put a report among those that need the row's lock."""
         slow.setdefault(report.origin.task_id, []).append(report)
 
-    def sort_sends(self, told: Mapping[str, int | None], slow: dict[str, list[Report]]) -> None:
-        """Find the sends that met a row of more than their own message.
-
-        *told* has the time of each touched row by task_id, None when it is more than a send.
-        """
+    def sort_sends(self, touched: set[str], slow: dict[str, list[Report]]) -> None:
+        """Find the sends that met a row that says otherwise."""
         for report in self.sends:
-            task_id = report.origin.task_id
-            if task_id in told and told[task_id] != report.origin.created_at:
+            if report.origin.task_id in touched:
                 self.add_slow(slow, report)
 
     def sort_runs(self, taken: set[str], slow: dict[str, list[Report]]) -> None:

@@ -298,7 +298,7 @@ class PostgresWriter:
         slow = dict(batch.slow)
         if batch.sends:
             rows = await self._put(connection, self._sends, self._send, batch.sends)
-            batch.sort_sends({row[0]: row[1] for row in rows}, slow)
+            batch.sort_sends({task_id for task_id, is_new in rows if not is_new}, slow)
         if batch.runs:
             rows = await self._put(connection, self._runs, self._run, batch.runs)
             if len(rows) != len(batch.runs):

@@ -235,12 +235,12 @@ def _write(connection: sqlite3.Connection, batch: Batch, marks: Marks) -> None:
     if unmarked:
         raise Unmarked(unmarked)
     slow = dict(batch.slow)
-    told: dict[str, int | None] = {}
+    touched: set[str] = set()
     for report in batch.sends:
-        row = connection.execute(sql.SQLITE_SEND, _execution_values(plain_row(report))).fetchone()
-        if row is not None:
-            told[row[0]] = row[1]
-    batch.sort_sends(told, slow)
+        values = _execution_values(plain_row(report))
+        if connection.execute(sql.SQLITE_CLAIM, values).fetchone() is None:
+            touched.update(row[0] for row in connection.execute(sql.SQLITE_SEND, values))
+    batch.sort_sends(touched, slow)
     taken = set()
     for report in batch.runs:
         row = connection.execute(sql.SQLITE_RUN, _execution_values(plain_row(report))).fetchone()

@@ -131,10 +131,6 @@ def _send_conflict(same: str) -> str:
     )
 
 
-_PLAIN_TIME = "CASE WHEN plain AND run_id = '' THEN created_at END"
-"""What a send gets back: the time of a row that is but a send, NULL from any other row."""
-
-
 class Postgres:
     """The statements in Postgres' words; ``$1`` is a JSON array of objects.
 
@@ -204,10 +200,10 @@ class Postgres:
 
 
 _TAKEN: Final = f"{_run_conflict(_IS_POSTGRES)} RETURNING task_id"
-_TOUCHED: Final = (
-    f"{_send_conflict(_IS_POSTGRES)} "
-    f"RETURNING task_id, (extract(epoch FROM {_PLAIN_TIME}) * 1000000)::bigint"
-)
+_TOUCHED: Final = f"{_send_conflict(_IS_POSTGRES)} RETURNING task_id, t.xmax = 0"
+"""A send gets back whether its row is new: one that was there is locked before it is touched, and
+the lock stays in ``xmax`` (https://www.postgresql.org/docs/current/ddl-system-columns.html)."""
+
 POSTGRES_RUN = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _TAKEN)
 POSTGRES_RUN_ONE = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _TAKEN, one=True)
 POSTGRES_SEND = Postgres.insert(EXECUTIONS, EXECUTION_COLUMNS, _TOUCHED)
@@ -259,7 +255,7 @@ SQLITE_RUN = _sqlite_insert(
     EXECUTIONS, EXECUTION_COLUMNS, f"{_run_conflict(_IS_SQLITE)} RETURNING task_id"
 )
 SQLITE_SEND = _sqlite_insert(
-    EXECUTIONS, EXECUTION_COLUMNS, f"{_send_conflict(_IS_SQLITE)} RETURNING task_id, {_PLAIN_TIME}"
+    EXECUTIONS, EXECUTION_COLUMNS, f"{_send_conflict(_IS_SQLITE)} RETURNING task_id"
 )
 SQLITE_ENSURE = _sqlite_insert(EXECUTIONS, EXECUTION_COLUMNS, "ON CONFLICT (task_id) DO NOTHING")
 SQLITE_CLAIM = _sqlite_insert(EXECUTIONS, EXECUTION_COLUMNS, _CLAIM)

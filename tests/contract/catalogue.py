@@ -89,6 +89,12 @@ def progress(run: Report, at: int, percent: int) -> Report:
 CATALOGUE = {
     "success": [sent(M), A, ended(A, "SUCCESS", 9)],
     "retry": [sent(M), A, ended(A, "RETRY", 3), RETRIED, ended(RETRIED, "SUCCESS", 9)],
+    "held, then sent with more facts": [
+        sent(M),
+        sent(replace(M, queue="fast", created_by="7", priority=3, trace_id="5f")),
+        ended(A, "SUCCESS", 9),
+    ],
+    "only held, then sent": [sent(born()), sent(replace(born(), queue="fast", priority=3))],
     "dead twin": [sent(M), A, B, ended(B, "FAILURE", 9)],
     "live twin": [sent(M), A, ended(A, "FAILURE", 5), B, ended(B, "SUCCESS", 9)],
     "two successes": [A, ended(A, "SUCCESS", 9), B, ended(B, "SUCCESS", 8)],
