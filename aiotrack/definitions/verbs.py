@@ -13,6 +13,7 @@ from aiotrack.errors import (
     DefinitionNotFound,
     InvalidDefinition,
     InvalidQuery,
+    ScheduleUnavailable,
     StoreError,
     StoreUnavailable,
 )
@@ -189,6 +190,10 @@ class Definitions:
         rows, _ = await self._rows()
         if not await rows.delete(known.id):
             raise DefinitionNotFound(definition)
+        try:  # who started it between found it still there
+            await self._follower.dropped(known, by=_word(by))
+        except ScheduleUnavailable:
+            log.warning("%r is deleted; if it was started meanwhile, it is still sent", known.name)
         await self._record("definition.delete", known, _fields(known), None, by)
 
     async def list(

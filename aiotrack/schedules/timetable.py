@@ -150,7 +150,8 @@ class Timetable:
     async def put(self, line: Line, entry: Entry | None, due: int | None) -> bool:
         """Change a schedule; False when it is not any more as it was read."""
         told = "" if entry is None else entry.write()
-        done = await self._run(PUT, line.id, line.revision, told, "" if due is None else due)
+        moments = ["" if moment is None else moment for moment in (due, line.due)]
+        done = await self._run(PUT, line.id, line.revision, told, *moments)
         if done < 0:
             raise LostError
         return bool(done)

@@ -223,8 +223,20 @@ class Schedules:
             is_same = made == known and (line.raw is None) == (known.entry is None)
             if is_same or await self._put(line, made):
                 await self._record_change(action, definition.id, by, reason, known, made)
-                return made.state
+                latest = definition if made.entry is None else await self._latest(definition.id)
+                if latest == definition:
+                    return made.state
+                if latest is None:
+                    action = moves.STOP
+                else:
+                    action, definition = moves.RETIME, latest
         raise ScheduleUnavailable(f"the schedule of {definition.name!r} is being changed by others")
+
+    async def _latest(self, definition_id: int) -> TaskDefinition | None:
+        """Read a definition again: who changed or deleted it meanwhile did not see our change."""
+        from aiotrack.repository.control.definitions import DefinitionRows
+
+        return await DefinitionRows(self._core().repository).meant(definition_id)
 
     async def _put(self, line: Line, made: Standing) -> bool:
         from aiotrack.schedules.timetable import LostError

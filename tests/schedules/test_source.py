@@ -354,6 +354,29 @@ async def test_redis_may_restart_with_its_data(
     assert 1 == len([one for one in caplog.records if "no schedule is sent" in one.getMessage()])
 
 
+async def test_redis_may_come_back_with_older_data(one_site: Site) -> None:
+    """Its versions begin again below what schedulers have seen: they follow all the same."""
+    first = await one_site.define()
+    second = await one_site.define("second", schedule={"seconds": 1})
+    verbs, redis = one_site.tracker.schedules, one_site.redis
+    await verbs.start(first.id)
+    copies = {key: await redis.dump(key) for key in one_site.keys if await redis.exists(key)}
+    for _ in range(3):
+        await verbs.pause(first.id)
+        await verbs.resume(first.id)
+    async with Beat(one_site) as beat:
+        await beat.tick()
+        for key, copy in copies.items():
+            await redis.restore(key, 0, copy, replace=True)
+        await verbs.start(second.id)
+        async with asyncio.timeout(10):
+            while not await one_site.sent(second):
+                await asyncio.sleep(0.3)
+                await beat.tick()
+
+    assert "active" == await verbs.status(first.id)
+
+
 async def test_redis_may_lose_its_data(one_site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """The scheduler makes them anew by itself, and says so."""
     made = await one_site.define(schedule={"seconds": 2})

@@ -12,8 +12,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from aiotrack import InvalidDefinition, ScheduleUnavailable, Tracker, UnknownTask
+from aiotrack import (
+    InvalidDefinition,
+    ScheduleUnavailable,
+    TaskDefinition,
+    Tracker,
+    UnknownTask,
+)
+from aiotrack.repository.control.definitions import DefinitionRows
 from aiotrack.repository.control.tables import AuditRow, DefinitionRow
+from aiotrack.schedules.timetable import Timetable
+from aiotrack.schedules.verbs import Schedules
 from tests.schedules.site import Beat, Site
 
 
@@ -175,6 +184,91 @@ async def test_an_update_times_anew_and_a_delete_stops(site: Site) -> None:
     assert ("inactive", "inactive") == (manual, await verbs.status(made.id))
     assert 0 == await site.redis.hlen(site.entries)
     assert made.id == (await site.tracker.get(execution.task_id)).config_id
+
+
+async def test_an_update_that_meets_a_claim_sends_nothing_twice(
+    one_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler takes the due time between what an update reads and what it puts."""
+    made = await one_site.define()
+    await one_site.tracker.schedules.start(made.id)
+    put = Timetable.put
+    async with Beat(one_site) as beat:
+        await one_site.rewind(made, 1)
+        revision = await one_site.redis.incr(one_site.version)
+        await one_site.redis.zadd(one_site.changes, {str(made.id): revision})
+
+        async def tick_first(table: Timetable, *values: Any) -> bool:
+            monkeypatch.setattr(Timetable, "put", put)
+            await beat.tick()
+            return await put(table, *values)
+
+        monkeypatch.setattr(Timetable, "put", tick_first)
+        await one_site.tracker.definitions.update(made.id, parameters={"a": 5})
+        for _ in range(3):
+            await beat.tick()
+        (sent,) = await one_site.sent(made)
+
+    assert (1, {"a": 1}) == ((record := await one_site.tracker.get(sent)).runs, record.kwargs)
+
+
+async def test_a_start_that_meets_a_delete_leaves_nothing(
+    one_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The definition is gone when its schedule is put: no verb could end it."""
+    made = await one_site.define()
+    verbs, line = one_site.tracker.schedules, Timetable.line
+
+    async def delete_first(table: Timetable, definition_id: int) -> Any:
+        monkeypatch.setattr(Timetable, "line", line)
+        await one_site.tracker.definitions.delete(made.id)
+        return await line(table, definition_id)
+
+    monkeypatch.setattr(Timetable, "line", delete_first)
+    started = await verbs.start(made.id)
+
+    assert ("inactive", "inactive") == (started, await verbs.status(made.id))
+    assert 0 == await one_site.redis.hlen(one_site.entries)
+
+
+async def test_a_delete_that_meets_a_start_leaves_nothing(
+    one_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody starts it after it was stopped, and before its row is gone."""
+    made = await one_site.define()
+    verbs, delete = one_site.tracker.schedules, DefinitionRows.delete
+
+    async def start_first(rows: DefinitionRows, definition_id: int) -> bool:
+        started.append(await verbs.start(made.id))
+        return await delete(rows, definition_id)
+
+    started: list[str] = []
+    monkeypatch.setattr(DefinitionRows, "delete", start_first)
+    await one_site.tracker.definitions.delete(made.id)
+
+    assert (["active"], "inactive") == (started, await verbs.status(made.id))
+    assert 0 == await one_site.redis.hlen(one_site.entries)
+
+
+async def test_two_updates_at_once_leave_what_the_definition_says(
+    one_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first to be stored is the last to be followed."""
+    made = await one_site.define()
+    definitions = one_site.tracker.definitions
+    await one_site.tracker.schedules.start(made.id)
+    changed = Schedules.changed
+
+    async def update_first(verbs: Schedules, known: TaskDefinition, *, by: str | None) -> None:
+        monkeypatch.setattr(Schedules, "changed", changed)
+        await definitions.update(made.id, parameters={"a": 1, "b": 222})
+        await changed(verbs, known, by=by)
+
+    monkeypatch.setattr(Schedules, "changed", update_first)
+    await definitions.update(made.id, parameters={"a": 1, "b": 111})
+    told = json.loads(await one_site.redis.hget(one_site.entries, str(made.id)))  # type: ignore[misc]
+
+    assert {"a": 1, "b": 222} == (await definitions.get(made.id)).parameters == told["kwargs"]
 
 
 async def test_many_at_once_start_it_once(one_site: Site) -> None:

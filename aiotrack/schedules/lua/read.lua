@@ -1,4 +1,5 @@
--- Gives what changed; to who knows nothing, or of another making, which definitions there are.
+-- Gives what changed; to who knows nothing, or of another making, or of a version that was rolled
+-- back (a restart from an older copy), which definitions there are.
 --
 -- ARGV[1] the making that the reader knows; '' none; '*' wants nothing but ARGV[3...]
 -- ARGV[2] the version that he has seen; '' none
@@ -15,7 +16,7 @@ if not making then
 end
 local newest = tonumber(redis.call('GET', version) or '0')
 local wanted, all = {}, 0
-if ARGV[1] ~= '*' and (ARGV[1] ~= making or ARGV[2] == '') then
+if ARGV[1] ~= '*' and (ARGV[1] ~= making or newest < tonumber(ARGV[2] ~= '' and ARGV[2] or 'inf')) then
   all = redis.call('HKEYS', entries)
 else
   if ARGV[1] ~= '*' and newest > tonumber(ARGV[2]) then
