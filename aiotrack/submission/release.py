@@ -54,6 +54,8 @@ class Releaser:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._late: set[asyncio.Task[Any]] = set()
+        self._sent: set[str] = set()
+        """What a broker has taken, and is not deleted yet."""
         self._after = ""
 
     def rows(self) -> Held:
@@ -156,6 +158,7 @@ class Releaser:
         await held.drop(broken)
 
     async def _send(self, held: Held, task_ids: list[str]) -> None:
+        await self._forget(held)
         if not task_ids:
             return
         now = self._core.clock.now()
@@ -163,33 +166,33 @@ class Releaser:
         if not claimed:
             return
         until = time.monotonic() + GIVEN_UP - SEND
-        sends = {
-            _apart(self._kick(task_id, text, until)): task_id for task_id, text in claimed.items()
-        }
-        done, late = await asyncio.wait(sends, timeout=SEND)
-        if late:
-            self._keep(_apart(self._drop_later(held, {one: sends[one] for one in late})))
-        sent = [sends[one] for one in done if one.result()]
-        if sent:
-            await held.drop(sent)
+        sends = {_apart(self._kick(*one, until)) for one in claimed.items()}
+        forgetting = _apart(self._forget_later(held, sends))
+        self._keep(forgetting)
+        await asyncio.wait({forgetting}, timeout=SEND)
 
-    async def _kick(self, task_id: str, text: str, until: float) -> bool:
-        """Send a message; False: it was not, and is claimed again when our claim is given up."""
+    async def _kick(self, task_id: str, text: str, until: float) -> None:
+        """Send a message; what is not sent is claimed again when our claim is given up."""
         try:
             found = find_task(self._core.brokers, messages.name_of(text))
-            if found is None or time.monotonic() > until:
-                return False
-            await messages.send(text, found[0])
+            if found is not None and time.monotonic() <= until:
+                await messages.send(text, found[0])
+                self._sent.add(task_id)
         except Exception as error:
             log.warning("%s was not sent; again in %g s: %r", task_id, GIVEN_UP, error)
-            return False
-        return True
 
-    async def _drop_later(self, held: Held, late: Mapping[asyncio.Task[bool], str]) -> None:
-        """Forget what a broker takes its time for: one that runs tasks in place may need long."""
-        await asyncio.wait(late)
+    async def _forget(self, held: Held) -> None:
+        """Delete what was sent, before anything else is: it must not be sent again."""
+        sent = sorted(self._sent)
+        if sent:
+            await held.drop(sent)
+            self._sent.difference_update(sent)
+
+    async def _forget_later(self, held: Held, sends: Iterable[asyncio.Task[None]]) -> None:
+        """Delete what a broker takes its time for, too, and what is sent while we are stopped."""
+        await asyncio.wait(sends)
         try:
-            await held.drop([task_id for one, task_id in late.items() if one.result()])
+            await self._forget(held)
         except Exception as error:
             log.debug("what was sent is forgotten at the next look: %s", error)
 

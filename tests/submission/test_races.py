@@ -301,6 +301,30 @@ async def test_what_was_sent_and_runs_is_not_sent_again(
 
 
 @pytest.mark.usefixtures("no_watch")
+async def test_what_was_sent_is_deleted_before_it_could_be_sent_again(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database went away between the send and the deletion; nobody was killed."""
+    broker = Mute(tracker)
+    await tracker.register("need", "shop.pack", status="STARTED")
+    sent = await tracker.submit("shop.note", ["a"], depends_on="need")
+
+    async def fail(*_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Held, "drop", fail)
+        await tracker.update("need", "done")
+        await settle(tracker, sent)
+    kept = await count(tracker, "held")
+    wait_for_claims(tracker, monkeypatch)
+    await look(tracker)
+
+    assert (1, 1) == (kept, len(broker.sent))
+    assert 0 == await count(tracker, "held")
+
+
+@pytest.mark.usefixtures("no_watch")
 async def test_a_slow_broker_holds_up_nobody_for_ever(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,12 +461,12 @@ async def test_what_is_released_at_a_stop_is_not_lost(
             return bool(rows[0][0] == 1)
 
         await until("it is claimed", is_claimed)
-    broker.hold_up.set()
     async with Tracker(database_url) as tracker:
         after = Mute(tracker)
         await tracker.core().repository.connect()
         wait_for_claims(tracker, monkeypatch)
         await look(tracker)
+    broker.hold_up.set()  # the process of the first would have ended by now
 
     assert 1 == len(after.sent)
 
