@@ -203,7 +203,11 @@ class Listener:
         self._since_aged = min(AGED - 1, self._since_aged + len(found))
         if len(found) > 1 and len(found) > (room := self._room.size()):
             self._held.add(key for key, _ in found[:room])
-            await self._hand_back(goes=False)  # several levels answered at once
+            try:
+                await self._hand_back(goes=False)  # several levels answered at once
+            except BaseException:  # nobody gets these: their leases must end
+                self._held.remove(key for key, _ in found[:room])
+                raise
             del found[room:]
         return found
 

@@ -17,7 +17,10 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from taskiq.exceptions import SendTaskError
 
 from aiotrack.brokers import streams
+from aiotrack.brokers.listener import Listener
+from aiotrack.brokers.scripts import LEAVE
 from aiotrack.redis.client import FAULTS
+from aiotrack.redis.wire import Wire
 from aiotrack.testing.servers import ValkeyServer
 from tests.brokers.conftest import Hand, MakeBroker, serving, sleeper
 from tests.integration.proxy import proxied
@@ -144,6 +147,38 @@ async def test_messages_whose_answer_was_lost(
             await until("all is acknowledged", lambda: is_drained(sender))
 
     assert proxy.lost > 0
+
+
+async def test_messages_that_cannot_be_handed_back(
+    make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two levels answer one read of a worker that has room for one message, and Redis goes away."""
+    broker, ran = make_broker(lease=2.0), []
+    note = sleeper(broker, ran)
+    run, take = Wire.run, Listener._take
+    faults = iter([TimeoutError("no answer")])
+
+    async def take_between(listener: Listener) -> Any:
+        found = await take(listener)
+        if not found and not ran:
+            monkeypatch.setattr(Listener, "_take", take)
+            monkeypatch.setattr(Wire, "run", fail_once)
+            await note.kiq(1)
+            await note.kicker().with_labels(priority=9).kiq(9)
+        return found
+
+    async def fail_once(wire: Wire, script: Any, *values: Any) -> Any:
+        if script is LEAVE:
+            for fault in faults:
+                raise fault
+        return await run(wire, script, *values)
+
+    monkeypatch.setattr(Listener, "_take", take_between)
+    await broker.startup()
+    async with serving(broker):
+        await until("both ran", lambda: sorted(ran) == [1, 9])
+
+    assert [] == list(faults)
 
 
 async def test_a_key_that_is_no_stream(
