@@ -139,7 +139,7 @@ def _share(
         return None
     try:
         return 100 * (current or 0) / total
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+    except (TypeError, ValueError, ArithmeticError):  # of decimals, too
         nonsense()
         return None
 
@@ -150,5 +150,5 @@ def _whole(percent: float) -> int | None:
         if math.isnan(percent):
             return None
         return math.floor(min(100, max(0, percent)))
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, ArithmeticError):
         return None

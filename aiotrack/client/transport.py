@@ -170,11 +170,11 @@ def retry_after(headers: httpx.Headers) -> float | None:
         return float(told[:9])
     try:
         moment = parsedate_to_datetime(told)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _json(answer: httpx.Response) -> Any:

@@ -138,6 +138,7 @@ class Filters:
             told(self.until),
             self.metadata,
             self.text,
+            self.is_empty,
         ]
         written = json.dumps(values, sort_keys=True).encode()
         return hashlib.sha256(written).hexdigest()[:16]

@@ -17,7 +17,7 @@ from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness
 from aiotrack.repository import Repository
 from aiotrack.repository.containment import MAX_DEPTH, MAX_PARTS
-from aiotrack.repository.filters import MAX_TEXT, MAX_VALUES
+from aiotrack.repository.filters import MAX_TEXT, MAX_VALUES, Filters
 from aiotrack.repository.read import Reader
 
 pytestmark = pytest.mark.usefixtures("patience")
@@ -105,6 +105,11 @@ async def test_statuses_are_words_of_any_vocabulary(repository, reader):
         await reader.list(status=["done", "nonsense"])
     with pytest.raises(InvalidStatus):
         await reader.stats(status=7)
+
+
+def test_what_matches_nothing_is_no_filter_of_all():
+    """Streams and cursors tell filters apart by their digests."""
+    assert Filters.of().digest() != Filters.of(metadata={"x": "\0"}).digest()
 
 
 async def test_no_value_is_allowed_by_an_empty_list(repository, reader):

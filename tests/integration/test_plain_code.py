@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -179,10 +180,12 @@ async def test_nonsense_is_counted_and_never_raised(small: Tracker) -> None:
             await small.progress(value, "still here")  # type: ignore[arg-type]
         await small.progress(current=1, total=0)
         await small.progress(current="x", total=3)  # type: ignore[arg-type]
+        for one, two in (("0", "0"), ("Infinity", "Infinity"), ("sNaN", "2")):
+            await small.progress(current=Decimal(one), total=Decimal(two))  # type: ignore[arg-type]
     record = await small.get(run.task_id)
 
     assert {"progress_message": "still here"} == record.metadata
-    assert len(NONSENSE) + 2 == small.recorder().counters["nonsense"]
+    assert len(NONSENSE) + 5 == small.recorder().counters["nonsense"]
 
 
 async def test_progress_outside_a_run_does_nothing(small: Tracker) -> None:
