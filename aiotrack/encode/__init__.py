@@ -3,7 +3,7 @@
 from aiotrack.encode.decode import inexact, revive
 from aiotrack.encode.encoder import Encoded, Encoder
 from aiotrack.encode.failure import error_text, error_type, format_traceback
-from aiotrack.encode.redact import encode_task_id
+from aiotrack.encode.redact import encode_task_id, is_shortened
 
 __all__ = [
     "Encoded",
@@ -13,5 +13,6 @@ __all__ = [
     "error_type",
     "format_traceback",
     "inexact",
+    "is_shortened",
     "revive",
 ]

@@ -101,6 +101,7 @@ _COOKIE: Final = re.compile(_QUOTED + r"|[^\r\n\"']++")
 _ID_LENGTH = 255  # the column's width
 _ID_END = 1 << 18
 _ID_HEAD = _ID_LENGTH - 1 - 64
+_ID_DIGEST: Final = re.compile("~[0-9a-f]{64}")
 _ID_UNSAFE: Final = re.compile("[\x00%\ud800-\udfff]")
 _IDS: Final = frozenset({int, float, bool, type(None), UUID})
 _HOLDERS: Final = (list, tuple, dict, set, frozenset, deque, bytes, bytearray, UserDict, UserList)
@@ -344,6 +345,11 @@ def encode_task_id(task_id: object) -> str:
         text = f"{text[:_ID_END]}{len(text)}{text[-_ID_END:]}"
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{escaped[:_ID_HEAD]}~{digest}"
+
+
+def is_shortened(stored: str) -> bool:
+    """Whether a stored task id ends with a digest: nobody can tell what it was."""
+    return _ID_DIGEST.fullmatch(stored, _ID_HEAD) is not None
 
 
 def _as_text(value: object) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiotrack import results
 from aiotrack.classes import TIMEOUT
+from aiotrack.encode import is_shortened
 from aiotrack.model import OWN_MODULE, TaskStatus
 from aiotrack.report import History, Report
 from aiotrack.row_settings import RowSettings
@@ -153,15 +154,18 @@ def _is_over(limit: float | None, since: int, now: int) -> bool:
 
 async def _ask(core: Core, late: Sequence[Open], deadline: float) -> Mapping[str, results.Outcome]:
     """Ask the result backends first: what is known there needs no verdict."""
+    from aiotrack.repository.read import decode_task_id
+
     tracker = core.tracker
     found: dict[str, results.Outcome] = {}
     if not tracker.brokers:
         return found
-    waiting = iter(late)
+    # A backend knows the id of the message; in place of a shortened one it might know another task.
+    waiting = (one for one in late if not is_shortened(one.task_id))
 
     async def ask() -> None:
         for one in waiting:
-            outcome = await results.ask(tracker, one.task_id)
+            outcome = await results.ask(tracker, decode_task_id(one.task_id))
             if outcome is not None:
                 found[one.task_id] = outcome
 

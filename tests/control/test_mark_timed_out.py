@@ -14,6 +14,7 @@ from taskiq import AsyncResultBackend, InMemoryBroker, TaskiqResult
 from taskiq.schedule_sources import LabelScheduleSource
 
 from aiotrack import InvalidSetting, TaskStatus, Tracker, TrackerMiddleware
+from aiotrack.encode import encode_task_id
 from aiotrack.repository.control.tables import WorkerRow
 from aiotrack.sweep import LONGEST
 from aiotrack.sweeps import CLEANUP, Sweeps, mark_timed_out
@@ -301,6 +302,22 @@ async def test_a_result_that_is_there_needs_no_verdict(tracker: Tracker) -> None
     } == await states(tracker)
     assert (5, "no") == ((await tracker.get("done")).result, (await tracker.get("failed")).error)
     assert {"done", "failed", "lost"} == set(backend.asked)
+
+
+async def test_a_backend_is_asked_by_the_id_of_the_message(tracker: Tracker) -> None:
+    """Not by the stored one, which may be another task's; where only that is known, not at all."""
+    done = TaskiqResult(is_err=False, return_value=5, execution_time=1.0, labels={})
+    long = "x" * 300
+    backend = Kept(dict.fromkeys(["50%", "a%25", encode_task_id(long)], done))
+    with_results(tracker, backend)
+    for task_id in ("50%", "a%", long):
+        await begun(tracker, task_id, 20)
+
+    assert 2 == await tracker.mark_timed_out()
+    assert {"50%": "SUCCESS", "a%": "FAILURE?", encode_task_id(long): "FAILURE?"} == await states(
+        tracker
+    )
+    assert {"50%", "a%"} == set(backend.asked)
 
 
 async def test_a_result_of_an_earlier_attempt_saves_nobody(tracker: Tracker) -> None:
