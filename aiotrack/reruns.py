@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from taskiq.kicker import AsyncKicker
@@ -185,14 +186,17 @@ class Reruns(Records):
         if metadata:
             labels[METADATA] = self.encoder.encode_kwargs(metadata).text
         new_id: str = broker.id_generator()
-        if not await self._link(execution.task_id, new_id, once=once):
+        is_ours, before = await self._link(
+            execution.task_id, new_id, over=lambda known: known is None or not once
+        )
+        if not is_ours:
             return None
         kicker: AsyncKicker[..., Any] = AsyncKicker(execution.task_name, broker, labels)
         token = INHERITED.set(None)  # what it was born with counts, not who repeats it
         try:
             await kicker.with_task_id(new_id).kiq(*args, **kwargs)
         except Exception:
-            await self.update(execution.task_id, metadata={RERUN_AS: None})
+            await self._unlink(execution.task_id, new_id, before)
             raise
         finally:
             INHERITED.reset(token)
@@ -204,23 +208,42 @@ class Reruns(Records):
             raise UnknownTask(name, brokers=len(self.brokers))
         return found
 
-    async def _link(self, task_id: str, new_id: str, *, once: bool) -> bool:
-        """Let the old record name its rerun, before it is sent: of two callers one may."""
+    async def _link(
+        self, task_id: str, new_id: str | None, *, over: Callable[[Any], bool]
+    ) -> tuple[bool, Any]:
+        """Let the old record name its rerun, before it is sent: of two callers one may.
+
+        Args:
+            task_id: The old one.
+            new_id: The new one.
+            over: Whether it takes the place of the one that is named, or of None.
+
+        Returns:
+            Whether it does, and the one that was named.
+        """
         change = by_hand.Change(
             status=None, result=None, error=None, traceback=None, metadata={RERUN_AS: new_id}
         ).on(self.clock.now(), self)
-        is_ours = True
+        is_ours, before = True, None
 
         def claim(history: History) -> Iterable[Report]:
-            nonlocal is_ours
+            nonlocal is_ours, before
             known = history.patch.get(RERUN_AS)
-            is_ours = not (once and known is not None and known[1] != "null")
+            before = None if known is None else json.loads(known[1])
+            is_ours = over(before)
             return change(history) if is_ours else []
 
         core = await self._flushed()
         await core.repository.connect()  # it knows what time it is
         await core.repository.modify(encode_task_id(task_id), claim)
-        return is_ours
+        return is_ours, before
+
+    async def _unlink(self, task_id: str, new_id: str, before: Any) -> None:
+        """Let the old record name the rerun before the one that was not sent; it never raises."""
+        try:
+            await self._link(task_id, before, over=lambda known: known == new_id)
+        except Exception as error:  # why it was not sent is what the caller has to know
+            log.warning("%r names the rerun %r, which was not sent: %r", task_id, new_id, error)
 
 
 def arguments(execution: Execution, *, is_exact: bool) -> tuple[list[Any], dict[str, Any]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import math
 import pickle
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from aiotrack import (
     current_execution,
     tracking,
 )
+from aiotrack.testing.servers import PostgresServer
 from tests.integration.bench import Bench, bench
 
 
@@ -350,6 +353,87 @@ async def test_a_broker_that_refuses_leaves_no_link(tracker: Tracker) -> None:
 
     assert [SendTaskError] == [type(one.error) for one in bulk]
     assert [None] == [one.error for one in after]
+
+
+async def test_a_rerun_that_is_not_sent_leaves_the_link_to_the_one_before(
+    tracker: Tracker,
+) -> None:
+    """What was rerun already is not sent once more by the next bulk."""
+    away = Away()
+    async with bench(tracker, before=[away]) as b:
+        echo, given = add_echo(b)
+        old = await b.run(echo, 1)
+        first = await again(b, old)
+        away.refuses = True
+        with pytest.raises(SendTaskError):
+            await tracker.rerun(old.task_id)
+        kept = await tracker.get(old.task_id)
+        away.refuses = False
+        bulk = await tracker.rerun_many(task_name="shop.echo")
+        await b.settle()
+
+    assert first.task_id == kept.metadata["rerun_as"]
+    assert [first.task_id] == [one.task_id for one in bulk]  # nobody had rerun that one
+    assert 3 == len(given)
+
+
+class Meanwhile(TaskiqMiddleware):
+    """Lets somebody else do a thing before a message is sent, once."""
+
+    other: Callable[[], Awaitable[object]] | None = None
+
+    async def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
+        other, self.other = self.other, None
+        if other is not None:
+            await other()
+            message.args = [object()]  # nothing can write it
+        return message
+
+
+async def test_a_rerun_that_is_not_sent_leaves_the_link_of_somebody_else(tracker: Tracker) -> None:
+    """Who asked meanwhile, and was heard, is still named."""
+    meanwhile = Meanwhile()
+    async with bench(tracker, before=[meanwhile]) as b:
+        echo, given = add_echo(b)
+        old = await b.run(echo, 1)
+        meanwhile.other = functools.partial(tracker.rerun, old.task_id)
+        with pytest.raises(SendTaskError):
+            await tracker.rerun(old.task_id)
+        await b.settle()
+        kept = await tracker.get(old.task_id)
+        (sent,) = (await tracker.list(limit=1)).items
+
+    assert 2 == len(given)
+    assert (sent.task_id, old.task_id) == (kept.metadata["rerun_as"], sent.rerun_of)
+
+
+class Outage(Away):
+    """Lets the database die before a broker refuses."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__()
+        self.server = server
+
+    def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
+        if self.refuses:
+            self.server.kill()
+        return super().pre_send(message)
+
+
+async def test_a_broker_and_a_database_that_are_away(
+    own_postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error is the broker's; that the link could not be taken back is logged."""
+    away = Outage(own_postgres)
+    async with Tracker(own_postgres.url) as tracker, bench(tracker, before=[away]) as b:
+        echo, _ = add_echo(b)
+        old = await b.run(echo, 1)
+        away.refuses = True
+        with pytest.raises(SendTaskError):
+            await tracker.rerun(old.task_id)
+        own_postgres.start()
+
+    assert 1 == caplog.text.count("which was not sent")
 
 
 # ── in bulk ─────────────────────────────────────────────────────────────────────────────────────
