@@ -153,29 +153,16 @@ class Beginning(Protocol):
 
 
 RUN_FIELDS = (
-    "run_id",
-    "witness",
-    "status",
-    "attempt",
-    "requeues",
-    "set_aside",
-    "worker",
-    "started_at",
-    "finished_at",
-    "duration",
-    "result",
-    "error",
-    "error_type",
-    "error_class",
-    "traceback",
-    "cancel_reason",
-    "cancelled_by",
+    *("run_id", "witness", "status", "attempt", "requeues", "set_aside", "worker"),
+    *("started_at", "finished_at", "duration", "result"),
+    *("error", "error_type", "error_class", "traceback", "cancel_reason", "cancelled_by"),
 )
 """The fields of a report that belong to its run; the rest is origin and patch."""
 
+_WAITING = 1
 _PHASE = {
-    Witness.SENT: 1,
-    Witness.HANDED_BACK: 1,
+    Witness.SENT: _WAITING,
+    Witness.HANDED_BACK: _WAITING,
     Witness.PRESUMED: 2,
     Witness.RELAYED: 3,
     Witness.ENDED: 3,
@@ -190,13 +177,18 @@ def rank(report: Report) -> Rank:
 
     A success passes everything, and of two successes the one that ended earlier stays. Otherwise
     the later attempt, then the phase (set aside 0 < waiting 1 < presumed 2 < ended 3 < running 4),
-    then the later start. No part is ever None: a None would make a comparison in SQL unknown.
+    then the later start. Of what waits it is the later moment since when it does: a verdict on it
+    is an item of that phase, so whoever hands it back later passes the verdict. No part is ever
+    None: a None would make a comparison in SQL unknown.
     """
     started = report.started_at or UNTIMED
     if report.status is TaskStatus.SUCCESS and not report.set_aside:
         return (1, -(report.finished_at or 0), -report.attempt, -started, report.run_id)
     phase = 0 if report.set_aside else _PHASE[report.witness]
-    return (0, report.shown_attempt, phase, started, report.run_id)
+    if report.witness is Witness.PRESUMED and not report.is_run:
+        phase = _WAITING
+    since = report.finished_at or started if phase == _WAITING else started
+    return (0, report.shown_attempt, phase, since, report.run_id)
 
 
 def canonical(report: Report) -> str:

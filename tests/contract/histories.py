@@ -155,7 +155,9 @@ class Truth:
 
     # ── what brokers and workers do ─────────────────────────────────────────────────────────────
     def deliver(self, origin: Origin, *, attempt: int, requeues: int) -> None:
-        """Deliver a message until a run has dealt with it."""
+        """Deliver a message until a run has dealt with it; it may be given up before."""
+        if self.reports and self.chance(0.05):
+            self.presume_lost()
         while self.chance(0.15):
             self.twin(origin, attempt=attempt, requeues=requeues)
         run = self.start(origin, attempt=attempt, requeues=requeues)

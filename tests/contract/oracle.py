@@ -95,7 +95,9 @@ def is_shown_before(one: Report, two: Report) -> bool:
         return attempt_shown(one) > attempt_shown(two)
     if phase(one) != phase(two):
         return phase(one) > phase(two)
-    return began_later(one, two)
+    if phase(one) == WAITING and waits_since(one) != waits_since(two):
+        return waits_since(one) > waits_since(two)
+    return one.run_id > two.run_id if phase(one) == WAITING else began_later(one, two)
 
 
 def has_succeeded(item: Report) -> bool:
@@ -127,15 +129,28 @@ def attempt_shown(item: Report) -> int:
     return item.attempt + (1 if item.status == "RETRY" else 0)
 
 
+WAITING = 1
+
+
+def waits_since(item: Report) -> int:
+    """When the work was given back to the queue, or was given up there; a send is before all."""
+    if item.finished_at is not None:
+        return item.finished_at
+    return item.started_at or 0
+
+
 def phase(item: Report) -> int:
-    """How far it came: set aside, waiting, presumed, ended, running."""
+    """How far it came: set aside, waiting, presumed, ended, running.
+
+    Who gives up what waits in the queue tells of no run: the work has come no further than there.
+    """
     if item.set_aside:
         return 0
     match item.witness:
         case Witness.SENT | Witness.HANDED_BACK:
-            return 1
+            return WAITING
         case Witness.PRESUMED:
-            return 2
+            return 2 if has_run(item) else WAITING
         case Witness.RELAYED | Witness.ENDED:
             return 3
         case Witness.STARTED:

@@ -13,8 +13,9 @@ from taskiq import AsyncBroker
 
 from aiotrack import Execution, TaskStatus, Tracker
 from aiotrack.model import Cause
-from aiotrack.report import Witness
+from aiotrack.report import History, Report, Witness
 from aiotrack.rescue import UNSENT, Unknown, judge_unknown, rescue
+from aiotrack.verdicts import presume
 from tests.control.crew import (
     PubSubBroker,
     QuietBroker,
@@ -242,6 +243,35 @@ async def test_a_rescuer_that_was_killed_is_rescued(database_url: str) -> None:
     assert ["old"] == [broker.formatter.loads(one).task_id for one in broker.sent]
     assert ("PENDING", "its worker lost was lost; it was sent again") == (found.status, found.error)
     assert None is found.error_type
+
+
+async def test_a_verdict_on_its_wait_hides_nothing_that_is_to_be_sent_again(
+    database_url: str,
+) -> None:
+    """It was begun after all, and its worker was lost; the rescuer was killed before it sent."""
+    async with Tracker(database_url) as tracker:
+        broker = attached(tracker, PubSubBroker(), on_lost="requeue")
+        await enlist(tracker, "lost", ago=100)
+        start, now = started(tracker, "a", "lost"), tracker.clock.now()
+
+        def verdict(history: History) -> list[Report]:
+            report = presume(history, now=now - 90_000_000, error="presumed", error_class="timeout")
+            return [] if report is None else [report]
+
+        await write(tracker, queued(tracker, "a", "shop.pay"))
+        await tracker.core().repository.revise(["a"], verdict)
+        before = await tracker.get("a")
+        note = ended(start, TaskStatus.PENDING, now - 40_000_000)
+        note.witness, note.error_class, note.error_type = Witness.HANDED_BACK, "lost", UNSENT
+        await write(tracker, start, note)
+        left = await registry_of(tracker).unsent(UNSENT, limit=10)
+        count = await tracker.rescue_lost()
+        after = await tracker.get("a")
+
+    assert ("FAILURE", True, "timeout") == shown(before)
+    assert ["a"] == [one.task_id for one in left]
+    assert (1, 1) == (count, len(broker.sent))
+    assert ("PENDING", False, "lost") == shown(after)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from aiotrack.report import (
     merge_patches,
     rank,
 )
+from aiotrack.verdicts import presume
 
 ORIGIN = Origin("id", "billing.invoices:send", "billing", 1_000)
 
@@ -165,6 +166,8 @@ STEPS = [
     born(),
     report(Witness.HANDED_BACK, "PENDING", started_at=10),
     report(Witness.HANDED_BACK, "PENDING", started_at=11),
+    report(Witness.PRESUMED, "FAILURE", run_id="!presumed:1", finished_at=12),
+    report(Witness.HANDED_BACK, "PENDING", started_at=10, finished_at=13),
     report(Witness.PRESUMED, "FAILURE", started_at=10),
     ended("FAILURE", run_id="!cancel", started_at=None),
     ended("FAILURE"),
@@ -180,7 +183,7 @@ STEPS = [
 
 @pytest.mark.parametrize(("lesser", "greater"), list(pairwise(STEPS)))
 def test_each_step_of_the_order_passes_the_one_before(lesser: Report, greater: Report) -> None:
-    """Success, then attempt, phase, start and run_id."""
+    """Success, then attempt, phase, start (of what waits: since when) and run_id."""
     assert rank(lesser) < rank(greater)
 
 
@@ -227,6 +230,16 @@ def test_a_cancel_of_queued_work_yields_to_a_worker_that_has_it() -> None:
 
     assert TaskStatus.REVOKED == History.of([born(), cancel]).shown().status
     assert TaskStatus.STARTED == History.of([born(), cancel, report()]).shown().status
+
+
+def test_a_verdict_on_what_waits_passes_what_its_judge_saw() -> None:
+    """Also where the worker that handed it back has a clock that is ahead of the judge's."""
+    history = History.of([report(Witness.HANDED_BACK, "PENDING", started_at=10, finished_at=20)])
+    verdict = presume(history, now=15, error="presumed: too late", error_class="timeout")
+    assert verdict is not None
+    history.add(verdict)
+
+    assert (TaskStatus.FAILURE, 21) == (history.shown().status, history.shown().finished_at)
 
 
 def test_runs_are_in_the_order_in_which_they_began() -> None:
