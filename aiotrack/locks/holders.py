@@ -144,7 +144,7 @@ async def held(space: Space, lock: str) -> dict[str, Any] | None:
         told, left, waiting = await asyncio.gather(
             space.wire.ask("HMGET", key, "info", "since", "fence", "renewed"),
             space.wire.ask("PTTL", key),
-            space.wire.ask("ZCARD", f"{key}:queue"),
+            space.wire.ask("ZCARD", f"{key}|queue"),
         )
     except FAULTS as error:
         raise LockUnavailable(lock, error) from error

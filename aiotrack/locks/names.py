@@ -20,7 +20,7 @@ SHOWN: Final = 80
 """Characters of any other name that stand before its digest."""
 
 LISTED: Final = re.compile(NAME.pattern + r"(~[0-9a-f]{32})?(/[0-9a-f]{32})?")
-"""What a lock is called in Redis, and in lists."""
+"""What a lock is called in Redis, and in lists; never with a ``|``: keys beside it have one."""
 
 _PLAIN: Final = (str, bool, int, float, Decimal, UUID, date, time)
 

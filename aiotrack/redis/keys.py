@@ -2,7 +2,8 @@
 
 All carry the setting ``namespace`` (``aiotrack``): two projects on one Redis share nothing. The
 keys of locks share the hash tag ``{<namespace>:locks}``, those of schedules likewise, so that a
-script may touch several of them also in a cluster.
+script may touch several of them also in a cluster. No lock's name has a ``|``, so that none is the
+key beside another one.
 
 ==============================  =======  ==================================  =====================
 name                            type     what                                lives
@@ -15,10 +16,10 @@ name                            type     what                                liv
 ``<namespace>:woken:<loop>``    channel  ``<owner> <fence>``: a lock that an
                                          event loop's waiter was given
 ``{<namespace>:locks}:<lock>``  hash     owner, fence, info, since           as long as the lease
-``…:<lock>:fence``              string   the last fence                      30 days
-``…:<lock>:queue``              zset     who waits, by arrival               10 s; each asks anew
-``…:<lock>:waiters``            hash     how each of them is told            10 s; likewise
-``…:<lock>:gone:<owner>``       string   this owner has given up             10 s
+``…:<lock>|fence``              string   the last fence                      30 days
+``…:<lock>|queue``              zset     who waits, by arrival               10 s; each asks anew
+``…:<lock>|waiters``            hash     how each of them is told            10 s; likewise
+``…:<lock>|gone:<owner>``       string   this owner has given up             10 s
 ``{<namespace>:locks}``         zset     every held lock, by its lease       until the last is read
 ``{<namespace>:schedules}``     hash     definition -> what is sent, when,   until it is stopped
                                          and whether it is paused: JSON

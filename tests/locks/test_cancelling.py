@@ -128,7 +128,7 @@ async def cancel_many(tracker: Tracker, server: Any, namespace: str, times: int)
         *[
             key
             async for key in server.scan_iter(f"{{{namespace}:locks}}*", count=1000)
-            if not key.endswith(b":fence") and b":gone:" not in key
+            if not key.endswith(b"|fence") and b"|gone:" not in key
         ],
         *[task for task in asyncio.all_tasks() if "_give_up" in repr(task.get_coro())],
     ]:

@@ -119,7 +119,7 @@ async def test_a_loop_that_ends_frees_its_locks(redis_url: str, queue_name: str,
     assert ("", 0) == (done.stderr, done.returncode)
     async with Redis.from_url(redis_url) as client:
         keys = [key async for key in client.scan_iter(f"{{{queue_name}:locks}}*")]
-    assert [] == [key for key in keys if not key.endswith(b":fence") and b":gone:" not in key]
+    assert [] == [key for key in keys if not key.endswith(b"|fence") and b"|gone:" not in key]
 
 
 async def test_a_child_has_locks_of_its_own(

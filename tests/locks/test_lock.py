@@ -60,7 +60,7 @@ async def server(redis_url: str) -> AsyncIterator[Any]:
 async def held(server: Any, namespace: str) -> list[str]:
     """Give the keys that say that something is held or waited for."""
     found = [key.decode() async for key in server.scan_iter(f"{{{namespace}:locks}}*")]
-    return [key for key in found if not key.endswith(":fence") and ":gone:" not in key]
+    return [key for key in found if not key.endswith("|fence") and "|gone:" not in key]
 
 
 async def entered(lock: TaskLock) -> None:
@@ -175,6 +175,24 @@ async def test_any_text_is_a_name(tracker: Tracker) -> None:
     assert not await is_task_locked("import/7")
     freed = [await tracker.locks.force_release(one.name) for one in listed]
     assert len(ODD) - 1 == sum(freed)
+
+
+async def test_no_name_is_what_stands_beside_another_lock(tracker: Tracker) -> None:
+    """Each is a lock of its own for its whole lease, also while others wait for the first."""
+    beside = [f"{lock}{mark}{what}" for lock in ("jobs", "jobs/1") for mark in ":|"
+              for what in ("fence", "queue", "waiters", "gone:x")]  # fmt: skip
+    async with task_lock("jobs"):
+        pass  # it has a last fence from now on
+    tokens = {name: await acquire_task_lock(name, ttl=600) for name in (*beside, "jobs")}
+    with pytest.raises(LockNotAcquired):
+        await entered(tracker.lock("jobs", wait=0.3))
+    listed = await tracker.locks.list()
+
+    assert len(tokens) == len(listed)
+    assert [] == [one.name for one in listed if one.left < 300 or one.waiting]
+    for name, token in tokens.items():
+        assert token is not None
+        assert await release_task_lock(name, token)
 
 
 class Color(enum.Enum):

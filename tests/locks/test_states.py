@@ -125,7 +125,7 @@ class Histories(RuleBasedStateMachine):
         """A new token would do that; here an old one is forgotten."""
         owner = data.draw(st.sampled_from(sorted(self.gone)))
         self.gone.remove(owner)
-        self.client.delete(f"{self.keys[0]}:gone:{owner}")
+        self.client.delete(f"{self.keys[0]}|gone:{owner}")
 
     @precondition(lambda self: self.holder is not None)
     @rule(owner=HOLDS)
@@ -175,9 +175,9 @@ class Histories(RuleBasedStateMachine):
     def the_server_says_the_same(self) -> None:
         owner = self.client.hget(self.keys[0], "owner")
         assert self.holder == (None if owner is None else owner.decode())
-        queue = self.client.zrange(f"{self.keys[0]}:queue", 0, -1)
+        queue = self.client.zrange(f"{self.keys[0]}|queue", 0, -1)
         assert self.queue == [one.decode() for one in queue]
-        waiters = {one.decode() for one in self.client.hkeys(f"{self.keys[0]}:waiters")}
+        waiters = {one.decode() for one in self.client.hkeys(f"{self.keys[0]}|waiters")}
         assert set(self.queue) == waiters
 
     @invariant()

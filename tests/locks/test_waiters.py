@@ -49,7 +49,7 @@ async def wait_in_processes(folder: Path, processes: int, each: int) -> dict[str
                 stdin.write(f"{number}\n")
                 stdin.flush()
                 async with asyncio.timeout(30):
-                    while await client.zcard("{aiotrack:locks}:x:queue") <= number:  # noqa: ASYNC110
+                    while await client.zcard("{aiotrack:locks}:x|queue") <= number:  # noqa: ASYNC110
                         await asyncio.sleep(0.001)
             for one in running:
                 assert one.stdin is not None

@@ -15,5 +15,5 @@ if holder == ARGV[1] then
 else
   forget_ended(holder)
 end
-pcall(redis.call, 'SET', lock .. ':gone:' .. ARGV[1], '1', 'PX', ARGV[2])
+pcall(redis.call, 'SET', lock .. '|gone:' .. ARGV[1], '1', 'PX', ARGV[2])
 return was_owner

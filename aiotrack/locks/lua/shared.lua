@@ -3,15 +3,16 @@
 -- KEYS[1] lock         hash   owner, fence, info; since, renewed (microseconds); the lease long
 -- KEYS[2] index        zset   every lock that is held, by the end of its lease (microseconds)
 --
--- and beside the lock, in the same slot for they share its tag:
+-- and beside the lock, in the same slot for they share its tag. No lock's name holds a |, so that
+-- none of them is another lock:
 --
--- <lock>:fence         string the last fence that was given; 30 days
--- <lock>:queue         zset   who waits, by arrival
--- <lock>:waiters       hash   who waits -> "<channel> <ttl> <info>"
--- <lock>:gone:<owner>  string this owner has given up: a request that comes later takes nothing
+-- <lock>|fence         string the last fence that was given; 30 days
+-- <lock>|queue         zset   who waits, by arrival
+-- <lock>|waiters       hash   who waits -> "<channel> <ttl> <info>"
+-- <lock>|gone:<owner>  string this owner has given up: a request that comes later takes nothing
 
 local lock, index = KEYS[1], KEYS[2]
-local fences, queue, waiters = lock .. ':fence', lock .. ':queue', lock .. ':waiters'
+local fences, queue, waiters = lock .. '|fence', lock .. '|queue', lock .. '|waiters'
 local FENCES_LIVE = 2592000000 -- milliseconds, 30 days
 local WAITERS_LIVE = 10000 -- milliseconds; each of them asks every second
 local GRACE = 3000 -- milliseconds that a lock is handed over for, until its new owner extends it
