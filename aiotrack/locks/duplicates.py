@@ -191,6 +191,8 @@ class _Guard:
             log.warning("lock %s ends with its lease: %s", self._name, error)
 
     async def _enter(self, holders: Holders, run: Run | None) -> dict[str, Any] | None:
+        from aiotrack.locks.holders import server_time
+
         arrived: int | None = None
         while True:
             info = holders.who(self._key, self._ttl)
@@ -204,7 +206,7 @@ class _Guard:
                 if run is None or run.is_over or task_id != run.task_id:
                     _tell(run, str(task_id or holder.get("worker") or "unknown"))
                     return _skipped(RUNNING)
-                arrived = arrived or await _server_time(holders)
+                arrived = arrived or await server_time(holders.space, self._name)
                 grant = await self._succeed(holders, run, info, arrived)
             if grant is not None:
                 self._hold(holders, grant)
@@ -245,11 +247,6 @@ class _Guard:
 
     def _lost(self, _: Lease, reason: str) -> None:
         log.warning("lock %s was lost, its body runs on: %s", self._name, reason)
-
-
-async def _server_time(holders: Holders) -> int:
-    seconds, micros = await holders.space.wire.ask("TIME")
-    return int(seconds) * 1_000_000 + int(micros)
 
 
 def _tell(run: Run | None, holder: str) -> None:

@@ -116,6 +116,19 @@ class Holders:
         await self.space.close()
 
 
+async def server_time(space: Space, lock: str) -> int:
+    """Give the microseconds of Redis' clock, for *lock*.
+
+    Raises:
+        LockUnavailable: Redis does not answer.
+    """
+    try:
+        seconds, micros = await space.wire.ask("TIME")
+    except FAULTS as error:
+        raise LockUnavailable(lock, error) from error
+    return int(seconds) * 1_000_000 + int(micros)
+
+
 async def held_names(space: Space) -> list[str]:
     """Give the names of the locks that are held, and forget those whose lease is over.
 
@@ -123,9 +136,8 @@ async def held_names(space: Space) -> list[str]:
         LockUnavailable: Redis does not answer.
     """
     index = lock_index(space.namespace)
+    now = await server_time(space, "*")
     try:
-        seconds, micros = await space.wire.ask("TIME")
-        now = int(seconds) * 1_000_000 + int(micros)
         await space.wire.ask("ZREMRANGEBYSCORE", index, "-inf", now)
         keys = await space.wire.ask("ZRANGE", index, 0, -1)
     except FAULTS as error:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 from taskiq import InMemoryBroker, SimpleRetryMiddleware, SmartRetryMiddleware
 
 from aiotrack import (
@@ -26,6 +27,8 @@ from aiotrack import (
     task_lock,
 )
 from aiotrack.locks import duplicates
+from aiotrack.locks.space import Space
+from aiotrack.testing.servers import ValkeyServer
 
 SKIPPED = {"success": False, "status": "skipped", "reason": "task_already_running"}
 
@@ -308,6 +311,41 @@ async def test_redis_away_does_what_was_chosen(
                 await work()
         else:
             assert expected == await work()
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("run", "done"), ("skip", {**SKIPPED, "reason": "lock_unavailable"}), ("raise", None)],
+)
+async def test_redis_away_at_a_second_delivery(
+    own_valkey: ValkeyServer, sqlite_url: str, word: str, expected: object
+) -> None:
+    """It refused the lock, and then does not tell the time: that is unavailable, too."""
+    from taskiq import TaskiqMessage
+
+    async with Redis.from_url(own_valkey.url) as client:
+        rights = ("reset", "on", ">secret", "~*", "&*", "+@all", "-time")  # grants need it, too
+        await client.execute_command("ACL", "SETUSER", "timeless", *rights)
+    place = own_valkey.url.split("@")[-1].removeprefix("redis://")
+    async with Tracker(sqlite_url, redis=f"redis://timeless:secret@{place}") as tracker:
+        broker = InMemoryBroker().with_middlewares(TrackerMiddleware(tracker))
+
+        @broker.task("shop.rows")
+        @prevent_duplicate_task("rows", on_unavailable=word)
+        async def rows() -> str:
+            return "done"
+
+        first = Space(own_valkey.url, "aiotrack")
+        await first.acquire("rows", ttl=30, wait=0, info={"task_id": "x", "attempt": 1})
+        message = TaskiqMessage(task_id="x", task_name="shop.rows", labels={}, args=[], kwargs={})
+        await broker.startup()
+        await broker.receiver.callback(broker.formatter.dumps(message).message)
+        result = await broker.result_backend.get_result("x")
+        await first.close()
+        await broker.shutdown()
+
+    assert expected == result.return_value
+    assert (LockUnavailable if word == "raise" else type(None)) is type(result.error)
 
 
 @pytest.mark.parametrize(
