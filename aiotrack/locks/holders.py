@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiotrack.current import CURRENT
 from aiotrack.errors import LockReentry, LockUnavailable
 from aiotrack.locks.renewal import Renewer
-from aiotrack.locks.space import FORCE_RELEASE, Space, margin
+from aiotrack.locks.space import FORCE_RELEASE, REMEMBERED, Space, margin
 from aiotrack.redis.client import FAULTS
 from aiotrack.redis.keys import lock_index, lock_keys
 
@@ -179,8 +180,9 @@ async def force_release(space: Space, lock: str, fence: int) -> bool:
     Raises:
         LockUnavailable: Redis does not answer.
     """
+    request = secrets.token_hex(16)
     try:
         keys = lock_keys(space.namespace, lock)
-        return bool(await space.wire.run(FORCE_RELEASE, keys, fence))
+        return bool(await space.wire.run(FORCE_RELEASE, keys, fence, request, REMEMBERED))
     except FAULTS as error:
         raise LockUnavailable(lock, error) from error

@@ -20,6 +20,7 @@ name                            type     what                                liv
 ``…:<lock>|queue``              zset     who waits, by arrival               10 s; each asks anew
 ``…:<lock>|waiters``            hash     how each of them is told            10 s; likewise
 ``…:<lock>|gone:<owner>``       string   this owner has given up             10 s
+``…:<lock>|forced:<id>``        string   a request that took it away         10 s
 ``{<namespace>:locks}``         zset     every held lock, by its lease       until the last is read
 ``{<namespace>:schedules}``     hash     definition -> what is sent, when,   until it is stopped
                                          and whether it is paused: JSON

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from aiotrack import Tracker, is_task_locked
+from aiotrack import Tracker, acquire_task_lock, is_task_locked, release_task_lock
 from aiotrack.locks.verbs import Locks
 from tests.integration.proxy import Proxy, proxied
 
@@ -72,6 +72,41 @@ async def test_a_thousand_lost_answers(lossy: tuple[Tracker, Proxy], *, in_body:
     print(f"1,000 lost answers, {(time.monotonic() - begun):.1f} ms each")
 
     assert 1000 == proxy.lost
+
+
+async def test_who_takes_a_lock_away_hears_so(lossy: tuple[Tracker, Proxy]) -> None:
+    """The answer was lost: it is told again, and the audit has its row; others are told no."""
+    tracker, proxy = lossy
+    assert not await tracker.locks.force_release("x", fence=1)  # the server knows the script
+    token = await acquire_task_lock("x", ttl=30, tracker=tracker)
+    held = await tracker.locks.info("x")
+    assert held is not None
+    proxy.lose_reply()
+
+    assert await tracker.locks.force_release("x", fence=held.fence, by="ada")
+    assert 1 == proxy.lost
+    (row,) = (await tracker.audit.list(action="lock.release")).items
+    assert ("ada", "lock:x") == (row.actor, row.target)
+    assert not await tracker.locks.force_release("x", fence=held.fence)
+    assert token is not None
+    assert not await release_task_lock("x", token, tracker=tracker)
+
+
+async def test_who_takes_a_lock_over_has_it(lossy: tuple[Tracker, Proxy]) -> None:
+    """The answer was lost: the same call has the lock, and not a token that nobody knows."""
+    tracker, proxy = lossy
+    space = tracker.feature(Locks).holders().space
+    assert await space.take_over("x", 1, ttl=30, info={}) is None  # the server knows the script
+    first = await space.acquire("x", ttl=30, wait=0, info={})
+    proxy.lose_reply()
+    second = await space.take_over("x", first.fence, ttl=30, info={})
+
+    assert 1 == proxy.lost
+    assert second is not None
+    assert second.fence > first.fence
+    assert await space.extend("x", second.token, 30)
+    assert not await space.release("x", first.token)
+    assert await space.release("x", second.token)
 
 
 async def test_an_answer_that_never_comes_costs_a_second(

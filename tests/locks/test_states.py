@@ -143,21 +143,27 @@ class Histories(RuleBasedStateMachine):
             assert (first == owner) == (answer[0] == 1)
 
     @precondition(lambda self: self.holder is not None)
-    @rule(is_old=st.booleans())
-    def force(self, *, is_old: bool) -> None:
-        fence = self.fences[-1] - is_old
-        assert (not is_old) == bool(self.run(space.FORCE_RELEASE, fence))
+    @rule(is_old=st.booleans(), times=st.integers(1, 3))
+    def force(self, *, is_old: bool, times: int) -> None:
+        fence, request = self.fences[-1] - is_old, secrets.token_hex(4)
+        for _ in range(times):
+            assert (not is_old) == bool(self.run(space.FORCE_RELEASE, fence, request, LONG))
         if not is_old:
             self.freed()
 
     @precondition(lambda self: self.holder is not None)
-    @rule(owner=HOLDS)
-    def take_over(self, owner: str) -> None:
-        if owner in self.queue or owner in self.gone:
+    @rule(owner=HOLDS, times=st.integers(1, 3))
+    def take_over(self, owner: str, times: int) -> None:
+        if owner in self.queue or owner == self.holder:
             return
-        fence = self.run(space.TAKE_OVER, self.fences[-1], owner, LONG, json.dumps({"who": owner}))
-        self.holder = None
-        self.granted(owner, fence)
+        asked = (space.TAKE_OVER, self.fences[-1], owner, LONG, json.dumps({"who": owner}))
+        fences = {self.run(*asked) for _ in range(times)}
+        assert 1 == len(fences)
+        if owner in self.gone:
+            assert {None} == fences
+        else:
+            self.holder = None
+            self.granted(owner, fences.pop())
 
     @rule()
     def forget_scripts(self) -> None:

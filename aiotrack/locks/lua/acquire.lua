@@ -11,7 +11,7 @@
 
 local owner, ttl, info, channel, place = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 
-if redis.call('EXISTS', lock .. '|gone:' .. owner) == 1 then
+if has_gone(owner) then
   return { -1 }
 end
 

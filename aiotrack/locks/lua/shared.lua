@@ -10,6 +10,7 @@
 -- <lock>|queue         zset   who waits, by arrival
 -- <lock>|waiters       hash   who waits -> "<channel> <ttl> <info>"
 -- <lock>|gone:<owner>  string this owner has given up: a request that comes later takes nothing
+-- <lock>|forced:<id>   string this request took the lock away: its repeat is told so, too
 
 local lock, index = KEYS[1], KEYS[2]
 local fences, queue, waiters = lock .. '|fence', lock .. '|queue', lock .. '|waiters'
@@ -39,6 +40,10 @@ local function grant(owner, ttl, info)
   redis.call('PEXPIRE', lock, ttl)
   redis.call('ZADD', index, digits(now + ttl * 1000), lock)
   return fence
+end
+
+local function has_gone(owner)
+  return redis.call('EXISTS', lock .. '|gone:' .. owner) == 1
 end
 
 local function free()
