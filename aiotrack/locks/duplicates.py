@@ -23,9 +23,9 @@ from aiotrack.locks.names import checked_ttl, lock_name
 from aiotrack.locks.verbs import find_holders
 
 if TYPE_CHECKING:
+    from aiotrack.locks.grants import Grant
     from aiotrack.locks.holders import Holders
     from aiotrack.locks.renewal import Lease
-    from aiotrack.locks.space import Grant
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiotrack.current import CURRENT
 from aiotrack.errors import LockReentry, LockUnavailable
+from aiotrack.locks.grants import margin
 from aiotrack.locks.renewal import Renewer
-from aiotrack.locks.space import FORCE_RELEASE, REMEMBERED, Space, margin
+from aiotrack.locks.space import FORCE_RELEASE, REMEMBERED, Space
 from aiotrack.redis.client import FAULTS
 from aiotrack.redis.keys import lock_index, lock_keys
 

@@ -17,8 +17,8 @@ from aiotrack.locks.renewal import Lease
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiotrack.locks.grants import Grant
     from aiotrack.locks.holders import Holders
-    from aiotrack.locks.space import Grant
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from aiotrack.locks.space import Space, margin
+from aiotrack.locks.grants import margin
+from aiotrack.locks.space import Space
 from aiotrack.redis.client import FAULTS
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import json
 import logging
 import math
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from aiotrack.errors import LockNotAcquired, LockUnavailable
+from aiotrack.locks.grants import Grant, granted, holder_in, margin
 from aiotrack.locks.hazards import look
 from aiotrack.redis.channel import Channel
 from aiotrack.redis.client import FAULTS, make_client
@@ -62,30 +64,6 @@ ACQUIRE, EXTEND, RELEASE, ABANDON, FORCE_RELEASE, TAKE_OVER = (
     Script(_SHARED, _FOLDER / f"{verb}.lua")
     for verb in ("acquire", "extend", "release", "abandon", "force_release", "take_over")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A lock that was granted.
-
-    Attributes:
-        name: As in `aiotrack.locks.names.lock_name`.
-        token: Known to its owner alone.
-        fence: Higher than that of every grant of this lock before.
-        deadline: Monotonic seconds until which it is surely ours.
-        is_brief: It was handed over, for `GRACE` seconds at most.
-    """
-
-    name: str
-    token: str
-    fence: int
-    deadline: float
-    is_brief: bool = False
-
-
-def margin(ttl: float) -> float:
-    """Give the seconds by which our lease ends before the server's: clocks do not run alike."""
-    return ttl * 0.01 + 0.002
 
 
 @dataclass(slots=True)
@@ -132,6 +110,7 @@ class Space:
         self.on_revoked: Callable[[str], None] = lambda _: None  # with the token of what was taken
         self._background: set[asyncio.Task[object]] = set()
         self._owed: dict[str, str] = {}
+        self._late: set[str] = set()  # tokens of which a request may still be on its way
         self._is_closed = False
         self._is_deaf = False
         self._has_looked = False
@@ -162,7 +141,7 @@ class Space:
             self.abandon(name, token)
             raise LockUnavailable(name, error) from error
         except LockNotAcquired:
-            if wait > 0:
+            if wait > 0 or token in self._late:
                 self.abandon(name, token)
             raise
         except BaseException:
@@ -205,13 +184,16 @@ class Space:
             LockUnavailable: Redis does not answer; the lease ends by itself.
         """
         keys = lock_keys(self.namespace, name)
+        free = functools.partial(self.wire.run_once, RELEASE, keys, token)
+        if token in self._late:  # what still comes is to take nothing
+            free = functools.partial(self.wire.run_once, ABANDON, keys, token, REMEMBERED)
         try:
             try:
-                return bool(await self.wire.run_once(RELEASE, keys, token))
+                return bool(await free())
             except ResponseError:
                 raise
             except FAULTS:  # the answer may be what got lost: then nothing is left to free
-                await self.wire.run_once(RELEASE, keys, token)
+                await free()
                 return True
         except FAULTS as error:
             self.abandon(name, token)
@@ -281,17 +263,24 @@ class Space:
         self, name: str, token: str, ttl: float, info: str, channel: str, place: str
     ) -> Any:
         keys = lock_keys(self.namespace, name)
-        return await self.wire.run(
-            ACQUIRE, keys, token, math.ceil(ttl * 1000), info, channel, place
-        )
+        words = (token, math.ceil(ttl * 1000), info, channel, place)
+        try:
+            return await self.wire.run_once(ACQUIRE, keys, *words)
+        except ResponseError:
+            raise
+        except FAULTS:  # it may be late, and not lost: then it comes after its own repeat
+            self._late.add(token)
+            loop = asyncio.get_running_loop()
+            loop.call_later(REMEMBERED / 1000, self._late.discard, token)
+            return await self.wire.run_once(ACQUIRE, keys, *words)
 
     async def _try(self, name: str, token: str, ttl: float, info: str) -> Grant:
         for _ in range(TRIES):
             sent = time.monotonic()
             answer = await self._request(name, token, ttl, info, "", "")
             if answer[0] != 1:
-                raise LockNotAcquired(name, _info(answer))
-            if grant := _granted(name, token, ttl, answer, sent):
+                raise LockNotAcquired(name, holder_in(answer))
+            if grant := granted(name, token, ttl, answer, sent):
                 return grant
         raise TimeoutError(SLOW)
 
@@ -304,7 +293,7 @@ class Space:
             while True:
                 answer = await self._ask_patiently(wait)
                 if answer[0] == 1:
-                    if grant := _granted(name, token, ttl, answer, wait.sent):
+                    if grant := granted(name, token, ttl, answer, wait.sent):
                         return grant
                     if wait.left() < 0:
                         raise TimeoutError(SLOW)
@@ -321,7 +310,7 @@ class Space:
                 if fence > int(answer[4]) and (grant := await self._handed_over(wait, fence)):
                     return grant
                 if not fence and wait.left() <= 0:
-                    raise LockNotAcquired(name, _info(answer))
+                    raise LockNotAcquired(name, holder_in(answer))
                 woken = self._waiters[token] = loop.create_future()
         finally:
             del self._waiters[token]
@@ -380,21 +369,3 @@ def _wake_to_ask(woken: asyncio.Future[int]) -> None:
     """Nobody woke a waiter: no fence is 0."""
     if not woken.done():
         woken.set_result(0)
-
-
-def _granted(name: str, token: str, ttl: float, answer: Any, sent: float) -> Grant | None:
-    """Give what was granted; None when we slept for longer than it lasts."""
-    deadline = sent + ttl - margin(ttl)
-    if time.monotonic() >= deadline:
-        return None
-    return Grant(name, token, int(answer[1]), deadline)
-
-
-def _info(answer: Any) -> dict[str, Any]:
-    """Read what the holder told of itself."""
-    try:
-        found: dict[str, Any] = json.loads(answer[3])
-        found.pop("channel", None)
-    except (IndexError, TypeError, ValueError, AttributeError):
-        return {}
-    return found

@@ -17,6 +17,7 @@ class Proxy:
         is_black_hole: Connections are accepted, and nothing goes either way any more.
         lost: How many replies were lost with their connections.
         swallowed: How many replies were lost without a word.
+        late: How many requests came late to the server.
     """
 
     def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
@@ -31,6 +32,8 @@ class Proxy:
         self.is_black_hole = False
         self.lost = 0
         self.swallowed = 0
+        self.late = 0
+        self._hold = 0.0
         self._cuts = True
         self._mark: bytes | None = None
 
@@ -68,6 +71,10 @@ class Proxy:
         """Let the server do the *number*-th request; its connection says nothing any more."""
         self._left, self._cuts = number, False
 
+    def hold_request(self, seconds: float) -> None:
+        """Let the next request come so late, also when its connection has gone by then."""
+        self._hold = seconds
+
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -89,9 +96,12 @@ class Proxy:
         while data := await reader.read(1 << 20):
             if self._left is not None:
                 self._left -= 1
+            seconds, self._hold = self._hold, 0.0
+            await asyncio.sleep(seconds)
             if not self.is_black_hole:
                 writer.write(data)
                 await writer.drain()
+            self.late += seconds > 0
         writer.transport.abort()
 
     async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -145,3 +145,41 @@ async def test_a_request_of_a_cancelled_caller_takes_nothing_later(
 
     assert not await is_task_locked("x", tracker=tracker)
     assert [] == await tracker.locks.list()
+
+
+async def has_come(proxy: Proxy) -> None:
+    """Wait until the request that was held has come, and was done."""
+    while not proxy.late:  # noqa: ASYNC110 - a look from outside
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+
+
+async def test_a_request_that_comes_after_its_refused_repeat_takes_nothing(
+    lossy: tuple[Tracker, Proxy],
+) -> None:
+    """It was late, and not lost: by then the lock is free, and nobody would know its token."""
+    tracker, proxy = lossy
+    token = await acquire_task_lock("x", ttl=600, tracker=tracker)
+    assert token is not None
+    proxy.hold_request(1.6)
+
+    assert await acquire_task_lock("x", ttl=600, tracker=tracker) is None
+    assert await release_task_lock("x", token, tracker=tracker)
+    await has_come(proxy)
+    assert not await is_task_locked("x", tracker=tracker)
+
+
+@pytest.mark.parametrize("wait", [0, 5])
+async def test_a_request_that_comes_after_its_lock_was_freed_takes_nothing(
+    lossy: tuple[Tracker, Proxy], wait: float
+) -> None:
+    """Its repeat was granted, and what it took is free again."""
+    tracker, proxy = lossy
+    proxy.hold_request(1.6)
+    async with tracker.lock("x", ttl=600, wait=wait):
+        assert 0 == proxy.late
+    await has_come(proxy)
+
+    assert not await is_task_locked("x", tracker=tracker)
+    async with tracker.lock("x"):
+        pass
