@@ -270,8 +270,8 @@ class Space:
             raise
         except FAULTS:  # it may be late, and not lost: then it comes after its own repeat
             self._late.add(token)
-            loop = asyncio.get_running_loop()
-            loop.call_later(REMEMBERED / 1000, self._late.discard, token)
+            loop, context = asyncio.get_running_loop(), contextvars.Context()  # of no run
+            loop.call_later(REMEMBERED / 1000, self._late.discard, token, context=context)
             return await self.wire.run_once(ACQUIRE, keys, *words)
 
     async def _try(self, name: str, token: str, ttl: float, info: str) -> Grant:
