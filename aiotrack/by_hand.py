@@ -29,6 +29,13 @@ class Named(list[Any]):
     names: tuple[str, ...] = ()
 
 
+def named(args: Sequence[Any], names: tuple[str, ...]) -> Named:
+    """Give arguments with the names of their parameters."""
+    given = Named(args)
+    given.names = names
+    return given
+
+
 def origin_of(
     tracker: Lifecycle,
     task_id: str | int,

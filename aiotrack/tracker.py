@@ -18,6 +18,7 @@ from aiotrack.body import uncancel
 from aiotrack.cancellation import Cancellation, Cancelling
 from aiotrack.checkpoints import Checkpoints
 from aiotrack.current import CURRENT, Run, run_here
+from aiotrack.errors import InvalidValue
 from aiotrack.following import Following
 from aiotrack.health import Checking, Checks
 from aiotrack.labels import parameters
@@ -312,6 +313,9 @@ class Tracker(
         Args:
             name: Stored as the task's name; default: the function's module and name.
             module: Business scope; default: the first part of the name.
+
+        Raises:
+            InvalidValue: It is a generator: its body does not run in the call.
         """
         if callable(name):
             return self.tracked()(name)
@@ -319,17 +323,13 @@ class Tracker(
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
             title = name or f"{function.__module__}:{function.__qualname__}"
             names = parameters(function)
-
-            def named(args: tuple[Any, ...]) -> by_hand.Named:
-                given = by_hand.Named(args)
-                given.names = names
-                return given
-
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise InvalidValue(f"{title} is a generator: track what iterates over it")
             if inspect.iscoroutinefunction(function):
 
                 @wraps(function)
                 async def around(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    given = named(args)
+                    given = by_hand.named(args, names)
                     async with self.track(title, module=module, args=given, kwargs=kwargs) as run:
                         run.result = value = await function(*args, **kwargs)
                         return value
@@ -339,7 +339,8 @@ class Tracker(
             @wraps(function)
             def around_sync(*args: P.args, **kwargs: P.kwargs) -> T:
                 self._hear_cancels()
-                with by_hand.track_sync(self, title, module, named(args), kwargs) as run:
+                given = by_hand.named(args, names)
+                with by_hand.track_sync(self, title, module, given, kwargs) as run:
                     run.result = value = function(*args, **kwargs)
                     return value
 

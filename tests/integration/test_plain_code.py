@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from aiotrack import TaskStatus, Tracker, current_execution, tracking
+from aiotrack import InvalidValue, TaskStatus, Tracker, current_execution, tracking
 from tests.integration.bench import bench
 
 
@@ -109,6 +109,20 @@ async def test_functions_are_tracked_async_sync_and_in_threads(small: Tracker) -
     assert {"note": "x"} == records[1].kwargs
     assert [10, 20, 20] == [record.metadata["progress_percent"] for record in records[:3]]
     assert "one" == one.__name__
+
+
+async def test_a_generator_is_refused(small: Tracker) -> None:
+    """Its body runs when somebody iterates, long after the call."""
+
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    async def later() -> AsyncIterator[int]:
+        yield 1
+
+    for one in (numbers, later):
+        with pytest.raises(InvalidValue, match=f"{one.__name__} is a generator"):
+            small.tracked(one)
 
 
 async def test_tracked_code_is_the_parent_of_what_it_sends(small: Tracker) -> None:
