@@ -39,7 +39,7 @@ from aiotrack.labels import (
 )
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness, guess_module
-from aiotrack.results import is_over_limit
+from aiotrack.results import is_over_limit, is_scheduled
 from aiotrack.traces import current_trace
 from aiotrack.verdicts import never_ran
 
@@ -337,7 +337,8 @@ class TrackerMiddleware(TaskiqMiddleware):
             return report
         if isinstance(error, NoResultError):
             return self._without_result(run, message, result, duration)
-        if run.resent or isinstance(result.error, NoResultError):  # a retry took its place
+        is_retried = run.resent or isinstance(result.error, NoResultError)  # it took its place
+        if is_retried or is_scheduled(self.broker, run.attempt, message.labels):
             report = self.tracker.report_of(run, Witness.HANDED_BACK, TaskStatus.RETRY, duration)
         else:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
@@ -393,8 +394,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             recorder.add(report)
             recorder.end(run)
             if died is not None and not task.cancelled():
-                told = format_traceback(died, self._encoder)
-                name = run.origin.task_id
-                log.error("task %s ended outside its body, not acknowledged\n%s", name, told)
+                told = (run.origin.task_id, format_traceback(died, self._encoder))
+                log.error("task %s ended outside its body, not acknowledged\n%s", *told)
         except Exception as error:
             complain("end of a run", error)

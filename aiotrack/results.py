@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from taskiq import NoResultError
+from taskiq import NoResultError, SimpleRetryMiddleware, SmartRetryMiddleware
 from taskiq.result_backends.dummy import DummyResultBackend
 
 from aiotrack.by_hand import describe
@@ -46,6 +46,24 @@ def is_over_limit(error: BaseException, labels: Mapping[str, Any]) -> bool:
         return False
     module = str(below.tb_frame.f_globals.get("__name__"))
     return module.partition(".")[0] in {"anyio", "contextlib"}
+
+
+def is_scheduled(broker: AsyncBroker, attempt: int, labels: Mapping[str, Any]) -> bool:
+    """Tell whether the retry of a failed attempt waits in a schedule source: no hook hears of that.
+
+    By the label of the message that is raised for it. `SimpleRetryMiddleware` knows no sources, and
+    raises the label after the last attempt, too.
+    """
+    retries = number(labels.get(RETRIES))
+    has_source = False
+    for one in broker.middlewares if retries >= attempt else ():
+        if isinstance(one, SmartRetryMiddleware):
+            has_source = has_source or one.schedule_source is not None
+        elif isinstance(one, SimpleRetryMiddleware):
+            most = number(labels.get("max_retries"), one.default_retry_count)
+            if retries >= most:
+                return False
+    return has_source
 
 
 async def ask(tracker: Lifecycle, task_id: str) -> Outcome | None:

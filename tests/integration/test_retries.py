@@ -36,6 +36,13 @@ class Waiting(ScheduleSource):
         self.added.append(schedule)
 
 
+class Refusing(Waiting):
+    """A schedule source whose server is away."""
+
+    async def add_schedule(self, schedule: ScheduledTask) -> None:
+        raise ConnectionError(f"no place for {schedule.task_name}")
+
+
 def simple(**options: Any) -> SimpleRetryMiddleware:
     """Make TaskIQ's simple retry middleware."""
     return SimpleRetryMiddleware(default_retry_count=3, **options)
@@ -104,13 +111,19 @@ async def test_every_attempt_keeps_its_own_error(
     assert in_order(good)
 
 
+KEEPING = pytest.mark.parametrize("keeps", [False, True], ids=["no result", "result on retry"])
+
+
+@KEEPING
 @pytest.mark.parametrize("place", ["before", "after"])
-async def test_a_delayed_retry_waits_in_retry(small: Tracker, place: str) -> None:
+async def test_a_delayed_retry_waits_in_retry(small: Tracker, place: str, keeps: bool) -> None:
     """With a schedule source the record waits in RETRY for the next attempt, and tells why."""
     source = Waiting()
-    async with bench(small, **{place: [smart(schedule_source=source)]}) as b:
+    retry = smart(schedule_source=source, no_result_on_retry=not keeps)
+    async with bench(small, **{place: [retry]}) as b:
         gives_up, _ = add_tasks(b)
-        waiting = await b.run(gives_up)
+        await b.run(gives_up)
+        waiting = await small.sync((await small.list()).items[0].task_id)
         for _ in range(2):
             await send_scheduled(b, source.added[-1])
         record = await small.get(waiting.task_id)
@@ -120,9 +133,45 @@ async def test_a_delayed_retry_waits_in_retry(small: Tracker, place: str) -> Non
         *(waiting.status, waiting.attempt, waiting.error, waiting.finished_at),
     )
     assert (TaskStatus.FAILURE, 3, "attempt 3") == (record.status, record.attempt, record.error)
-    assert ["attempt 1", "attempt 2", "attempt 3"] == [error for *_, error in told]
+    assert [
+        (1, "first", "RETRY", "attempt 1"),
+        (2, "retry", "RETRY", "attempt 2"),
+        (3, "retry", "FAILURE", "attempt 3"),
+    ] == told
+    assert 2 == len(source.added)
     assert waiting.created_at == record.created_at
     assert record.schedule_id is None, "a retry's own one-off schedule is no schedule of the task"
+
+
+@KEEPING
+@pytest.mark.parametrize("place", ["before", "after"])
+async def test_a_retry_that_no_source_took_is_a_failure(
+    small: Tracker, place: str, keeps: bool
+) -> None:
+    """Nothing is waited for when the schedule source refused it, whatever the labels say."""
+    retry = smart(schedule_source=Refusing(), no_result_on_retry=not keeps)
+    async with bench(small, **{place: [retry]}) as b:
+        gives_up, _ = add_tasks(b)
+        record = await b.run(gives_up)
+
+    assert (TaskStatus.FAILURE, 1, True) == (record.status, record.attempt, record.is_completed)
+
+
+@KEEPING
+async def test_each_retry_middleware_of_a_broker_ends_its_own(small: Tracker, keeps: bool) -> None:
+    """Where one retries some errors at once and one others later, the last attempt is the last."""
+    source = Waiting()
+    later = smart(
+        schedule_source=source, no_result_on_retry=not keeps, types_of_exceptions=[ConnectionError]
+    )
+    at_once = simple(no_result_on_retry=not keeps, types_of_exceptions=[ValueError])
+    async with bench(small, after=[later, at_once]) as b:
+        gives_up, recovers = add_tasks(b)
+        bad, waiting = await b.run(gives_up), await b.run(recovers)
+
+    assert (TaskStatus.FAILURE, 3, "attempt 3") == (bad.status, bad.attempt, bad.error)
+    assert (TaskStatus.RETRY, 2, "attempt 1") == (waiting.status, waiting.attempt, waiting.error)
+    assert ["shop.recovers"] == [one.task_name for one in source.added]
 
 
 async def send_scheduled(b: Bench, schedule: ScheduledTask) -> None:
