@@ -77,7 +77,7 @@ def _around(function: Callable[..., Any], task_name: str) -> Callable[..., Any]:
             return await function(*args, **kwargs)
         run.body = asyncio.current_task(None if run.core is None else run.core.loop)
         try:
-            value = await function(*args, **kwargs)
+            value = await (function if run.twin is None else body)(*args, **kwargs)
         except BaseException as error:
             _failed(run, functools.partial(function, *args, **kwargs), error)
             raise
@@ -98,7 +98,7 @@ def _around_sync(function: Callable[..., Any], task_name: str) -> Callable[..., 
         if run is None:
             return function(*args, **kwargs)
         try:
-            value = function(*args, **kwargs)
+            value = (function if run.twin is None else body)(*args, **kwargs)
         except BaseException as error:
             _failed(run, functools.partial(function, *args, **kwargs), error)
             raise
@@ -140,14 +140,22 @@ def _judge_arguments(run: Run, call: functools.partial[Any], error: BaseExceptio
 def _enter(task_name: str) -> Run | None:
     """Give the run whose body is called; None when somebody calls the function by himself.
 
+    Of the runs of several trackers, the next that has not entered: each puts a wrapper of its own
+    around the others.
+
     Raises:
         Revoked: It is not wanted any more.
     """
     run = CURRENT.get()
-    if run is None or run.is_entered or run.is_over or run.name != task_name:
+    while run is not None and run.is_entered:
+        run = run.twin
+    if run is None or run.is_over or run.name != task_name:
         return None
-    if run.cancel is not None:
-        raise Revoked
+    one: Run | None = run
+    while one is not None:
+        if one.cancel is not None:
+            raise Revoked  # before any has entered: what never ran is told as such
+        one = one.twin
     run.is_entered = True
     run.origin.trace_id = current_trace() or run.origin.trace_id
     return run

@@ -148,7 +148,7 @@ def leave(run: Run) -> None:
         except (ValueError, RuntimeError):  # another context, or reset before: it ends by itself
             CURRENT.set(None)
     # A context may live on with this run, in a timer or a task that it began.
-    run.token = run.exception = run.frame = run.home = None
+    run.token = run.exception = run.frame = run.home = run.twin = None
 
 
 @contextmanager

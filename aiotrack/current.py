@@ -58,6 +58,8 @@ class Run:
     middlewares read."""
     begun: float = field(default_factory=time.perf_counter)
     token: Token[Run | None] | None = None
+    twin: Run | None = None
+    """The run of another tracker for the same delivery, where a broker has several."""
     watch: tuple[asyncio.Task[Any], Callable[[asyncio.Task[Any]], None]] | None = None
     exception: BaseException | None = None
     frame: FrameType | None = None
@@ -118,13 +120,29 @@ class Run:
     @property
     def cancelled(self) -> bool:
         """Whether somebody asked to end it: what `raise_if_cancelled` looks at."""
-        return self.cancel is not None
+        return any(one.cancel is not None for one in self.with_twins())
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The event loop that it runs in, or that runs its thread; None in plain sync code."""
         watch = self.watch
         return self.home if watch is None else watch[0].get_loop()
+
+    def pair(self) -> None:
+        """Meet the run of another tracker for the same delivery.
+
+        In-place brokers nest the next attempt of a task in the one that failed: that is another.
+        """
+        mine, one = (self.message_id, self.attempt, self.requeues), self.outer
+        if one is not None and mine == (one.message_id, one.attempt, one.requeues):
+            self.twin = one
+
+    def with_twins(self) -> Iterator[Run]:
+        """Give this run, and those of other trackers for the same delivery."""
+        one: Run | None = self
+        while one is not None:
+            yield one
+            one = one.twin
 
     @property
     def is_nested(self) -> bool:

@@ -122,9 +122,8 @@ class TrackerMiddleware(TaskiqMiddleware):
         try:
             run = CURRENT.get()
             if run is not None and run.message_id == message.task_id and not run.is_over:
-                run.resent = True  # a retry, sent from inside on_error
-                return message
-            if is_tracked(message.labels):
+                (self._run_of(message) or run).resent = True  # a retry, sent from inside on_error
+            elif is_tracked(message.labels):
                 self._stamp(message, run)
         except Exception as error:
             complain("pre_send", error)
@@ -313,6 +312,8 @@ class TrackerMiddleware(TaskiqMiddleware):
         )
         labels[RUN] = run.run_id  # goes with the result: `Tracker.sync` finds the run by it
         run.token = CURRENT.set(run)
+        if run.token.old_value.__class__ is Run:
+            run.pair()
         core.recorder.begin(run)
         if core is not self._served_by:
             self._served_by = core
@@ -360,14 +361,12 @@ class TrackerMiddleware(TaskiqMiddleware):
         self, run: Run, message: TaskiqMessage, result: TaskiqResult[Any], duration: float
     ) -> Report:
         """Tell a cancel, a requeue and a copy set aside from a task that wants no result kept."""
-        if isinstance(result.error, Revoked):
+        if isinstance(run.exception or result.error, Revoked):  # another tracker may replace it
             was_told = run.is_told
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)
             result.error = TaskCancelled(run.origin.task_id)  # no retry can be made of it any more
             report.error = str(result.error)
-            if not run.is_entered and not was_told:  # it never ran
-                report = never_ran(report)
-            return report
+            return report if run.is_entered or was_told else never_ran(report)
         if run.is_set_aside:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)
             report.error = "another delivery of it is running"

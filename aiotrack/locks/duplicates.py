@@ -168,7 +168,8 @@ class _Guard:
             log.warning("lock %s is unavailable: its task is %s", self._name, self._on_unavailable)
             skipped = None if self._on_unavailable == "run" else _skipped(UNAVAILABLE)
         if run is not None and skipped is not None:
-            run.skipped = skipped  # no result of the body: nothing to validate
+            for one in run.with_twins():
+                one.skipped = skipped  # no result of the body: nothing to validate
         return skipped
 
     async def leave(self) -> None:
@@ -233,7 +234,8 @@ class _Guard:
             fence = int(found["fence"])
             return await holders.space.take_over(self._name, fence, ttl=self._ttl, info=info)
         if int(found["renewed"] or 0) > arrived:
-            run.is_set_aside = True
+            for one in run.with_twins():
+                one.is_set_aside = True
             raise NoResultError
         return None
 
