@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from taskiq import InMemoryBroker, SimpleRetryMiddleware, TaskiqMessage, TaskiqMiddleware
 
-from aiotrack import CancelOutcome, TaskStatus, Tracker, TrackerMiddleware, raise_if_cancelled
+from aiotrack import (
+    CancelOutcome,
+    TaskStatus,
+    Tracker,
+    TrackerMiddleware,
+    prevent_duplicate_task,
+    raise_if_cancelled,
+)
 
 REVOKED, RETRY, SUCCESS = TaskStatus.REVOKED, TaskStatus.RETRY, TaskStatus.SUCCESS
 ASKED = pytest.mark.parametrize("asked", [(0,), (1,), (0, 1), (1, 0)], ids=str)
@@ -59,6 +66,11 @@ class Pair:
             self.go.wait(5)
             raise_if_cancelled()
             self.told.append("computed")
+
+        @self.broker.task("shop.guarded", validate_result=True)
+        @prevent_duplicate_task("guarded", on_unavailable="skip")
+        async def guarded() -> int:
+            return 1
 
         @self.broker.task("shop.recover", retry_on_error=True)
         async def recover() -> None:
@@ -146,3 +158,14 @@ async def test_both_tell_a_retry_that_keeps_its_result(pair: Pair) -> None:
     task_id = (await task.kiq()).task_id
 
     assert [[RETRY, SUCCESS], [RETRY, SUCCESS]] == await pair.statuses(task_id)
+
+
+async def test_neither_judges_what_is_answered_for_a_skipped_body(pair: Pair) -> None:
+    """It is no result of the body, and need not fit its annotation."""
+    task = pair.broker.find_task("shop.guarded")
+    assert task is not None
+    task_id = (await task.kiq()).task_id
+
+    assert [[SUCCESS], [SUCCESS]] == await pair.statuses(task_id)
+    result = (await pair.trackers[0].get(task_id)).result
+    assert {"success": False, "status": "skipped", "reason": "lock_unavailable"} == result
