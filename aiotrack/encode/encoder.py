@@ -149,6 +149,10 @@ class Encoder:
         """Return a line of source code with its literal secrets masked."""
         return self._redactor.code(line)
 
+    def is_secret(self, name: str) -> bool:
+        """Tell whether what stands under *name* must not be stored."""
+        return self._redactor.is_secret(name)
+
     def _encode(
         self,
         value: object,

@@ -12,6 +12,7 @@ from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from aiotrack.encode.encoder import Encoder
+from aiotrack.encode.faults import is_refusal, refusal
 from aiotrack.encode.leaves import MISSING, base_of, is_silent, own
 from aiotrack.encode.redact import clean, type_name
 
@@ -65,9 +66,14 @@ def error_text(exc: BaseException, encoder: Encoder, limit: int = _MESSAGE_BYTES
 
 def _message(exc: BaseException, encoder: Encoder) -> str:
     args = _arguments(exc)
+    is_plain = type(exc).__str__ is BaseException.__str__
+    if is_plain and len(args) == 1 and is_refusal(args[0]):
+        exc = args[0]
+    if is_refusal(exc):
+        return refusal(exc, encoder.is_secret)
     if isinstance(exc, OSError):
         args = (*args, _filename(exc), _second_filename(exc))
-    if len(args) == 1 and type(args[0]) is str and type(exc).__str__ is BaseException.__str__:
+    if is_plain and len(args) == 1 and type(args[0]) is str:
         return args[0]
     if len(args) <= _ARGUMENTS and all(_is_short(arg) for arg in args):
         return str.__str__(str(exc))
@@ -89,7 +95,7 @@ def _is_short(value: Any, depth: int = 0) -> bool:
         return Decimal.__sizeof__(value) <= _MESSAGE_BYTES
     if base is BaseException:
         args = _arguments(value)
-        few = depth < 3 and len(args) <= _ARGUMENTS
+        few = depth < 3 and len(args) <= _ARGUMENTS and not is_refusal(value)
         return few and all(_is_short(arg, depth + 1) for arg in args)
     if own(kind, "__dataclass_fields__") is not MISSING:
         return own(kind, "__str__") is not object.__str__

@@ -11,6 +11,7 @@ from time import perf_counter, thread_time
 from typing import Any, Final, TypeVar
 
 from aiotrack.encode import leaves
+from aiotrack.encode.faults import is_refusal, refusal
 from aiotrack.encode.redact import (
     MARGIN,
     REDACTED,
@@ -129,6 +130,10 @@ class Sheet:
             used = thread_time() - busy
             self.foreign -= used + (perf_counter() - begun - used) / _ASLEEP
             self.is_over = self.is_over or self.foreign < 0
+
+    def words(self, value: object) -> str:
+        """Return the repr of a value, of pydantic's refusals what does not quote."""
+        return refusal(value, self.redactor.is_secret) if is_refusal(value) else repr(value)
 
     def truncated(self) -> str:
         """Return the marker of a value over its limit, with its beginning."""

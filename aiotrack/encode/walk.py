@@ -322,7 +322,7 @@ class Walk(Sheet):
             self.outline(value, depth)
             return
         try:
-            told = self.redactor.text(self.ask(repr, value), _REPR_BYTES)
+            told = self.redactor.text(self.ask(self.words, value), _REPR_BYTES)
         except BaseException:  # foreign code, as in value()
             told = f"<unrepresentable {type_name(type(value)).rpartition('.')[2]}>"
         self.tell({"$repr": told})

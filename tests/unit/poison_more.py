@@ -187,6 +187,14 @@ def _nested_error() -> BaseException:
     return functools.reduce(lambda made, _: ValueError(made), range(900), ValueError("x" * 8000))
 
 
+def _refused() -> BaseException:
+    try:
+        pydantic.TypeAdapter(list[int]).validate_python(["hunter2"] * 100_000)
+    except pydantic.ValidationError as error:
+        return error
+    raise AssertionError
+
+
 def _bomb() -> list[Any]:
     return [[()] * 900] * 900
 
@@ -252,6 +260,8 @@ MORE: dict[str, Callable[[], object]] = {
     "error with a long file name": lambda: OSError(2, "no file", "f" * (50 * MEGABYTE)),
     "error with an error": lambda: ValueError(ValueError(list(MANY))),
     "900 errors in each other": _nested_error,
+    "error of pydantic, 100,000 faults": _refused,
+    "error with one of pydantic": lambda: ValueError("a", _refused()),
     "error with many arguments": lambda: ValueError(*["x" * 8000] * 10_000),
     "error with a long decimal": lambda: ValueError(decimal.Decimal("1" * 20_000_000)),
     "undecodable": lambda: UnicodeDecodeError("utf-8", b"\xff" * (50 * MEGABYTE), 0, 1, "bad"),

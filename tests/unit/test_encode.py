@@ -19,7 +19,7 @@ import time
 import types
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 import pytest
@@ -870,6 +870,99 @@ def test_an_error_with_data_is_redacted():
     text = error_text(ValueError({"user": "u", "password": "hunter2"}), ENCODER)
 
     assert '{"user":"u","password":"[redacted]"}' == text
+
+
+class Login(pydantic.BaseModel):
+    """Refuses what it is given, and says what it was."""
+
+    password: str = pydantic.Field(min_length=12)
+    tries: int = 0
+
+    @pydantic.field_validator("password")
+    @classmethod
+    def strong(cls, value: str) -> str:
+        """Quote a password, as validators do."""
+        raise ValueError(f"{value} is weak")
+
+    @pydantic.field_validator("tries", mode="before")
+    @classmethod
+    def few(cls, value: Any) -> Any:
+        """Quote a password, under its name."""
+        if value == "many":
+            raise ValueError("token=hunter2 is used up")
+        return value
+
+
+class Cat(pydantic.BaseModel):
+    """One of two."""
+
+    kind: Literal["cat"]
+
+
+class Dog(pydantic.BaseModel):
+    """The other."""
+
+    kind: Literal["dog"]
+
+
+REFUSALS: list[tuple[Any, Any, str]] = [
+    (
+        Login,
+        {"password": "hunter2"},
+        "1 validation error for Login: password (string_too_short)",
+    ),
+    (
+        Login,
+        {"password": "hunter2 and more", "tries": "many"},
+        (
+            "2 validation errors for Login: password (value_error); "
+            "tries (value_error): Value error, token=[redacted] is used up"
+        ),
+    ),
+    (
+        Login,
+        {"password": "long enough for it", "tries": "hunter2"},
+        (
+            "2 validation errors for Login: password (value_error); tries (int_parsing): "
+            "Input should be a valid integer, unable to parse string as an integer"
+        ),
+    ),
+    (
+        Annotated[Cat | Dog, pydantic.Field(discriminator="kind")],
+        {"kind": "hunter2"},
+        "1 validation error for tagged-union[Cat,Dog]: the value (union_tag_invalid)",
+    ),
+    (list[int], ["hunter2"] * 11, "11 validation errors for list[int]"),
+]
+
+
+@pytest.mark.parametrize(("kind", "value", "expected"), REFUSALS)
+def test_a_refusal_of_pydantic_quotes_no_input(kind: Any, value: Any, expected: str):
+    """Its own text holds what was refused, whatever the name; in a cause and in a group, too."""
+    error = raised(lambda: pydantic.TypeAdapter(kind).validate_python(value))
+    wrapped = raised_with(ValueError("a", error))
+    wrapped.__cause__ = error
+    group = ExceptionGroup("many", [error, wrapped])  # type: ignore[list-item]
+
+    assert "hunter2" in str(error)
+    assert expected == error_text(error, ENCODER)
+    assert expected == error_text(ValueError(error), ENCODER)
+    assert f"ValidationError: {expected}\n" in format_traceback(error, ENCODER)
+    assert 2 == format_traceback(wrapped, ENCODER).count(expected)
+    assert 2 == format_traceback(group, ENCODER).count(expected), "none is told twice"
+    assert [{"$repr": expected}] == inexactly([error])
+    told = [error_text(wrapped, ENCODER), format_traceback(group, ENCODER)]
+    told += [ENCODER.encode_args([error, wrapped]).text, ENCODER.encode([wrapped, group]).text]
+    assert "hunter2" not in "".join(told)
+
+
+def test_own_names_hide_the_words_of_a_refusal():
+    """What the user adds counts for the places of faults, too."""
+    error = raised(lambda: pydantic.TypeAdapter(dict[str, int]).validate_python({"iban": "x"}))
+    expected = "1 validation error for dict[str,int]: iban (int_parsing)"
+
+    assert expected == error_text(error, Encoder(redact=["iban"]))
+    assert expected != error_text(error, ENCODER)
 
 
 def fail(levels: int = 0) -> None:
