@@ -74,7 +74,8 @@ class Validation(Feature):
         from aiotrack.validation.results import check_of  # pydantic's adapters take time to load
 
         # A validator does not travel: labels are sent as text.
-        check = check_of(task_name, task.original_func, task.labels.get(LABEL, True))
+        rule = task.labels.get(LABEL, True)
+        check = check_of(task_name, task.original_func, rule, self.tracker.encoder)
         judge = None if check is None else functools.partial(_judge, task_name, check)
         self._checks[task_name] = (task, judge)
         return judge

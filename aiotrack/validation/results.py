@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 import logging
 import typing
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
+from aiotrack.encode import error_text, error_type
 from aiotrack.errors import InvalidResult
+
+if TYPE_CHECKING:
+    from aiotrack.encode import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -21,19 +25,22 @@ SHOWN: Final = 5
 """Faults that a message tells."""
 
 
-def check_of(task_name: str, function: Callable[..., Any], rule: object) -> Check | None:
+def check_of(
+    task_name: str, function: Callable[..., Any], rule: object, encoder: Encoder
+) -> Check | None:
     """Give what checks a task's return values; None, with a warning, where nothing can.
 
     Args:
         task_name: For messages.
         function: The task's.
         rule: The label ``validate_result``: a validator, or anything else for the annotation.
+        encoder: Masks what a validator says.
     """
     if callable(rule):
         if inspect.iscoroutinefunction(rule):
             _warn(task_name, "its validator is async: give a plain function")
             return None
-        return _by(task_name, rule)
+        return _by(task_name, rule, encoder)
     try:
         hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
         if "return" not in hints:
@@ -60,18 +67,28 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def _against(task_name: str, adapter: TypeAdapter[Any]) -> Check:
+    spared = False
+
     def check(value: Any) -> None:
+        nonlocal spared
+        if issubclass(type(value), Iterator):  # to check it is to use it up
+            if not spared:
+                spared = True
+                _warn(task_name, "it returned an iterator, which can be read only once")
+            return
         try:
             adapter.validate_python(value)
         except ValidationError as error:
-            told = _told(error)
+            told = f"returned what does not fit its annotation: {_told(error)}"
         except PydanticUserError as error:  # the annotation's fault, not the value's
             _warn(task_name, f"its return annotation cannot be used: {error}")
             return
+        except Exception as error:  # a validator of the user's model
+            told = f"returned what cannot be checked: {error_type(error)}"
         else:
             return
-        # Outside the handler: what pydantic says has the value in it, which may be a secret.
-        raise InvalidResult(f"{task_name} returned what does not fit its annotation: {told}")
+        # Outside the handler: what was raised may have the value in it, which may be a secret.
+        raise InvalidResult(f"{task_name} {told}")
 
     return check
 
@@ -86,14 +103,13 @@ def _told(error: ValidationError) -> str:
     return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
 
 
-def _by(task_name: str, validator: Callable[[Any], object]) -> Check:
+def _by(task_name: str, validator: Callable[[Any], object], encoder: Encoder) -> Check:
     def check(value: Any) -> None:
         try:
-            is_fine = validator(value)
+            told = " by its validator" if validator(value) is False else ""
         except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            raise InvalidResult(f"the result of {task_name} was refused: {told}") from error
-        if is_fine is False:
-            raise InvalidResult(f"the result of {task_name} was refused by its validator")
+            told = f": {type(error).__name__}: {error_text(error, encoder)}"
+        if told:  # outside the handler, as above
+            raise InvalidResult(f"the result of {task_name} was refused{told}")
 
     return check

@@ -36,6 +36,18 @@ class Parcel:
     weight: float
 
 
+class Broken(pydantic.BaseModel):
+    """A model whose validator breaks, and quotes what it was given."""
+
+    number: Any
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def check(cls, value: Any) -> Any:
+        """Raise what pydantic lets through."""
+        raise RuntimeError(f"cannot check {value}")
+
+
 class Opaque:
     """A class that pydantic knows nothing of."""
 
@@ -186,6 +198,71 @@ async def test_a_validator_comes_instead_of_the_annotation(
     assert error is None or str(record.error).startswith(error)
     listed = await tracker.list(error_class="invalid_result")
     assert int(error is not None) == len(listed.items)
+
+
+async def test_a_model_whose_validator_breaks_refuses(small: Tracker) -> None:
+    """Its error is told by its type alone, and nothing is tried again."""
+    async with bench(small, after=[SimpleRetryMiddleware()]) as b:
+        task, values = add_task(b, Broken, retry_on_error=True)
+        values.append({"number": "hunter2"})
+        record = await b.run(task)
+
+    assert ("invalid_result", 1) == (record.error_class, record.runs)
+    assert "shop.give returned what cannot be checked: RuntimeError" == record.error
+    assert "hunter2" not in str(record.traceback)
+
+
+def parse(value: Any) -> None:
+    """Refuse by a model."""
+    pydantic.TypeAdapter(Invoice).validate_python({"number": value})
+
+
+def parse_and_say(value: Any) -> None:
+    """Refuse by a model, in other words."""
+    try:
+        parse(value)
+    except pydantic.ValidationError as error:
+        raise ValueError(error) from error
+
+
+@pytest.mark.parametrize(
+    ("validator", "name"), [(parse, "ValidationError"), (parse_and_say, "ValueError")]
+)
+async def test_a_validator_that_asks_pydantic_tells_no_value(
+    small: Tracker, validator: Any, name: str
+) -> None:
+    """What a model refused is not in the record of a task that stores no results."""
+    async with bench(small) as b:
+        task, values = add_task(b, str, validate_result=validator, record_result=False)
+        values.append("hunter2")
+        record = await b.run(task)
+
+    start = f"the result of shop.give was refused: {name}: 1 validation error for Invoice: number"
+    assert "invalid_result" == record.error_class
+    assert str(record.error).startswith(start)
+    assert "hunter2" not in str(record.error) + str(record.traceback)
+
+
+@pytest.mark.parametrize("make", [iter, lambda rows: map(int, rows), zip])
+async def test_an_iterator_is_left_as_it_is(
+    small: Tracker, make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To check it would use it up: a warning, once, and whoever waits has all of it."""
+    async with bench(small) as b:
+        task, values = add_task(b, list[int])
+        expected = list(make([1, 2, 3]))
+        for _ in range(2):
+            values[:] = [make([1, 2, 3])]
+            sent = await task.kiq()
+            await b.settle()
+            told = await b.broker.result_backend.get_result(sent.task_id)
+
+            assert expected == list(told.return_value)
+    warned = [line.message for line in caplog.records if "not checked" in line.message]
+
+    assert 1 == len(warned)
+    assert "shop.give" in warned[0]
+    assert "an iterator, which can be read only once" in warned[0]
 
 
 async def test_one_message_may_ask_for_it_or_not(small: Tracker) -> None:
