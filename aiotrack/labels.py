@@ -150,11 +150,20 @@ def is_false(value: object) -> bool:
 
 
 def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Give the names of a function's parameters, none of one that does not tell."""
+    """Give the names of a function's parameters, none of one that does not tell.
+
+    ``*names`` is the last: what follows it is given by name.
+    """
     try:
-        return tuple(inspect.signature(function).parameters)
+        known = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return ()
+    names: list[str] = []
+    for one in known:
+        if one.kind is one.VAR_POSITIONAL:
+            return (*names, f"*{one.name}")
+        names.append(one.name)
+    return tuple(names)
 
 
 def moment(value: Any, now: int) -> int:

@@ -106,7 +106,7 @@ class Encoder:
         Args:
             args: The arguments.
             names: The names of the parameters they are for, if known: a positional password is
-                redacted by them.
+                redacted by them. With a ``*`` before it the last is for all that follow.
         """
         kind = type(args)
         if kind is not list:
@@ -114,6 +114,9 @@ class Encoder:
                 args = list(args)
             except BaseException:  # as everywhere: foreign code may raise anything
                 args = [kind]
+        if names and names[-1][:1] == "*":
+            rest = min(len(args), self._limits.items) - len(names) + 1
+            names = (*names[:-1], *[names[-1][1:]] * rest)
         return self._encode(args, names) if args else _NO_ARGS
 
     def encode_kwargs(self, kwargs: Mapping[str, object]) -> Encoded:

@@ -125,6 +125,26 @@ async def test_a_generator_is_refused(small: Tracker) -> None:
             small.tracked(one)
 
 
+async def test_a_secret_name_with_a_star_hides_all_that_follow(small: Tracker) -> None:
+    """For a tracked function and for a task."""
+
+    @small.tracked("shop.sync")
+    def tracked(user: str, *passwords: str) -> None:
+        """Take more than one."""
+
+    tracked("u", "pw-one", "pw-two")
+    async with bench(small) as b:
+
+        @b.task("shop.task")
+        async def task(user: str, *passwords: str) -> None:
+            """Take more than one."""
+
+        await b.run(task, "u", "pw-one", "pw-two")
+    records = (await small.list()).items
+
+    assert [["u", "[redacted]", "[redacted]"]] * 2 == [record.args for record in records]
+
+
 async def test_tracked_code_is_the_parent_of_what_it_sends(small: Tracker) -> None:
     """Blocks nest, and tasks sent inside a block have it as their parent."""
     async with bench(small) as b:

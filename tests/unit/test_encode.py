@@ -548,6 +548,27 @@ def test_positional_arguments_are_redacted_by_the_names_of_parameters():
     assert Encoded('["u","p"]', True) == ENCODER.encode_args(["u", "p"])
 
 
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], Encoded("[]", exact=True)),
+        (["u"], Encoded('["u"]', exact=True)),
+        (["u", "p"], Encoded('["u","[redacted]"]', exact=False)),
+        (["u", "p", "q"], Encoded('["u","[redacted]","[redacted]"]', exact=False)),
+    ],
+)
+def test_the_name_with_a_star_is_for_all_that_follow(args: list[str], expected: Encoded):
+    """Also for names that are compared as they are, and for very many."""
+    names = ("user", "*passwords")
+    many = ENCODER.encode_args(["u", *["hunter2"] * 100_000], names)
+
+    assert expected == ENCODER.encode_args(args, names)
+    assert expected == Encoder(redact=[re.compile("^codes$")]).encode_args(args, ("a", "*codes"))
+    assert Encoded('["u","p","q"]', True) == ENCODER.encode_args(["u", "p", "q"], ("a", "*rest"))
+    assert 999 == many.text.count("[redacted]")
+    assert "hunter2" not in many.text
+
+
 def test_secrets_in_text_are_masked_wherever_the_text_stands():
     """A token is a token under any name, in a key and in bytes."""
     token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVPmB92K27uhbUJU1p1r"
