@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import base64
+import codecs
 import collections
 import contextvars
 import dataclasses
@@ -197,12 +198,13 @@ def float_name(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def blob(value: Any, hashed: int) -> dict[str, object]:
+def blob(value: Any, hashed: int, pairs: Callable[[str], str]) -> dict[str, object]:
     """Return the stand-in of bytes: whole up to 1 KiB, else beginning and SHA-256.
 
     Args:
         value: bytes, bytearray or memoryview, or of a subclass.
         hashed: How many bytes may be hashed.
+        pairs: Masks what follows secret names in a text.
     """
     base = base_of(type(value), (bytes, bytearray, memoryview))
     if base is memoryview:
@@ -215,8 +217,14 @@ def blob(value: Any, hashed: int) -> dict[str, object]:
         keep = length if length <= hashed else _BYTES_WHOLE
         data = bytes(slots.__getitem__(value, slice(0, keep)))
     told: dict[str, object] = {BYTES: length}
-    shown = data[:_BYTES_WHOLE].decode("latin-1")
-    if mask(shown) != shown:
+    shown = data[:_BYTES_WHOLE]
+    try:
+        text, _ = codecs.utf_8_decode(shown)  # the end may be half a character
+        safe = pairs(mask(text))
+    except UnicodeDecodeError:  # no text, but a token may stand in it
+        text = shown.decode("latin-1")
+        safe = mask(text)
+    if safe != text:
         return told | {"$redacted": True}
     if length <= _BYTES_WHOLE:
         return told | {"base64": base64.b64encode(data).decode()}

@@ -256,10 +256,10 @@ class Sheet:
     def blob(self, value: object, _depth: int) -> None:
         """Write bytes."""
         self.steps -= 12
-        told = leaves.blob(value, self.hash)
+        told = leaves.blob(value, self.hash, self.redactor.pairs)
         length = told[leaves.BYTES]
         if type(length) is int:
-            self.steps -= min(length, 1024) >> 4
+            self.steps -= min(length, 1024) >> 3
             if "sha256" in told:
                 self.hash -= length
         self._tell_all(told, is_all=type(value) is bytes and "base64" in told)

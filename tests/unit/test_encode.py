@@ -579,6 +579,27 @@ def test_secrets_in_text_are_masked_wherever_the_text_stands():
     assert {"$bytes": len(token), "$redacted": True} == inexactly(token.encode())
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"password=hunter2",
+        b'{"user": "u", "password": "hunter2"}',
+        "größe=5; pässword=1; pwd: hunter2".encode(),
+        b"password=hunter2\n" + b"x" * 1006 + "é".encode() * 3000,
+    ],
+)
+def test_bytes_that_are_text_are_read_as_text(kind: Any, data: bytes):
+    """A body that was not decoded yet has the same secrets in it."""
+    assert {"$bytes": len(data), "$redacted": True} == inexactly(kind(data))
+
+
+def test_bytes_without_secrets_stay_exact():
+    """Text or not, whatever stands around a colon in it."""
+    for data in (b"user=u&page=2", b'{"user": "u"}', bytes(range(256)), b"\xff=\xfe:\x00"):
+        assert data == revive(exactly(data))
+
+
 def test_a_secret_across_the_cut_of_a_text_is_masked():
     """Half a key is still a key."""
     pem = "-----BEGIN PRIVATE KEY-----\n" + "c2VjcmV0\n" * 3000
