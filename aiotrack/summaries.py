@@ -111,7 +111,7 @@ class Summing(Records):
         length = last - first
         just_before = first - timedelta(microseconds=1)
         times: Narrowing = {**filters, "since": first, "until": last}
-        ago: Narrowing = {**filters, "since": first - length, "until": just_before}
+        ago: Narrowing = {**filters, "since": just_before - length, "until": just_before}
         history = core.reader.history
         now, before = await history(**times), await history(**ago)
         names = _most({**before.by_task_name, **now.by_task_name}.keys(), now, before)

@@ -142,6 +142,33 @@ async def test_a_clean_up_takes_no_time_outs_and_none_lost(tracker: Tracker) -> 
     ]
 
 
+async def test_days_that_were_cleaned_long_ago(tracker: Tracker) -> None:
+    """Also one or two of them, of which no hours are kept: their days tell what was there."""
+    first = midnight() - 40 * DAY
+    for number in range(36):
+        at = first + number * DAY / 6 + timedelta(minutes=5)
+        await tracker.register(
+            str(number), "shop.bill", status="SUCCESS", created_at=at, finished_at=at
+        )
+    await settle(tracker.core().repository)
+    await tracker.roll_up()
+    moment = timedelta(microseconds=1)
+
+    async def told() -> list[tuple[int, int]]:
+        found = []
+        for days in (1, 2, 3):
+            one = await tracker.report(first + DAY, first + (1 + days) * DAY - moment)
+            found.append((one.now.total, one.before.total))
+        return found
+
+    before = await told()
+    deleted = await tracker.cleanup()
+
+    assert 36 == deleted
+    assert [(6, 6), (12, 6), (18, 6)] == before
+    assert before == await told()
+
+
 async def test_every_form_says_the_same(tracker: Tracker) -> None:
     """And names that are code in a page, a table or a spreadsheet stay names."""
     await fill(tracker)

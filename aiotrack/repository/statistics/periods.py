@@ -7,7 +7,7 @@ before the newest one that is, and nobody has marked it: where nothing happened 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -78,6 +78,7 @@ class Coverage:
         hours_until: The end of the newest period that is; never before *days_until*.
         dirty: Periods that are marked.
         cleaned: Those of them that are days of which rows were deleted.
+        is_history: Those days come from their rollups: their rows are gone.
     """
 
     now: int
@@ -85,9 +86,15 @@ class Coverage:
     hours_until: int = LOWEST
     dirty: frozenset[Period] = frozenset()
     cleaned: frozenset[int] = frozenset()
+    is_history: bool = False
+
+    def history(self) -> Coverage:
+        """Give the same for a question that counts what was deleted, too."""
+        dirty = {one for one in self.dirty if day_of(one[1]) not in self.cleaned}
+        return replace(self, dirty=frozenset(dirty), is_history=True)
 
     def split(self, first: int, last: int, *, by_hour: bool = False) -> Split:
-        """Part a range; *by_hour* takes no days."""
+        """Part a range; *by_hour* takes no days, but in history those without hours."""
         days: list[Range] = []
         hours: list[Range] = []
         live: list[Range] = []
@@ -96,11 +103,13 @@ class Coverage:
         for span, start in self.dirty:
             if span == "day":
                 bad_hours.update(range(start, start + DAY, HOUR))
-        end = first if by_hour else min(last, self.days_until)
+        kept = first_hour_kept(self.now)
+        end = min(last, self.days_until)
+        if by_hour:
+            end = min(end, kept) if self.is_history else first
         rest = _carve(first, end, DAY, bad_days, days) if first < end else []
         if max(first, end) < last:
             rest.append((max(first, end), last))
-        kept = first_hour_kept(self.now)
         for begin, stop in rest:
             low, high = max(begin, kept), min(stop, self.hours_until)
             if low >= high:

@@ -112,8 +112,7 @@ async def count(
     """
     covered = await coverage(fetch, connection.dialect.name)
     if is_history:
-        dirty = {one for one in covered.dirty if day_of(one[1]) not in covered.cleaned}
-        covered = dataclasses.replace(covered, dirty=frozenset(dirty))
+        covered = covered.history()
     return await _Count(fetch, connection.dialect.name, filters, covered, keys).run()
 
 
@@ -210,6 +209,8 @@ class _Count:
         last = HIGHEST + 1 if self._until is None else self._until + 1  # until is inclusive
         if self._may_use_rollups() and first < last:
             split = self._covered.split(first, last, by_hour=self._unit == HOUR)
+            if split.days:  # nothing finer is known of them
+                self._unit = DAY
             parts = {"days": split.days, "hours": split.hours, "live": split.live}
             exact = self._filters.exact
             statements = _statements(
