@@ -388,6 +388,31 @@ async def test_what_changed_just_before_its_rows_go_is_rolled_up(
         assert (3, 2, 1) == (one.total, one.success, one.lost)
 
 
+async def test_history_keeps_cleaned_days_between_many_that_changed(
+    repository, reader, rollups, now
+):
+    """What is counted live skips them."""
+    days = 52
+    first = day_of(now) - 2 * days * DAY
+    await repository.write([ended(f"t{n}", first + 2 * n * DAY) for n in range(days)])
+    await settle(repository)
+    await rollups.roll_up()
+    for number in range(days):
+        await rollups.clean(first + 2 * number * DAY, first + 2 * number * DAY + 1)
+    async with repository.engine.begin() as connection:
+        await connection.execute(delete(ExecutionRow.__table__))
+    await repository.write([ended(f"m{n}", first + (2 * n + 1) * DAY) for n in range(days)])
+
+    before, rows = await reader.history(), await reader.stats()
+    await settle(repository)
+    await rollups.roll_up()
+    after = await reader.history(since=to_datetime(first))
+
+    assert 2 * days == before.total == sum(bucket.total for bucket in before.timeline)
+    assert days == rows.total
+    assert 2 * days == after.total
+
+
 async def test_an_old_table_is_moved_and_rolled_up(repository, reader, rollups, now):
     """Years of days are marked by the day, counted meanwhile, and rolled up."""
     reports = [ended(f"t{n}", now - n * 30 * DAY) for n in range(60)]
@@ -446,6 +471,26 @@ def test_every_moment_of_a_range_is_in_one_part():
             assert not [m for m in dirty if m[0] == "day" and m[1] < stop and begin < m[1] + DAY]
             assert stop <= hours
             assert begin >= day_of(now) - 31 * DAY
+
+
+@pytest.mark.parametrize(("days", "lives"), [(50, 50), (51, 51), (300, 300), (301, 1)])
+def test_history_takes_cleaned_days_from_rollups(days, lives):
+    """However many days between them changed; with too many these are as they were, too."""
+    now = to_micros(datetime(2026, 3, 5, 13, 20, tzinfo=UTC))
+    today = day_of(now)
+    cleaned = frozenset(today - 2 * number * DAY for number in range(1, days + 1))
+    changed = {("day", start + DAY) for start in cleaned}
+    dirty = frozenset(changed | {("day", start) for start in cleaned})
+    covered = Coverage(now, today, today, dirty, cleaned)
+    split = covered.history().split(min(cleaned), now)
+    parts = sorted(split.days + split.hours + split.live)
+
+    assert lives == len(split.live)
+    assert (min(cleaned), now) == (parts[0][0], parts[-1][1])
+    assert all(one[1] == two[0] for one, two in pairwise(parts))
+    for start in cleaned:
+        assert any(begin <= start and start + DAY <= stop for begin, stop in split.days)
+    assert 1 == len(covered.split(min(cleaned), now).live)
 
 
 def test_percentiles_of_buckets_are_within_five_percent():

@@ -6,6 +6,7 @@ before the newest one that is, and nobody has marked it: where nothing happened 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,6 +29,10 @@ HOURS_KEPT: Final = 31 * DAY
 
 MAX_GAPS: Final = 50
 """Ranges of one question that are counted live; with more, all between them is."""
+
+MOST_GAPS: Final = 300
+"""As many with cleaned days between them: SQLite takes less than a thousand in a statement. With
+more, history is what was rolled up last, until the sweep comes by."""
 
 Range = tuple[int, int]
 Period = tuple[str, int]
@@ -118,7 +123,10 @@ class Coverage:
             live += [(begin, low)] * (begin < low)
             live += _carve(low, high, HOUR, bad_hours, hours)
             live += [(high, stop)] * (high < stop)
-        return _simple(Split(days, hours, _joined(live)))
+        split = _simple(Split(days, hours, _joined(live)), self.cleaned if self.is_history else ())
+        if len(split.live) > MOST_GAPS:
+            return replace(self, dirty=frozenset()).split(first, last, by_hour=by_hour)
+        return split
 
 
 def _carve(first: int, last: int, step: int, bad: Iterable[int], whole: list[Range]) -> list[Range]:
@@ -150,13 +158,24 @@ def _joined(ranges: Iterable[Range]) -> list[Range]:
     return found
 
 
-def _simple(split: Split) -> Split:
-    """Keep a statement short: with very many gaps all between them is counted."""
+def _simple(split: Split, kept: Iterable[int]) -> Split:
+    """Keep a statement short: with very many gaps all between them is counted.
+
+    But not across the days in *kept*, whose rows are gone.
+    """
     if len(split.live) <= MAX_GAPS:
         return split
-    begin, stop = split.live[0][0], split.live[-1][1]
+    walls = sorted(kept)
+    live = split.live[:1]
+    for begin, stop in split.live[1:]:
+        first, last = live[-1]
+        wall = bisect_right(walls, last - DAY)  # the first that ends after it
+        if wall < len(walls) and walls[wall] < begin:
+            live.append((begin, stop))
+        else:
+            live[-1] = (first, stop)
 
     def outside(ranges: list[Range]) -> list[Range]:
-        return [one for one in ranges if one[1] <= begin or one[0] >= stop]
+        return [one for one in ranges if not any(begin <= one[0] < stop for begin, stop in live)]
 
-    return Split(outside(split.days), outside(split.hours), [(begin, stop)])
+    return Split(outside(split.days), outside(split.hours), live)
