@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from aiotrack.clock import to_datetime
@@ -29,10 +30,13 @@ LOST_FOR: Final = timedelta(minutes=30)
 """How long a lost worker is something to see to: its work was rescued by then."""
 
 MOST: Final = 20
-"""Subjects of one rule."""
+"""Subjects of one rule that go on, or take a closer look."""
 
 Found = dict[str, str | None]
 """What is wrong, by its subject; None: it was looked at, and it is fine."""
+
+Closer = Callable[[], Awaitable[str | None]]
+"""A look that costs more, and says the same."""
 
 UNSURE: Final = frozenset({"backlog"})
 """Rules that leave out what did not answer: only what was looked at is fine."""
@@ -48,25 +52,25 @@ async def _failure_rate(tracker: Tracker) -> Found:
     return found
 
 
-async def _slow_task(tracker: Tracker) -> Found:
+async def _slow_task(tracker: Tracker) -> dict[str, Closer]:
     recent: Stats = await tracker.stats(since=RECENT)
-    found = Found()
-    frequent = [
-        name
+    return {
+        name: partial(_slowness, tracker, name)
         for name, counts in recent.by_task_name.items()
         if counts.success + counts.failure >= ENOUGH
-    ]
-    now = _now(tracker)
-    for name in frequent[:MOST]:
-        lately: Stats = await tracker.stats(task_name=name, since=RECENT)
-        before: Stats = await tracker.stats(task_name=name, since=LONG, until=now - RECENT)
-        if lately.p50_duration is None or before.p50_duration is None or before.total < ENOUGH:
-            continue
-        times = lately.p50_duration / max(before.p50_duration, 1e-6)
-        if lately.p50_duration >= SECOND and times >= tracker.options.alert_slow_factor:
-            told = f"half of its runs took {lately.p50_duration:.1f} s or more within an hour"
-            found[name] = f"{told}, {times:.0f} times as long as in the last week"
-    return found
+    }
+
+
+async def _slowness(tracker: Tracker, name: str) -> str | None:
+    lately: Stats = await tracker.stats(task_name=name, since=RECENT)
+    before: Stats = await tracker.stats(task_name=name, since=LONG, until=_now(tracker) - RECENT)
+    if lately.p50_duration is None or before.p50_duration is None or before.total < ENOUGH:
+        return None
+    times = lately.p50_duration / max(before.p50_duration, 1e-6)
+    if lately.p50_duration < SECOND or times < tracker.options.alert_slow_factor:
+        return None
+    told = f"half of its runs took {lately.p50_duration:.1f} s or more within an hour"
+    return f"{told}, {times:.0f} times as long as in the last week"
 
 
 async def _silent_schedule(tracker: Tracker) -> Found:
@@ -74,11 +78,11 @@ async def _silent_schedule(tracker: Tracker) -> Found:
         return {}
     runs: dict[int, datetime] = await tracker.schedules.next_runs()
     now = _now(tracker)
-    late = {one: due for one, due in runs.items() if now - due > OVERDUE}
-    found = Found()
-    for number, due in list(late.items())[:MOST]:
-        found[f"task_{number}"] = f"it was due at {due:%H:%M:%S} UTC: is there a scheduler?"
-    return found
+    return {
+        f"task_{number}": f"it was due at {due:%H:%M:%S} UTC: is there a scheduler?"
+        for number, due in runs.items()
+        if now - due > OVERDUE
+    }
 
 
 async def _backlog(tracker: Tracker) -> Found:
@@ -128,7 +132,7 @@ def _now(tracker: Tracker) -> datetime:
     return now
 
 
-RULES: Final[dict[str, Callable[[Tracker], Awaitable[Found]]]] = {
+RULES: Final[dict[str, Callable[[Tracker], Awaitable[Mapping[str, str | Closer | None]]]]] = {
     "failure-rate": _failure_rate,
     "slow-task": _slow_task,
     "silent-schedule": _silent_schedule,
@@ -139,23 +143,48 @@ RULES: Final[dict[str, Callable[[Tracker], Awaitable[Found]]]] = {
 }
 
 
-async def look(tracker: Tracker) -> tuple[dict[tuple[str, str], str | None], set[str]]:
+async def look(
+    tracker: Tracker, known: Collection[str] = ()
+) -> tuple[dict[tuple[str, str], str | None], set[str]]:
     """Ask every rule.
 
+    Args:
+        tracker: Of the fleet.
+        known: Targets, in the audit, of what went on until now: they are looked at first.
+
     Returns:
-        What was found, by rule and subject; and the rules that could not look, or not at all of it:
-        what they found before goes on, unless they say that it is fine.
+        What was found, by rule and subject; and the rules that could not look, or not at all of it,
+        with the targets that were too many: what they found before goes on, unless they say that
+        it is fine.
     """
     found: dict[tuple[str, str], str | None] = {}
     blind = set(UNSURE)
+    name = tracker.encoder.name
     for rule, ask in RULES.items():
         try:
             seen = await ask(tracker)
+            targets = {subject: name(f"{rule}:{subject}") for subject in seen}
+            told = await _told(seen, {one for one in seen if targets[one] in known})
         except Exception as error:
             log.warning("alerts of %s are not looked for now: %s", rule, error)
             blind.add(rule)
             continue
-        wrong = [one for one in seen.items() if one[1] is not None][:MOST]
-        fine = [one for one in seen.items() if one[1] is None]
-        found |= {(rule, subject): text for subject, text in (*wrong, *fine)}
+        found |= {(rule, subject): text for subject, text in told.items()}
+        blind |= {targets[one] for one in seen.keys() - told.keys()}
     return found, blind
+
+
+async def _told(seen: Mapping[str, str | Closer | None], known: Collection[str]) -> Found:
+    """Take as many as may be, those that are *known* first; what is left out was not looked at."""
+    found, wrong, looks = Found(), 0, 0
+    for subject in sorted(seen, key=lambda one: one not in known):
+        text = seen[subject]
+        if callable(text):
+            looks += 1
+            if looks > MOST:
+                continue
+            text = await text()
+        wrong += text is not None
+        if text is None or wrong <= MOST:
+            found[subject] = text
+    return found

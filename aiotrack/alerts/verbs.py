@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 BEGIN: Final = "alert.begin"
 END: Final = "alert.end"
-PAGE: Final = 500
 OLDEST: Final = timedelta(days=30)
 """An alert that began earlier begins anew."""
 
@@ -110,14 +109,14 @@ class Watch:
 
     async def _changes(self) -> tuple[dict[str, str], dict[str, Deed]]:
         """Give what began, with its text, and what is over."""
-        found, blind = await look(self._tracker)
+        known = await self._open()
+        found, blind = await look(self._tracker, known)
         name = self._tracker.encoder.name
         seen = {name(f"{rule}:{subject}"): text for (rule, subject), text in found.items()}
-        known = await self._open()
         began = {target: text for target, text in seen.items() if text and target not in known}
 
         def is_over(target: str) -> bool:
-            is_seen = target in seen or target.partition(":")[0] not in blind
+            is_seen = target in seen or not {target, target.partition(":")[0]} & blind
             return is_seen and not seen.get(target)
 
         return began, {target: deed for target, deed in known.items() if is_over(target)}
@@ -126,10 +125,8 @@ class Watch:
         """Give the alerts that began and are not over, by their target in the audit."""
         from aiotrack.repository.control.audit import Audit
 
-        page = await self._tracker.audit.list(action=BEGIN, since=OLDEST, limit=PAGE)
-        targets = list(dict.fromkeys(one.target for one in page.items))
         audit = Audit(self._tracker.core().repository)
-        last = await audit.last_of((BEGIN, END), targets)
+        last = await audit.last_since((BEGIN, END), OLDEST)
         return {target: deed for target, deed in last.items() if deed.action == BEGIN}
 
     async def _tell(self, alert: Alert) -> None:

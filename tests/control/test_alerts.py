@@ -14,7 +14,7 @@ from taskiq import InMemoryBroker
 
 from aiotrack import Alert, Tracker, TrackerMiddleware
 from aiotrack.brokers import PriorityStreamBroker
-from aiotrack.repository.control.tables import WorkerRow
+from aiotrack.repository.control.tables import AuditRow, WorkerRow
 from aiotrack.repository.tables import ExecutionRow
 from aiotrack.testing.servers import ValkeyServer
 from tests.schedules.site import Site
@@ -128,6 +128,78 @@ async def test_tasks_that_got_slow(tracker: Tracker) -> None:
     await runs(tracker, "shop.new", "S" * 25, timedelta(minutes=20), 50)
 
     assert {("slow-task", "shop.slower")} == told(await tracker.alerts.check())
+
+
+async def test_one_of_too_many_goes_on(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went on is looked at first; of what is left out nothing begins and nothing is over."""
+    monkeypatch.setattr("aiotrack.alerts.rules.MOST", 2)
+    heard: list[tuple[str, str, bool]] = []
+    tracker.alerts.on(lambda one: heard.append((one.rule, one.subject, one.ended_at is None)))
+
+    async def frequent(name: str, seconds: float) -> None:
+        await runs(tracker, name, "S" * 20, timedelta(days=3), 0.01)
+        await runs(tracker, name, "S" * 20, timedelta(minutes=20), seconds)
+
+    await frequent("z", 9)
+    first = await tracker.alerts.check()
+    for name in ("a", "b", "c"):
+        await frequent(name, 0.01)
+    second = await tracker.alerts.check()
+    for name in ("a", "b", "c"):
+        await runs(tracker, name, "S" * 30, timedelta(minutes=10), 9)
+    third = await tracker.alerts.check()
+    async with tracker.core().repository.engine.begin() as connection:
+        quick = update(ExecutionRow).where(ExecutionRow.task_name == "z")
+        await connection.execute(quick.values(duration=0.01))
+    fourth = await tracker.alerts.check()
+
+    slow = "slow-task"
+    assert {(slow, "z")} == told(first) == told(second)
+    assert {(slow, "z"), (slow, "a")} == told(third)
+    assert {(slow, "a")} == told(fourth)
+    assert [(slow, "z", True), (slow, "a", True), (slow, "z", False)] == heard
+
+
+async def test_more_go_on_than_a_rule_may_tell(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that began are told on, whatever comes before them in the alphabet."""
+    monkeypatch.setattr("aiotrack.alerts.rules.MOST", 2)
+    for name in ("y", "z"):
+        await worker(tracker, name, 60)
+    first = await tracker.alerts.check()
+    for name in ("a", "b"):
+        await worker(tracker, name, 60)
+    second = await tracker.alerts.check()
+    monkeypatch.setattr("aiotrack.alerts.rules.MOST", 1)
+    third = await tracker.alerts.check()
+
+    assert {("lost-worker", "y"), ("lost-worker", "z")} == told(first)
+    assert told(first) == told(second) == told(third)
+
+
+async def test_one_that_began_before_many_others(tracker: Tracker) -> None:
+    """However often another came and went since: it goes on, and is told when it is over."""
+    heard: list[tuple[str, bool]] = []
+    tracker.alerts.on(lambda one: heard.append((one.subject, one.ended_at is None)))
+    await runs(tracker, "shop.pay", "F" * 20, timedelta(minutes=1), 0.1)
+    await tracker.alerts.check()
+    at = datetime.now(UTC)
+    flaps = [
+        {"at": at, "action": action, "target": "worker-cpu:flaps", "reason": "x"}
+        for _ in range(501)
+        for action in ("alert.begin", "alert.end")
+    ]
+    async with tracker.core().repository.engine.begin() as connection:
+        await connection.execute(insert(AuditRow.__table__), flaps)
+    known = await tracker.alerts.list()
+    async with tracker.core().repository.engine.begin() as connection:
+        await connection.execute(update(ExecutionRow).values(status="SUCCESS"))
+    over = await tracker.alerts.check()
+
+    assert {("failure-rate", "shop.pay")} == told(known)
+    assert [] == over
+    assert [("shop.pay", True), ("shop.pay", False)] == heard
 
 
 async def test_workers_that_are_lost_or_too_big(tracker: Tracker) -> None:
