@@ -14,6 +14,7 @@ from taskiq.schedule_sources import LabelScheduleSource
 from aiotrack import InvalidSetting, StoreUnavailable, TaskStatus, Tracker, TrackerMiddleware
 from aiotrack.repository.control.retention import Deleted, Retention
 from aiotrack.repository.control.tables import CancelRow, HeldRow, NeedRow, WorkerRow
+from aiotrack.repository.control.unfinished import Living, Unfinished
 from aiotrack.sweeps import cleanup
 
 NAME = "aiotrack:cleanup"
@@ -232,6 +233,35 @@ async def test_what_ends_anew_meanwhile_stays(
 
     assert 1 == await tracker.cleanup()
     assert ["again"] == await left(tracker)
+
+
+async def test_what_a_living_worker_took_meanwhile_stays(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The DELETE asks for the worker, too: it may have become known since the row was read."""
+    delete = Retention.delete
+    known: list[str] = []
+    for task_id in ("alive", "dead", "gone", "nobody"):
+        await old(tracker, task_id, 40, "STARTED")
+    await old(tracker, "ended", 40)
+
+    async def late(self: Retention, kind: Any, found: Any) -> Deleted:
+        for task_id, beat in (("alive", 1), ("dead", 60), ("gone", 1), ("ended", 1)):
+            if task_id not in known:
+                known.append(task_id)
+                await give_worker(tracker, task_id, beat, is_gone=task_id == "gone")
+        return await delete(self, kind, found)
+
+    monkeypatch.setattr(Retention, "delete", late)
+    monkeypatch.setattr(Unfinished, "living", nobody)
+
+    assert 4 == await tracker.cleanup(only_completed=False)
+    assert ["alive"] == await left(tracker)
+
+
+async def nobody(_: Unfinished, now: int) -> Living:
+    """Tell of no worker: none is known yet."""
+    return Living(frozenset(), frozenset())
 
 
 async def test_whom_somebody_writes_to_stays(postgres_url: str) -> None:

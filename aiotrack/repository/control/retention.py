@@ -16,6 +16,7 @@ from sqlalchemy import Float, Text, bindparam, text
 
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.repository.columns import UtcDateTime
+from aiotrack.repository.control.workers import MISSED
 from aiotrack.repository.transaction import transaction
 from aiotrack.settings import USER
 
@@ -34,6 +35,7 @@ ALWAYS: Final = 1e9
 _WORDS: Final = {
     "postgresql": {
         "ages": ":now - s.value * interval '1 day'",
+        "lost": f"statement_timestamp() - w.beat_seconds * interval '{MISSED} seconds'",
         # As an array, for a list of unknown length is joined by reading the whole table.
         "among_ids": "= ANY (ARRAY(SELECT value::bigint FROM "
         "json_array_elements_text(CAST(:ids AS json))))",
@@ -42,6 +44,7 @@ _WORDS: Final = {
     },
     "sqlite": {
         "ages": ":now - s.value * 86400000000",
+        "lost": f":now - w.beat_seconds * {MISSED} * 1000000",
         "among_ids": "IN (SELECT value FROM json_each(:ids))",
         "among_texts": "IN (SELECT value FROM json_each(:texts))",
     },
@@ -85,7 +88,14 @@ FROM aiotrack_settings s JOIN aiotrack_executions e ON {_THEIRS} {_WHOSE} LIMIT 
 }
 """Records of those who want them to go before all others."""
 
-_STILL: Final = "WHERE id {among_ids} AND status IN ({statuses}) AND {moment} <= :latest"
+_STILL: Final = (
+    "WHERE id {among_ids} AND status IN ({statuses}) AND {moment} <= :latest AND {unclaimed}"
+)
+_UNCLAIMED: Final = """
+NOT EXISTS (SELECT 1 FROM aiotrack_workers w WHERE w.id = aiotrack_executions.worker
+    AND w.stopped_at IS NULL AND w.beat_at > {lost})
+"""
+"""Of what did not end: a living worker may have taken it, or begun to beat, since it was read."""
 
 _LOCK: Final = f"""
 SELECT id, task_id FROM aiotrack_executions {_STILL} ORDER BY task_id FOR UPDATE SKIP LOCKED
@@ -199,11 +209,13 @@ class Retention:
 
     async def delete(self, kind: Kind, found: Sequence[Old]) -> Deleted:
         """Delete executions that did not change meanwhile, with what is theirs, as a whole."""
-        values = {
+        values: dict[str, Any] = {
             "ids": json.dumps([one.id for one in found]),
             "latest": to_datetime(max(one.moment for one in found)),
         }
         is_sqlite = self._repository.dialect == "sqlite"
+        if is_sqlite:
+            values["now"] = to_datetime(time.time_ns() // 1000)  # the file is on this host
         delete = self._delete_one_by_one if is_sqlite else self._delete_at_once
 
         async def work(connection: AsyncConnection) -> Deleted:
@@ -241,8 +253,10 @@ class Retention:
 
     def _statement(self, words: str, kind: Kind) -> TextClause:
         """Put a statement together; its times are bound as the database keeps them."""
+        dialect = _WORDS[self._repository.dialect]
         told = words.format(
-            **_WORDS[self._repository.dialect],
+            **dialect,
+            unclaimed=_UNCLAIMED.format(**dialect) if kind in NEVER_FINISHED else "true",
             user=USER,
             moment=kind.moment,
             statuses=", ".join(f"'{word}'" for word in kind.statuses),
