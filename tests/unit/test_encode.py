@@ -32,6 +32,7 @@ from aiotrack.encode import (
     encode_task_id,
     error_text,
     error_type,
+    failure,
     format_traceback,
     revive,
 )
@@ -1089,8 +1090,10 @@ def test_a_repr_that_sleeps_is_not_waited_for_a_hundred_times():
     assert 10 > took, "900 of them sleep for a second"
 
 
-def test_a_traceback_keeps_its_beginning_and_its_end():
+def test_a_traceback_keeps_its_beginning_and_its_end(monkeypatch: pytest.MonkeyPatch):
     """4 KiB of the beginning; of the rest as much as fits from the end."""
+    for limit in ("_SECONDS", "_READ_SECONDS"):  # both times all is told, however busy the machine
+        monkeypatch.setattr(failure, limit, 1.0)
     error = ValueError("bad")
     error.__notes__ = [f"{n} " + "x" * 1000 for n in range(10)]
     error.__cause__ = raised(lambda: fail(100))
