@@ -170,6 +170,7 @@ class Releaser:
         forgetting = _apart(self._forget_later(held, sends))
         self._keep(forgetting)
         await asyncio.wait({forgetting}, timeout=SEND)
+        await self._forget(held)  # one that hangs does not keep the others
 
     async def _kick(self, task_id: str, text: str, until: float) -> None:
         """Send a message; what is not sent is claimed again when our claim is given up."""

@@ -6,19 +6,15 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
-from aiotrack import (
-    InvalidDefinition,
-    ScheduleUnavailable,
-    TaskDefinition,
-    Tracker,
-    UnknownTask,
-)
+from aiotrack import InvalidDefinition, ScheduleUnavailable, Tracker, UnknownTask
 from aiotrack.repository.control.definitions import DefinitionRows
 from aiotrack.repository.control.tables import AuditRow, DefinitionRow
 from aiotrack.schedules.timetable import Timetable
@@ -40,6 +36,20 @@ async def deeds(site: Site) -> list[tuple[str, str | None, Any, Any]]:
         for row in rows
         if row.action.startswith("schedule.")
     ]
+
+
+def once_before(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, work: Callable[[], Awaitable[object]]
+) -> None:
+    """Let somebody else do *work* right before a method's next call."""
+    method = getattr(owner, name)
+
+    async def first(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(owner, name, method)
+        await work()
+        return await method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, first)
 
 
 async def test_every_verb_gives_the_state_and_may_be_repeated(site: Site) -> None:
@@ -192,18 +202,11 @@ async def test_an_update_that_meets_a_claim_sends_nothing_twice(
     """A scheduler takes the due time between what an update reads and what it puts."""
     made = await one_site.define()
     await one_site.tracker.schedules.start(made.id)
-    put = Timetable.put
     async with Beat(one_site) as beat:
         await one_site.rewind(made, 1)
         revision = await one_site.redis.incr(one_site.version)
         await one_site.redis.zadd(one_site.changes, {str(made.id): revision})
-
-        async def tick_first(table: Timetable, *values: Any) -> bool:
-            monkeypatch.setattr(Timetable, "put", put)
-            await beat.tick()
-            return await put(table, *values)
-
-        monkeypatch.setattr(Timetable, "put", tick_first)
+        once_before(monkeypatch, Timetable, "put", beat.tick)
         await one_site.tracker.definitions.update(made.id, parameters={"a": 5})
         for _ in range(3):
             await beat.tick()
@@ -217,14 +220,8 @@ async def test_a_start_that_meets_a_delete_leaves_nothing(
 ) -> None:
     """The definition is gone when its schedule is put: no verb could end it."""
     made = await one_site.define()
-    verbs, line = one_site.tracker.schedules, Timetable.line
-
-    async def delete_first(table: Timetable, definition_id: int) -> Any:
-        monkeypatch.setattr(Timetable, "line", line)
-        await one_site.tracker.definitions.delete(made.id)
-        return await line(table, definition_id)
-
-    monkeypatch.setattr(Timetable, "line", delete_first)
+    verbs, definitions = one_site.tracker.schedules, one_site.tracker.definitions
+    once_before(monkeypatch, Timetable, "line", partial(definitions.delete, made.id))
     started = await verbs.start(made.id)
 
     assert ("inactive", "inactive") == (started, await verbs.status(made.id))
@@ -236,14 +233,13 @@ async def test_a_delete_that_meets_a_start_leaves_nothing(
 ) -> None:
     """Somebody starts it after it was stopped, and before its row is gone."""
     made = await one_site.define()
-    verbs, delete = one_site.tracker.schedules, DefinitionRows.delete
-
-    async def start_first(rows: DefinitionRows, definition_id: int) -> bool:
-        started.append(await verbs.start(made.id))
-        return await delete(rows, definition_id)
-
+    verbs = one_site.tracker.schedules
     started: list[str] = []
-    monkeypatch.setattr(DefinitionRows, "delete", start_first)
+
+    async def start() -> None:
+        started.append(await verbs.start(made.id))
+
+    once_before(monkeypatch, DefinitionRows, "delete", start)
     await one_site.tracker.definitions.delete(made.id)
 
     assert (["active"], "inactive") == (started, await verbs.status(made.id))
@@ -257,14 +253,8 @@ async def test_two_updates_at_once_leave_what_the_definition_says(
     made = await one_site.define()
     definitions = one_site.tracker.definitions
     await one_site.tracker.schedules.start(made.id)
-    changed = Schedules.changed
-
-    async def update_first(verbs: Schedules, known: TaskDefinition, *, by: str | None) -> None:
-        monkeypatch.setattr(Schedules, "changed", changed)
-        await definitions.update(made.id, parameters={"a": 1, "b": 222})
-        await changed(verbs, known, by=by)
-
-    monkeypatch.setattr(Schedules, "changed", update_first)
+    second = partial(definitions.update, made.id, parameters={"a": 1, "b": 222})
+    once_before(monkeypatch, Schedules, "changed", second)
     await definitions.update(made.id, parameters={"a": 1, "b": 111})
     told = json.loads(await one_site.redis.hget(one_site.entries, str(made.id)))  # type: ignore[misc]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,14 @@ BURST = 30
 
 
 class Mute(QuietBroker):
-    """A broker that keeps what is sent, and may be broken, or slow."""
+    """A broker that keeps what is sent, and may be broken, or slow but for one message."""
 
     def __init__(self, tracker: Tracker) -> None:
         super().__init__()
         self.add_middlewares(TrackerMiddleware(tracker))
         self.is_broken = False
         self.hold_up: asyncio.Event | None = None
+        self.swift = ""
 
         @self.task("shop.note")
         async def note(name: str) -> None:
@@ -47,7 +50,7 @@ class Mute(QuietBroker):
         """Keep a message."""
         if self.is_broken:
             raise ConnectionError("the broker is away")
-        if self.hold_up is not None:
+        if self.hold_up is not None and message.task_id != self.swift:
             await self.hold_up.wait()
         await super().kick(message)
 
@@ -72,6 +75,20 @@ def wait_for_claims(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let time pass until every claim is given up."""
     later = tracker.clock.now() + int(release.GIVEN_UP * 1e6) + 1
     monkeypatch.setattr(tracker.clock, "now", lambda: later)
+
+
+async def send_and_keep(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, drop: Callable[..., Any]
+) -> tuple[Any, int]:
+    """Send what waited, with *drop* in place of its deletion; give it, and how many are kept."""
+    await tracker.register("need", "shop.pack", status="STARTED")
+    sent = await tracker.submit("shop.note", ["a"], depends_on="need")
+    with monkeypatch.context() as patch:
+        patch.setattr(Held, "drop", drop)
+        await tracker.update("need", "done")
+        with contextlib.suppress(StoreUnavailable):
+            await settle(tracker, sent)
+    return sent, await count(tracker, "held")
 
 
 async def race(database: str, rounds: int) -> list[TaskStatus]:
@@ -282,17 +299,11 @@ async def test_what_was_sent_and_runs_is_not_sent_again(
 ) -> None:
     """Its sender was killed before he could delete it; a worker has it already."""
     broker = Mute(tracker)
-    await tracker.register("need", "shop.pack", status="STARTED")
-    sent = await tracker.submit("shop.note", ["a"], depends_on="need")
 
     async def forget(*_: Any) -> None:
         """Be killed."""
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Held, "drop", forget)
-        await tracker.update("need", "done")
-        await settle(tracker, sent)
-    kept = await count(tracker, "held")
+    sent, kept = await send_and_keep(tracker, monkeypatch, forget)
     await tracker.update(sent.task_id, "running")
     await look(tracker)
 
@@ -306,17 +317,11 @@ async def test_what_was_sent_is_deleted_before_it_could_be_sent_again(
 ) -> None:
     """The database went away between the send and the deletion; nobody was killed."""
     broker = Mute(tracker)
-    await tracker.register("need", "shop.pack", status="STARTED")
-    sent = await tracker.submit("shop.note", ["a"], depends_on="need")
 
     async def fail(*_: Any) -> None:
         raise StoreUnavailable("away")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Held, "drop", fail)
-        await tracker.update("need", "done")
-        await settle(tracker, sent)
-    kept = await count(tracker, "held")
+    _, kept = await send_and_keep(tracker, monkeypatch, fail)
     wait_for_claims(tracker, monkeypatch)
     await look(tracker)
 
@@ -346,6 +351,25 @@ async def test_a_slow_broker_holds_up_nobody_for_ever(
 
     assert 1 == kept
     assert 1 == len(broker.sent)
+
+
+@pytest.mark.usefixtures("no_watch")
+async def test_a_message_that_hangs_keeps_no_other(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent with it is deleted: else another process would send that again."""
+    monkeypatch.setattr(release, "SEND", 0.05)
+    broker = Mute(tracker)
+    broker.hold_up = asyncio.Event()
+    await tracker.register("need", "shop.pack", status="STARTED")
+    await tracker.submit("shop.note", ["a"], depends_on="need")
+    broker.swift = (await tracker.submit("shop.note", ["b"], depends_on="need")).task_id
+    await tracker.update("need", "done")
+    await look(tracker)
+    sent, kept = len(broker.sent), await count(tracker, "held")
+    broker.hold_up.set()
+
+    assert (1, 1) == (sent, kept)
 
 
 @pytest.mark.usefixtures("no_watch")
