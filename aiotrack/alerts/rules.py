@@ -33,7 +33,7 @@ MOST: Final = 20
 """Subjects of one rule that go on, or take a closer look."""
 
 Found = dict[str, str | None]
-"""What is wrong, by its subject; None: it was looked at, and it is fine."""
+"""What is wrong, by its subject or target; None: it was looked at, and it is fine."""
 
 Closer = Callable[[], Awaitable[str | None]]
 """A look that costs more, and says the same."""
@@ -143,9 +143,7 @@ RULES: Final[dict[str, Callable[[Tracker], Awaitable[Mapping[str, str | Closer |
 }
 
 
-async def look(
-    tracker: Tracker, known: Collection[str] = ()
-) -> tuple[dict[tuple[str, str], str | None], set[str]]:
+async def look(tracker: Tracker, known: Collection[str] = ()) -> tuple[Found, set[str]]:
     """Ask every rule.
 
     Args:
@@ -153,11 +151,11 @@ async def look(
         known: Targets, in the audit, of what went on until now: they are looked at first.
 
     Returns:
-        What was found, by rule and subject; and the rules that could not look, or not at all of it,
+        What was found, by target; and the rules that could not look, or not at all of it,
         with the targets that were too many: what they found before goes on, unless they say that
         it is fine.
     """
-    found: dict[tuple[str, str], str | None] = {}
+    found = Found()
     blind = set(UNSURE)
     name = tracker.encoder.name
     for rule, ask in RULES.items():
@@ -169,7 +167,7 @@ async def look(
             log.warning("alerts of %s are not looked for now: %s", rule, error)
             blind.add(rule)
             continue
-        found |= {(rule, subject): text for subject, text in told.items()}
+        found |= {targets[subject]: text for subject, text in told.items()}
         blind |= {targets[one] for one in seen.keys() - told.keys()}
     return found, blind
 

@@ -110,9 +110,7 @@ class Watch:
     async def _changes(self) -> tuple[dict[str, str], dict[str, Deed]]:
         """Give what began, with its text, and what is over."""
         known = await self._open()
-        found, blind = await look(self._tracker, known)
-        name = self._tracker.encoder.name
-        seen = {name(f"{rule}:{subject}"): text for (rule, subject), text in found.items()}
+        seen, blind = await look(self._tracker, known)
         began = {target: text for target, text in seen.items() if text and target not in known}
 
         def is_over(target: str) -> bool:
