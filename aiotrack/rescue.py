@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask
 
     from aiotrack.core import Core
-    from aiotrack.report import Origin
     from aiotrack.repository.control.workers import Gone, Live, Place, Registry
 
 log = logging.getLogger(__name__)
@@ -56,6 +55,10 @@ LOOK: Final = 500
 
 SEND: Final = 10.0
 """Seconds for a broker to take a message."""
+
+MOST_LOST: Final = 5
+"""Workers that one execution may take with it: what makes its worker run out of memory would end
+them all, one after the other. As many as a message of ours may be given to."""
 
 UNSENT_FOR: Final = 30_000_000
 """Microseconds after which nobody sends any more what was about to be sent: he was killed. Then it
@@ -244,7 +247,7 @@ class _Judge:
             return None
         if found is not None and _wants_requeue(found[1]):
             broker, task = found
-            refusal = _refusal(broker, shown.origin)
+            refusal = _refusal(broker, history, shown)
             if refusal is None:
                 report = _handed_back(shown, now, f"{error}; it is being sent again")
                 message = _message(task, broker, history, shown)
@@ -306,12 +309,15 @@ def _wants_requeue(task: AsyncTaskiqDecoratedTask[Any, Any]) -> bool:
     return False
 
 
-def _refusal(broker: AsyncBroker, origin: Origin) -> str | None:
-    """Say why an execution cannot be sent again; None: it can."""
+def _refusal(broker: AsyncBroker, history: History, shown: Report) -> str | None:
+    """Say why an execution is not sent again; None: it is."""
     if redelivers(broker) and not isinstance(broker, InMemoryBroker):
         return f"{type(broker).__name__} may redeliver it by itself"
-    if not origin.exact:
+    if not shown.origin.exact:
         return "its arguments were redacted, cut or changed when they were recorded"
+    lost = sum(run.error_class == LOST for run in history.runs())
+    if lost + (not _is_unsent(shown)) >= MOST_LOST:
+        return f"{MOST_LOST} workers that ran it were lost"
     return None
 
 

@@ -299,6 +299,33 @@ async def test_what_must_not_be_sent_again_has_failed(
     assert 1 == caplog.text.count(why)
 
 
+async def test_what_takes_its_workers_with_it_is_not_sent_for_ever(database_url: str) -> None:
+    """A task that runs out of memory: five workers are lost, not all that there are."""
+    async with Tracker(database_url) as tracker:
+        broker = attached(tracker, PubSubBroker(), on_lost="requeue", max_retries=1)
+        statuses = []
+        for number in range(7):
+            worker = f"worker{number}"
+            await enlist(tracker, worker, ago=100)
+            start = started(tracker, "a", worker)
+            start.run_id, start.requeues = str(number), number
+            start.started_at = tracker.clock.now()
+            if number <= len(broker.sent):
+                await write(tracker, start)
+            await tracker.rescue_lost()
+            statuses.append((await tracker.get("a")).status)
+        found = await tracker.get("a")
+        attempts = await tracker.attempts("a")
+
+    assert ["PENDING"] * 4 + ["FAILURE"] * 3 == statuses
+    assert (4, 5) == (len(broker.sent), len(attempts))
+    assert ("FAILURE", True, "lost") == shown(found)
+    assert (
+        "its worker worker4 was lost; it was not sent again: "
+        "5 workers that ran it were lost" == found.error
+    )
+
+
 async def test_what_cannot_be_sent_has_failed(sqlite_url: str, caplog) -> None:
     """A queue that is away."""
 
