@@ -115,8 +115,11 @@ async def _unseen(writer: Logs, key: str, seen: dict[RunKey, int]) -> AsyncItera
             for seq, line in lines:
                 gap = seq - known - 1
                 is_marker = line.logger == MARKER
-                if gap and not (explained or is_marker):  # the tail rolled on meanwhile
-                    yield replace(line, level="WARNING", logger=MARKER, message=left_out(gap))
+                if gap and not (explained or is_marker):
+                    marker = await writer.store.marker(key, run)
+                    gap -= marker is None or marker > known  # its number is kept free
+                    if gap:  # the tail rolled on meanwhile
+                        yield replace(line, level="WARNING", logger=MARKER, message=left_out(gap))
                 explained = is_marker
                 seen[run] = known = seq
                 yield line

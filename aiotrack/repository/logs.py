@@ -226,6 +226,17 @@ class LogStore:
         )
         return [(row["seq"], _shown_line(row)) for row in await self._rows(query)]
 
+    async def marker(self, task_id: str, run: RunKey) -> int | None:
+        """Give the number of the line that tells what of a run was left out; None: nothing was."""
+        query = select(func.max(_table.c.seq).label("seq")).where(
+            _table.c.task_id == task_id,
+            _table.c.began_at == to_datetime(run.began_at),
+            _table.c.run_id == run.run_id,
+            _table.c.logger == MARKER,
+        )
+        found: int | None = (await self._rows(query))[0]["seq"]
+        return found
+
     async def _rows(self, query: Select[Any]) -> Sequence[RowMapping]:
         async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
             await at_once(connection)

@@ -608,6 +608,30 @@ async def test_a_tail_does_not_hurry_the_writer(small: Tracker) -> None:
     assert logs.counters["writes"] < 15
 
 
+async def test_a_tail_tells_of_nothing_left_out_where_nothing_is(small: Tracker) -> None:
+    """More lines than a head holds, fewer than are kept: live, afterwards, and by pages."""
+    sent = [f"{number:02d} {'a' * 60}" for number in range(10)]
+    tracker = Tracker(small.database, settings={"log_max_bytes": 1024})
+    live: list[str] = []
+    async with tracker:
+
+        async def follow() -> None:
+            live.extend([line.message async for line in tracker.tail("x")])
+
+        async with tracker.track("shop.x", task_id="x"):
+            following = asyncio.create_task(follow())
+            for line in sent:
+                log.info(line)
+                await tracker.core().feature(Logs).flush()
+        await following
+        later = [line.message async for line in tracker.tail("x")]
+        page = await tracker.logs("x")
+
+    assert sent == [line.message for line in page.items]
+    assert sent == later
+    assert sent == live
+
+
 async def test_a_tail_tells_what_rolled_away(small: Tracker) -> None:
     """A follower that is slower than a flood sees a line for what it missed."""
     total = 0
