@@ -28,7 +28,7 @@ SURE = 2.0
 """Seconds between two looks while somebody does: an event may be lost with its process."""
 
 EACH = 0.1
-"""Seconds by which such a look at a filter is put off for each other one: it reads 500 rows."""
+"""Seconds by which a look at a filter is put off for each other one: it reads 500 rows."""
 
 CALM = 0.002
 """Seconds between two reads at least: a thousand changes a second are five hundred reads."""
@@ -129,14 +129,24 @@ class _Rhythm:
         calm = self._read_at + CALM - time.monotonic()
         if calm > 0:
             await asyncio.sleep(calm)
-        pause = SURE if self._live.is_pushed else self._pause
-        if self._listener.task_id is None:
-            pause = max(pause, EACH * (self._live.watchers - 1))
-        changed = await self._listener.changed(pause)
+        changed = await self._listener.changed(self._spread(self._pause))
         if not changed:
             self._pause = min(1.5 * self._pause, PAUSE_LAST)
         self._read_at = time.monotonic()
         return changed
+
+    def is_owed(self, looked_at: float) -> bool:
+        """Whether everything is to be looked at although somebody tells: others may not have.
+
+        Args:
+            looked_at: When that was done last.
+        """
+        return time.monotonic() - looked_at >= self._spread(PAUSE_LAST)
+
+    def _spread(self, pause: float) -> float:
+        pause = SURE if self._live.is_pushed else pause
+        others = self._live.watchers - 1 if self._listener.task_id is None else 0
+        return max(pause, EACH * others)
 
 
 class Follower:
@@ -219,6 +229,7 @@ class Matching(Follower):
         self._known: dict[str, int] = {}
         self._changed: set[str] = set()
         self._is_all = False
+        self._looked_at = 0.0
 
     async def begin(self) -> list[Execution]:
         """Learn what is there.
@@ -242,12 +253,15 @@ class Matching(Follower):
         """
         if not (self._changed or self._is_all):
             self._changed = await self._rhythm.next()
-            self._is_all = self._listener.is_all or not self._changed
+            is_owed = not self._changed or self._rhythm.is_owed(self._looked_at)
+            self._is_all = self._listener.is_all or is_owed
             self._listener.is_all = False
         if self._listener.is_overrun:
             raise SlowConsumer
         self.read_at = time.monotonic()
-        found = await (self._newest() if self._is_all else self.now(self._changed))
+        found = await self._newest() if self._is_all else []
+        if self._changed:  # some may be older than the newest
+            found += await self.now(self._changed)
         self._changed, self._is_all = set(), False
         news = [execution for execution in found if self._is_news(execution)]
         if news:
@@ -259,7 +273,9 @@ class Matching(Follower):
         return await self._core.reader.among(task_ids, **self._filters)
 
     async def _newest(self) -> list[Execution]:
+        begun = time.monotonic()
         page = await self._core.reader.list(limit=NEWEST, **self._filters)
+        self._looked_at = begun
         return page.items[::-1]
 
     def _is_news(self, execution: Execution) -> bool:

@@ -1,7 +1,7 @@
 """Changed executions, told to every process that follows some.
 
-A message is ``<process>`` and task_ids, parted by newlines; no ids means: look at everything again.
-It may get lost: whoever follows also asks the database now and then.
+A message is a JSON list, ``[process, *task_ids]``; no ids means: look at everything again. It may
+get lost: whoever follows also asks the database now and then.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import json
 import logging
 from collections.abc import Callable, Coroutine
 from collections.abc import Set as AbstractSet
@@ -89,7 +90,7 @@ class Events:
             pending, self._pending = self._pending, set()
             ids = pending if len(pending) <= MOST else ()
             try:
-                heard = await self._client.publish(self._channel, "\n".join((self._sender, *ids)))
+                heard = await self._client.publish(self._channel, json.dumps([self._sender, *ids]))
             except FAULTS as error:
                 self._complain(error)
                 await asyncio.sleep(AGAIN)
@@ -102,7 +103,10 @@ class Events:
         self._hear(None)  # what was told before is lost
 
     def _take(self, message: bytes) -> None:
-        sender, *ids = message.decode(errors="replace").split("\n")
+        try:
+            sender, *ids = json.loads(message)
+        except (ValueError, TypeError):  # of another release
+            sender, ids = "", []
         if sender != self._sender:
             self._hear(set(ids) or None)
 

@@ -115,7 +115,9 @@ class Repository(Connections):
 
         async def work() -> list[str]:
             known = await self._writer.revise(task_ids, remembered)
-            self._on_commit([report for reports in made.values() for report in reports])
+            told = [report for reports in made.values() for report in reports]
+            if told:
+                self._on_commit(told)
             return known
 
         try:

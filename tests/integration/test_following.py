@@ -201,6 +201,45 @@ async def test_a_filter_gives_what_is_new_or_changed_and_matches(opened: Open) -
     assert ("old", TaskStatus.SUCCESS) == (changed.task_id, changed.status)
 
 
+async def test_a_filter_is_looked_at_however_much_happens_here(opened: Open) -> None:
+    """What another process changes is seen while this one sends without a pause, unheard of."""
+    worker, viewer = await opened(), await opened()
+    await worker.register("old", "shop.rows", status="started")
+    watched = viewer.watch(module="shop")
+    waiting = asyncio.ensure_future(first(watched))
+    is_busy = True
+
+    async def send() -> None:
+        while is_busy:
+            async with viewer.track("bank.rows"):
+                await asyncio.sleep(0.005)
+
+    sending = asyncio.create_task(send())
+    await asyncio.sleep(0.3)
+    worker.core().live.tell = lambda _: None  # type: ignore[method-assign] # its event gets lost
+    await worker.update("old", "success")
+    try:
+        found = await waiting
+    finally:
+        is_busy = False
+        await sending
+
+    assert ("old", TaskStatus.SUCCESS) == (found.task_id, found.status)
+
+
+async def test_an_id_of_two_lines_travels(redis_url: str, sqlite_url: str) -> None:
+    """Ids are any text."""
+    async with (
+        Tracker(sqlite_url, redis=redis_url) as worker,
+        Tracker(sqlite_url, redis=redis_url) as viewer,
+    ):
+        listener = await viewer.core().live.listen()
+        await listener.changed(0.5)  # it begins with "look at everything"
+        await worker.register("one\ntwo", "shop.rows")
+
+        assert {"one\ntwo"} == await listener.changed(10)
+
+
 async def test_a_follower_that_does_not_read_is_closed(redis_url: str, sqlite_url: str) -> None:
     """It costs nobody a buffer without end, and is told why."""
     async with Tracker(sqlite_url, redis=redis_url) as tracker:
