@@ -123,6 +123,9 @@ async def _run(options: Options, console: Console) -> int:
             "AIOTRACK_HEARTBEAT_SECONDS": "0.5",
             "AIOTRACK_MARK_TIMEOUT_CRONTAB": "* * * * *",
         }
+        for variable in os.environ.keys() - {"AIOTRACK_JOURNAL_DIR"}:
+            if variable.startswith("AIOTRACK_"):  # of a project: its queues, its alerts
+                del os.environ[variable]
         os.environ.update(environment)  # the tasks module reads it, here and in the worker
         worker = Worker(
             "aiotrack.demo.tasks:broker", environment=environment, log_file=folder / "worker.log"

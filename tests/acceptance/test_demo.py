@@ -47,7 +47,7 @@ def environment(temporary: Path) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "TERM": "xterm-256color"}
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, without a terminal."""
     return subprocess.run(
         command(*arguments),
@@ -55,14 +55,18 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         cwd=folder,
-        env=environment(folder),
+        env=environment(folder) | variables,
         timeout=PATIENCE,
     )
 
 
 def test_the_demo_shows_every_kind_in_plain_lines(tmp_path: Path) -> None:
-    """Without a terminal: a line for each change, a summary, exit 0; `--keep` leaves records."""
-    done = run(tmp_path, "demo", "--keep")
+    """Without a terminal: a line for each change, a summary, exit 0; `--keep` leaves records.
+
+    What the shell has set for a project's workers does not reach it.
+    """
+    project = {"AIOTRACK_QUEUES": "gpu", "AIOTRACK_RESCUE_LOST_ENABLED": "false"}
+    done = run(tmp_path, "demo", "--keep", **project)
     listed = run(tmp_path, "list", "-d", "sqlite:///aiotrack-demo.db", "--json")
     items = {item["task_name"]: item for item in json.loads(listed.stdout)["items"]}
 
