@@ -80,7 +80,7 @@ class Lifecycle:
 
     def __repr__(self) -> str:
         url = self.database
-        told = masked(url) if isinstance(url, str) else url.url.render_as_string()
+        told = masked(url if isinstance(url, str) else url.url.render_as_string())
         return f"{type(self).__name__}({told!r})"
 
     async def __aenter__(self) -> Self:

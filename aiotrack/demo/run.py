@@ -25,6 +25,7 @@ from aiotrack.demo.serve import serve
 from aiotrack.demo.summary import Place, summarise
 from aiotrack.demo.worker import Child, Scheduler, Worker
 from aiotrack.errors import AioTrackError, InvalidValue
+from aiotrack.settings import masked
 from aiotrack.testing.servers import PostgresServer, ValkeyServer
 
 if TYPE_CHECKING:
@@ -258,11 +259,11 @@ async def _redis(options: Options, stack: ExitStack, console: Console) -> str:
         _tell(console, "broker", f"Valkey, started for the demo: {server.url}")
         return server.url
     with _redis_errors(options.redis):
-        from redis.asyncio import Redis
+        from aiotrack.redis.client import make_client
 
-        async with asyncio.timeout(REDIS_TIMEOUT), Redis.from_url(options.redis) as client:
+        async with asyncio.timeout(REDIS_TIMEOUT), make_client(options.redis) as client:
             await client.ping()
-    _tell(console, "broker", f"Redis: {_without_password(options.redis)}")
+    _tell(console, "broker", f"Redis: {masked(options.redis)}")
     return options.redis
 
 
@@ -272,10 +273,8 @@ def _redis_errors(url: str) -> Iterator[None]:
 
     try:
         yield
-    except ValueError as error:
-        raise InvalidValue(f"--redis: {error}") from error
     except (RedisError, OSError, TimeoutError) as error:
-        where = _without_password(url)
+        where = masked(url)
         words = (str(error) or type(error).__name__).rstrip(".")
         raise RedisAway(
             f"no Redis answers at {where}: {words}. Is it running? "
@@ -307,11 +306,6 @@ def _database(options: Options, folder: Path, stack: ExitStack, console: Console
         place = Place(url=f"sqlite+aiosqlite:///{path}", what=what, is_kept=options.keep)
     _tell(console, "database", f"{place.what}: {place.shown}")
     return place
-
-
-def _without_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('://')[0]}://…@{tail}" if at else url
 
 
 def _tell(console: Console, part: str, words: str) -> None:

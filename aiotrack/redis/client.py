@@ -43,8 +43,12 @@ def make_client(redis: str | Redis) -> Redis:
     if isinstance(redis, str):
         try:
             return Redis.from_url(redis, **ours)
-        except ValueError as error:
-            raise InvalidSetting("redis", f"{masked(redis)!r} is not a URL: {error}") from None
+        except ValueError:  # its words quote what it took for the port: a part of the password
+            raise InvalidSetting(
+                "redis",
+                f"{masked(redis)!r} is not a URL: write redis://user:password@host:6379/0, "
+                "and any / @ # ? of the password as %2F %40 %23 %3F",
+            ) from None
     given = redis.connection_pool
     if isinstance(given, SentinelConnectionPool):  # asks its sentinels where the server is
         return _by_sentinels(given, ours)

@@ -61,6 +61,8 @@ def parse_url(text: str) -> URL:
 def shown_url(url: URL) -> str:
     """Give a URL without its passwords, also those in its query."""
     hidden = {name: "..." for name in url.query if name.lower() in {"password", "sslpassword"}}
+    if url.host is not None:  # an "@" in it ends a password that was not percent-encoded
+        url = url.set(host=url.host.rpartition("@")[2])
     return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 

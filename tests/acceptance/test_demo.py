@@ -157,9 +157,18 @@ def test_a_redis_that_does_not_answer_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, "demo", "--redis", "redis://:secret@127.0.0.1:1/0")
 
     assert 3 == done.returncode
-    assert "no Redis answers at redis://…@127.0.0.1:1/0" in done.stderr
+    assert "no Redis answers at ...@127.0.0.1:1/0" in done.stderr
     assert "secret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_password_that_is_not_encoded_is_not_told(tmp_path: Path) -> None:
+    """`--redis` with a `/` in its password: the line says how to write it, without a part of it."""
+    done = run(tmp_path, "demo", "--redis", "redis://user:hunter2/x@localhost:6379/0")
+
+    assert 2 == done.returncode
+    assert "%2F" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 def test_a_database_that_does_not_answer_ends_with_three(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ async def test_a_password_never_stands_in_an_error(postgres_url: str) -> None:
     [
         "postgresql+asyncpg://127.0.0.1:1/db?user=u&password=hunter2",
         "postgresql+asyncpg://u:hunter2@127.0.0.1:1/db",
+        "postgresql+asyncpg://u:x@hunter2@127.0.0.1:1/db",
         "postgres:u:hunter2@host/db",
         "://u:hunter2@host",
     ],
@@ -80,6 +81,14 @@ async def test_a_password_anywhere_in_a_url_never_stands_in_an_error(url: str) -
         await Tracker(url).startup()
 
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["u:x@hunter2@host/db", "host/db?password=hunter2"])
+async def test_a_password_never_stands_in_a_repr(place: str) -> None:
+    """Nor where a tracker has an engine of yours."""
+    engine = create_async_engine(f"postgresql+asyncpg://{place}")
+
+    assert "hunter2" not in repr(Tracker(engine))
 
 
 async def test_a_server_that_is_not_there_is_told() -> None:

@@ -18,6 +18,7 @@ import trustme
 from redis.asyncio import BlockingConnectionPool, Redis, Sentinel
 
 from aiotrack import LockNotAcquired, LockUnavailable, Tracker, is_task_locked
+from aiotrack.errors import InvalidSetting
 from aiotrack.locks.verbs import Locks
 from aiotrack.redis.client import FAULTS, make_client
 from aiotrack.redis.wire import Wire
@@ -44,6 +45,15 @@ async def ask(wire: Wire, number: int, size: int = 1) -> bool:
         return False
     assert word.encode() == answer
     return True
+
+
+@pytest.mark.parametrize("password", ["hunter2/x", "hunter2#x", "hunter2?x", "[hunter2]"])
+def test_a_password_never_stands_in_an_error(password: str) -> None:
+    """One that is not percent-encoded: the error says how to write it, and quotes no part of it."""
+    with pytest.raises(InvalidSetting, match="%2F") as caught:
+        make_client(f"redis://user:{password}@localhost:6379/0")
+
+    assert "hunter2" not in str(caught.value)
 
 
 # ── answers ─────────────────────────────────────────────────────────────────────────────────────
