@@ -105,6 +105,10 @@ class Checks(Feature):
             gone = Dependency(ok=False, error="the tracker stops")
             return _of(dict.fromkeys(("database", "redis", "broker", "workers"), gone))
 
+    async def broker(self) -> Dependency:
+        """Ask the brokers alone, as `look` does."""
+        return await self._ask(self._broker)
+
     async def close(self, *, for_good: bool) -> None:  # noqa: ARG002 - it opens again on use
         """Ask no more, and disconnect."""
         looking, self._looking = self._looking, None

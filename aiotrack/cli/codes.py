@@ -39,7 +39,7 @@ _NO: Final = {"demo-failed", "server-failed", "not-repeatable", "slow-consumer"}
 
 
 class BrokerUnavailable(AioTrackError):
-    """The broker of a project does not start: its server does not answer, or refuses."""
+    """The broker of a project does not start or answer: its server is away, or refuses."""
 
     code = "broker-unavailable"
 

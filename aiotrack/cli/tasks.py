@@ -9,8 +9,10 @@ import typer
 
 from aiotrack import Queue
 from aiotrack.cli import pages
+from aiotrack.cli.codes import BrokerUnavailable
 from aiotrack.cli.connect import Broker, Modules, broker_of, started
 from aiotrack.cli.output import Json, console, print_json
+from aiotrack.health import Checks
 
 
 def tasks(broker: Broker, modules: Modules = None, as_json: Json = False) -> None:
@@ -37,6 +39,9 @@ def queues(broker: Broker, modules: Modules = None, as_json: Json = False) -> No
 
 async def _queues(spec: str, modules: list[str]) -> list[Queue]:
     async with started(spec, modules) as tracker:
+        asked = await tracker.core().feature(Checks).broker()
+        if not asked.ok:  # else it would look like one that does not tell
+            raise BrokerUnavailable(f"a broker of {spec} does not answer: {asked.error}")
         return await tracker.queues()
 
 

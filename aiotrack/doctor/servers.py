@@ -14,6 +14,7 @@ from aiotrack.clock import to_datetime
 from aiotrack.doctor.finding import Finding, advice, wrong
 from aiotrack.doctor.project import USE_OURS, is_stock_stream, named
 from aiotrack.errors import AioTrackError, SchemaOutdated, SchemaTooNew
+from aiotrack.health import Checks
 from aiotrack.journal import default_folder
 from aiotrack.model import OWN_MODULE, WorkerStatus
 from aiotrack.settings import DEFAULT_DATABASE
@@ -40,7 +41,7 @@ LONGEST: Final = 100
 async def look(broker: AsyncBroker, tracker: Tracker) -> list[Finding]:
     """Look at the servers of a tracker and its broker; nothing is made, not even a schema."""
     core = tracker.core()
-    found = [*_journal(tracker), *_file(tracker)]
+    found = [*_journal(tracker), *_file(tracker), *await _broker(core)]
     try:
         version = await core.repository.version()
         if version is None:
@@ -71,6 +72,14 @@ def _journal(tracker: Tracker) -> list[Finding]:
         return []
     what = f"{folder} cannot be written: an outage of the database may cost final reports"
     return [wrong("journal-folder", what, "set AIOTRACK_JOURNAL_DIR to a folder that stays")]
+
+
+async def _broker(core: Core) -> list[Finding]:
+    asked = await core.feature(Checks).broker()
+    if asked.ok:
+        return []
+    what = f"the broker does not answer: {asked.error}"
+    return [wrong("broker", what, "start its server, or mend the URL that it was made with")]
 
 
 async def _clock(_: AsyncBroker, tracker: Tracker, __: Core) -> list[Finding]:

@@ -20,10 +20,13 @@ import os
 from taskiq import InMemoryBroker
 from taskiq_redis import ListQueueBroker
 from aiotrack import Tracker, TrackerMiddleware
+from aiotrack.brokers import PriorityStreamBroker
 
 tracker = Tracker(os.environ["SHOP_DATABASE"])
 broker = ListQueueBroker(os.environ["SHOP_REDIS"], queue_name=os.environ["SHOP_QUEUE"])
 broker.add_middlewares(TrackerMiddleware(tracker))
+away = PriorityStreamBroker("redis://127.0.0.1:1")
+away.add_middlewares(TrackerMiddleware(Tracker(os.environ["SHOP_DATABASE"])))
 alone = InMemoryBroker().with_middlewares(TrackerMiddleware(Tracker(os.environ["SHOP_DATABASE"])))
 """
 TASKS = '''
@@ -122,6 +125,15 @@ def test_queues_are_shown(shop: Any, queue_name: str) -> None:
     }
     assert [expected] == data
     assert "does not tell" in none.out
+
+
+def test_a_broker_that_is_away_is_told(shop: Any) -> None:
+    """With the exit code for it: it is not one that does not tell."""
+    away = shop("queues", "shop_app:away")
+
+    assert 3 == away.code
+    assert "a broker of shop_app:away does not answer" in away.err
+    assert "does not tell" not in away.out
 
 
 def test_a_broker_that_is_none_is_told(shop: Any) -> None:

@@ -187,13 +187,21 @@ async def test_an_index_that_is_missing(database_url: str, redis_url: str, queue
 async def test_servers_that_do_not_answer(
     own_postgres: PostgresServer, own_valkey: ValkeyServer
 ) -> None:
-    """Both are told at once."""
+    """All are told at once."""
     tracker = Tracker(own_postgres.url, redis=own_valkey.url)
     broker = right(tracker, own_valkey.url, "queue")
     assert [] == await examine(broker)
     own_postgres.kill()
     own_valkey.kill()
-    assert {"database", "redis"} == codes(await examine(broker))
+    assert {"database", "redis", "broker"} == codes(await examine(broker))
+
+
+async def test_a_queue_that_does_not_answer(tracker: Tracker, queue_name: str) -> None:
+    """The Redis of the broker is another one than the tracker's."""
+    (one,) = await examine(right(tracker, "redis://127.0.0.1:1", queue_name))
+
+    assert ("broker", True) == (one.code, one.is_wrong)
+    assert "127.0.0.1:1" in one.what
 
 
 async def test_a_server_that_throws_things_away(
