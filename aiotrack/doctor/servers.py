@@ -6,7 +6,6 @@ import os
 import time
 from collections import Counter
 from contextlib import aclosing
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from aiotrack.health import Checks
 from aiotrack.journal import default_folder
 from aiotrack.model import OWN_MODULE, WorkerStatus
 from aiotrack.settings import DEFAULT_DATABASE
+from aiotrack.sweeps import must_be_recorded_since
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 SKEW: Final = 2.0
 """Seconds that a host's clock may be off: people compare its logs with the records."""
 
-SILENT: Final = timedelta(hours=1)
-"""Without a run of a sweep that comes every five minutes: nobody runs the scheduler."""
+MISSED: Final = 2
+"""Due times of a sweep without a record, besides the last one, which may be on its way: nobody runs
+the scheduler."""
 
 WAITS: Final = 60.0
 """Seconds that a message may wait where no worker lives."""
@@ -103,14 +104,13 @@ async def _indexes(_: AsyncBroker, __: Tracker, core: Core) -> list[Finding]:
 async def _silence(_: AsyncBroker, tracker: Tracker, __: Core) -> list[Finding]:
     """Look for work that nobody does: sweeps without a scheduler, messages without a worker."""
     found = []
-    now = to_datetime(tracker.clock.now())
-    assert now is not None
-    if tracker.options.roll_up_enabled:
+    due = to_datetime(must_be_recorded_since(tracker, MISSED))
+    if due is not None:
         first = await tracker.list(order="created_at", limit=1)
-        last = await tracker.list(task_name="aiotrack:roll_up", limit=1)
+        last = await tracker.list(module=OWN_MODULE, limit=1)
         since = [one.created_at for one in (last.items or first.items)]
-        if since and now - since[0] > SILENT:
-            what = "no sweep ran for an hour: nobody runs the scheduler"
+        if since and since[0] < due:
+            what = f"no sweep ran since {since[0]:%Y-%m-%d %H:%M} UTC: nobody runs the scheduler"
             change = "run taskiq scheduler with LabelScheduleSource(broker): see docs/how-to"
             found.append(wrong("no-scheduler", what, change))
     workers = await tracker.workers()

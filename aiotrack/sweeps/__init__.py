@@ -6,7 +6,7 @@ A new sweep is a `Sweep` in a module of its own, a line in ``Sweeps.sweeps``, an
 from __future__ import annotations
 
 from aiotrack.sweeps.cleanup import CLEANUP
-from aiotrack.sweeps.feature import Sweeps, schedules
+from aiotrack.sweeps.feature import Sweeps, must_be_recorded_since, schedules
 from aiotrack.sweeps.mark_timed_out import MARK_TIMED_OUT
 
-__all__ = ["CLEANUP", "MARK_TIMED_OUT", "Sweeps", "schedules"]
+__all__ = ["CLEANUP", "MARK_TIMED_OUT", "Sweeps", "must_be_recorded_since", "schedules"]

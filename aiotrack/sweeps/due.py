@@ -62,11 +62,32 @@ def last_due(schedule: str | int, now: int) -> int:
     now += AHEAD
     if isinstance(schedule, int):
         return now - now % (schedule * 1_000_000)
+    minute = now - now % MINUTE
+    found = _due_by(schedule, minute)
+    return minute - minute % (LOOK_BACK * MINUTE) if found is None else found
+
+
+def due_times_ago(schedule: str | int, now: int, times: int) -> int | None:
+    """Give when a schedule was due the last time but so many; None where a day lies between two.
+
+    Args:
+        schedule: A crontab, or seconds.
+        now: The database's time.
+        times: How many due times came after it.
+    """
+    if isinstance(schedule, int):
+        return now - now % (schedule * 1_000_000) - times * schedule * 1_000_000
+    found = _due_by(schedule, now - now % MINUTE)
+    for _ in range(times):
+        found = None if found is None else _due_by(schedule, found - MINUTE)
+    return found
+
+
+def _due_by(schedule: str, minute: int) -> int | None:
     import pycron
 
-    minute = now - now % MINUTE
     for back in range(LOOK_BACK):
         moment = EPOCH + timedelta(microseconds=minute - back * MINUTE)
         if pycron.is_now(schedule, moment):
             return minute - back * MINUTE
-    return minute - minute % (LOOK_BACK * MINUTE)
+    return None

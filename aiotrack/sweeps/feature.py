@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from aiotrack import by_hand
 from aiotrack.clock import to_datetime
 from aiotrack.feature import Feature
-from aiotrack.sweep import LONGEST, Sweep
+from aiotrack.sweep import LONGEST, Sweep, always
 from aiotrack.sweeps.cleanup import CLEANUP
-from aiotrack.sweeps.due import is_crontab, last_due
+from aiotrack.sweeps.due import due_times_ago, is_crontab, last_due
 from aiotrack.sweeps.mark_timed_out import MARK_TIMED_OUT
 from aiotrack.sweeps.rescue_lost import RESCUE_LOST
 from aiotrack.sweeps.roll_up import ROLL_UP
@@ -119,6 +119,27 @@ def schedules(tracker: Lifecycle) -> list[ScheduledTask]:
         for sweep in _sweeps(tracker)
         if sweep.is_on(tracker.options)
     ]
+
+
+def must_be_recorded_since(tracker: Lifecycle, times: int) -> int | None:
+    """Give since when a scheduler that runs has left a record, as microseconds.
+
+    Only sweeps that are recorded whenever they are due tell it, the most frequent of them first.
+
+    Args:
+        tracker: Whose clock knows the database's time.
+        times: Due times that may have been missed, besides the last one.
+
+    Returns:
+        None where nobody can know: none of these sweeps is on, or comes at least once a day.
+    """
+    now = tracker.clock.now()
+    found = [
+        due_times_ago(_schedule(sweep, tracker), now, times)
+        for sweep in _sweeps(tracker)
+        if sweep.is_on(tracker.options) and sweep.is_due is always
+    ]
+    return max((one for one in found if one is not None), default=None)
 
 
 def _when(sweep: Sweep, tracker: Lifecycle) -> dict[str, Any]:

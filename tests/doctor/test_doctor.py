@@ -153,6 +153,48 @@ async def test_work_that_nobody_does(tracker: Tracker, redis_url: str, queue_nam
             await redis.delete(queue_name)
 
 
+NEVER = "0 0 1 1 *"
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, True),
+        ({"mark_timeout_crontab": "0 */6 * * *"}, False),
+        ({"mark_timeout_enabled": False}, False),  # the clean-up comes once a day
+        ({"mark_timeout_crontab": NEVER, "cleanup_crontab": NEVER}, False),
+        ({"mark_timeout_enabled": False, "cleanup_crontab": "*/9 * * * *"}, True),
+    ],
+)
+async def test_a_scheduler_is_known_by_what_is_always_recorded(
+    postgres_url: str, redis_url: str, queue_name: str, settings: dict[str, Any], found: bool
+) -> None:
+    """Three due times of the most frequent of these sweeps, and no record of any."""
+    tracker = Tracker(postgres_url, redis=redis_url, settings={"namespace": queue_name, **settings})
+    broker = right(tracker, redis_url, queue_name)
+    old = datetime.now(UTC) - timedelta(hours=2)
+    async with tracker:
+        await tracker.register("1", "aiotrack:cleanup", module="aiotrack", created_at=old)
+
+    assert ({"no-scheduler"} if found else set()) == codes(await examine(broker))
+
+
+async def test_a_scheduler_with_nothing_to_add_up(
+    tracker: Tracker, redis_url: str, queue_name: str
+) -> None:
+    """A roll-up that finds nothing new leaves no record, however often it comes."""
+    broker = right(tracker, redis_url, queue_name)
+    now = datetime.now(UTC)
+    async with tracker:
+        for task_id, name, hours in (("1", "roll_up", 9), ("2", "mark_timed_out", 0.6)):
+            created = now - timedelta(hours=hours)
+            await tracker.register(
+                task_id, f"aiotrack:{name}", module="aiotrack", created_at=created
+            )
+
+    assert [] == await examine(broker)
+
+
 async def test_runs_that_are_doubled(tracker: Tracker, redis_url: str, queue_name: str) -> None:
     """What took longer than the stock stream broker waits for it was run by another worker, too."""
     broker = with_task(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from aiotrack.clock import to_datetime, to_micros
-from aiotrack.sweeps.due import is_crontab, last_due
+from aiotrack.sweeps.due import due_times_ago, is_crontab, last_due
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,20 @@ def test_the_last_due_time(schedule: str | int, now: str, due: str) -> None:
     found = last_due(schedule, to_micros(moment))
 
     assert due == f"{to_datetime(found):%H:%M}"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "due"),
+    [
+        ("*/30 * * * *", "05 11:00"),
+        ("*/30 8 * * *", "04 08:30"),  # the pause of a night is none
+        ("0 2 * * *", "03 02:00"),
+        ("0 2 * * mon", None),
+        (1800, "05 11:00"),
+    ],
+)
+def test_a_due_time_of_before(schedule: str | int, due: str | None) -> None:
+    """Two more came after it."""
+    found = due_times_ago(schedule, to_micros(datetime(2026, 3, 5, 12, 9, tzinfo=UTC)), 2)
+
+    assert due == (None if found is None else f"{to_datetime(found):%d %H:%M}")
