@@ -190,6 +190,7 @@ class Lifecycle:
 
         Raises:
             StoreUnavailable: The database cannot be reached.
+            SchemaTooNew: A newer release made it.
         """
         return await self.core().repository.upgrade()
 

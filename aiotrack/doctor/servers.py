@@ -50,8 +50,10 @@ async def look(broker: AsyncBroker, tracker: Tracker) -> list[Finding]:
         await core.repository.connect()
         for part in (_clock, _indexes, _silence, _long_runs):
             found += await part(broker, tracker, core)
-    except (SchemaOutdated, SchemaTooNew) as error:
+    except SchemaOutdated as error:
         found.append(wrong("schema", str(error), "run aiotrack db upgrade before what needs it"))
+    except SchemaTooNew as error:
+        found.append(wrong("schema", str(error), "bring aiotrack to the release that made it"))
     except AioTrackError as error:
         found.append(wrong("database", str(error), "start it, or set AIOTRACK_DATABASE_URL"))
     return [*found, *await _redis(tracker)]

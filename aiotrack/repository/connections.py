@@ -329,6 +329,8 @@ class Connections:
                 else:
                     await schema.take_turn(connection)
                 found = before = await connection.run_sync(schema.version)
+                if found is not None and found > HEAD:
+                    raise SchemaTooNew(found, HEAD)  # Alembic knows no such revision
                 if found is None or not only_empty:
                     with schema.quiet():
                         await connection.run_sync(lambda sync: migrations.upgrade(sync, revision))

@@ -269,6 +269,8 @@ def test_check_fails_on_another_schema(run: Run, filled_url: str) -> None:
 
     assert [(1, 3), (1, 3)] == told
     assert "pip install -U aiotrack" in run("list").stderr
+    upgrade = run("db", "upgrade")
+    assert (3, "pip install -U aiotrack") == (upgrade.exit_code, upgrade.stderr.strip()[-23:])
 
 
 def test_upgrade_makes_the_schema(run: Run, tmp_path: Path) -> None:

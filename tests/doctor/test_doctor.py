@@ -226,6 +226,21 @@ async def test_an_index_that_is_missing(database_url: str, redis_url: str, queue
     assert [] == await examine(right(tracker, redis_url, queue_name))
 
 
+@pytest.mark.parametrize(("version", "change"), [("0000", "db upgrade"), ("9999", "release")])
+async def test_a_schema_of_another_release(
+    database_url: str, redis_url: str, queue_name: str, version: str, change: str
+) -> None:
+    """An older one is upgraded; for a newer one it is aiotrack."""
+    tracker = Tracker(database_url, redis=redis_url)
+    async with tracker, tracker.core().repository.connection() as connection:
+        await connection.exec_driver_sql(f"UPDATE aiotrack_version SET version_num = '{version}'")
+        await connection.commit()
+    (one,) = await examine(right(tracker, redis_url, queue_name))
+
+    assert "schema" == one.code
+    assert change in one.change
+
+
 async def test_servers_that_do_not_answer(
     own_postgres: PostgresServer, own_valkey: ValkeyServer
 ) -> None:

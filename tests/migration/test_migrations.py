@@ -294,6 +294,18 @@ async def test_another_version_is_an_error_that_says_what_to_type(
         await Tracker(database_url).startup()
 
 
+async def test_a_newer_schema_is_not_upgraded(database_url: str) -> None:
+    """`Tracker.upgrade` tells it as a start does, and leaves it as it is."""
+    await upgraded(database_url)
+    await on(database_url, lambda connection: set_version(connection, "9999"))
+
+    tracker = Tracker(database_url)
+    with pytest.raises(SchemaTooNew, match="pip install -U aiotrack"):
+        await tracker.upgrade()
+    assert "9999" == await tracker.core().repository.version()
+    await tracker.shutdown()
+
+
 async def test_the_version_is_read_without_alembic(empty_database_url: str) -> None:
     """A process that finds the schema in place never imports Alembic; one that makes it does."""
     program = (
