@@ -44,8 +44,9 @@ async def look(broker: AsyncBroker, tracker: Tracker) -> list[Finding]:
     core = tracker.core()
     found = [*_journal(tracker), *_file(tracker), *await _broker(core)]
     try:
-        version = await core.repository.version()
-        if version is None:
+        path = core.repository.path
+        is_there = path is None or path.exists()  # a connection would make the file
+        if not is_there or await core.repository.version() is None:
             return [*found, *await _redis(tracker)]  # the first start makes it
         await core.repository.connect()
         for part in (_clock, _indexes, _silence, _long_runs):

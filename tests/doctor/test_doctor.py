@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -288,7 +289,10 @@ async def test_a_clock_that_is_off(
 async def test_places_that_are_wrong(
     redis_url: str, queue_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database where one stands, no Redis, and a journal that cannot be written."""
+    """The database where one stands, no Redis, and a journal that cannot be written.
+
+    The file of the database is not made by looking for it.
+    """
     monkeypatch.chdir(tmp_path)
     for name in ("AIOTRACK_DATABASE_URL", "AIOTRACK_REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -296,6 +300,7 @@ async def test_places_that_are_wrong(
     tracker = Tracker(settings={"journal_dir": str(tmp_path / "journals")})
     found = await examine(right(tracker, redis_url, queue_name))
     assert {"default-database", "no-redis", "journal-folder"} == codes(found)
+    assert ["journals"] == await asyncio.to_thread(os.listdir, tmp_path)
 
 
 PROJECT = """
