@@ -20,7 +20,7 @@ async def look(wire: Wire) -> None:
     if policy.startswith("allkeys") and facts.get("maxmemory", "0") != "0":
         _say(
             f"Redis has maxmemory-policy {policy}: when its memory is full it throws queues away, "
-            "with all their messages; set noeviction, or one that begins with volatile"
+            "with all their messages; set noeviction"
         )
     if facts.get("cluster_enabled") == "1":
         _say(

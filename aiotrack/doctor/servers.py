@@ -173,9 +173,11 @@ def _facts(facts: dict[str, str]) -> list[Finding]:
         what = f"Redis {version} is older than 6.2"
         found.append(wrong("old-redis", what, "use Redis from 6.2 on, or Valkey"))
     policy = facts.get("maxmemory_policy", "noeviction")
-    if policy.startswith("allkeys") and facts.get("maxmemory", "0") != "0":
-        what = f"maxmemory-policy {policy}: a full Redis throws away queues, locks and schedules"
-        found.append(wrong("eviction", what, "set noeviction, or one that begins with volatile"))
+    if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
+        is_all = policy.startswith("allkeys")  # else what has a time to live: locks, not queues
+        first = "queues, locks and schedules" if is_all else "held locks first, and others get them"
+        what = f"maxmemory-policy {policy}: a full Redis throws away {first}"
+        found.append((wrong if is_all else advice)("eviction", what, "set noeviction"))
     if facts.get("cluster_enabled") == "1":
         what = "Redis is a cluster: the streams of a queue must lie on one server"
         found.append(wrong("redis-cluster", what, "use a server of its own for queues"))

@@ -250,6 +250,7 @@ async def test_a_server_that_may_throw_queues_away(
         await until("it ran", lambda: ran)
 
     assert "throws queues away" in caplog.text
+    assert "volatile" not in caplog.text, "held locks would go instead"
 
 
 async def test_a_start_without_redis(

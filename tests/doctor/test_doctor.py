@@ -262,15 +262,22 @@ async def test_a_queue_that_does_not_answer(tracker: Tracker, queue_name: str) -
     assert "127.0.0.1:1" in one.what
 
 
+@pytest.mark.parametrize(
+    ("policy", "gone", "is_wrong"),
+    [("allkeys-lru", "queues, locks and schedules", True), ("volatile-ttl", "held locks", False)],
+)
 async def test_a_server_that_throws_things_away(
-    postgres_url: str, own_valkey: ValkeyServer
+    postgres_url: str, own_valkey: ValkeyServer, policy: str, gone: str, is_wrong: bool
 ) -> None:
-    """A policy that may delete queues, locks and schedules."""
+    """A policy that may delete queues, or held locks only, which is advice."""
     async with Redis.from_url(own_valkey.url) as redis:
         await redis.config_set("maxmemory", 2**30)
-        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        await redis.config_set("maxmemory-policy", policy)
     tracker = Tracker(postgres_url, redis=own_valkey.url)
-    assert {"eviction"} == codes(await examine(right(tracker, own_valkey.url, "queue")))
+    (one,) = await examine(right(tracker, own_valkey.url, "queue"))
+
+    assert ("eviction", is_wrong, "set noeviction") == (one.code, one.is_wrong, one.change)
+    assert gone in one.what
 
 
 async def test_a_clock_that_is_off(
