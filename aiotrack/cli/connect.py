@@ -78,7 +78,9 @@ async def _read(url: str, work: Callable[[Tracker], Awaitable[T]], redis: str | 
     found, where = await version(url)
     if found is None:
         raise StoreError(f"{where} holds no executions: is that the database? (--database)")
-    async with Tracker(url, redis=redis) as tracker:
+    tracker = Tracker(url, redis=redis)
+    tracker.core().repository.leave_indexes()  # Ctrl-C would leave one half made
+    async with tracker:
         return await work(tracker)
 
 

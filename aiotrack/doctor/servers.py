@@ -48,6 +48,7 @@ async def look(broker: AsyncBroker, tracker: Tracker) -> list[Finding]:
         is_there = path is None or path.exists()  # a connection would make the file
         if not is_there or await core.repository.version() is None:
             return [*found, *await _redis(tracker)]  # the first start makes it
+        core.repository.leave_indexes()
         await core.repository.connect()
         for part in (_clock, _indexes, _silence, _long_runs):
             found += await part(broker, tracker, core)

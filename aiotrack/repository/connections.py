@@ -164,6 +164,10 @@ class Connections:
                 await self.apart(self._indexes.make(whatever_size=True))
             return found
 
+    def leave_indexes(self) -> None:
+        """Let other processes make the indexes of keys: this one only looks, and may end soon."""
+        self._indexes.leave()
+
     async def missing_indexes(self) -> list[str]:
         """Give the keys of ``indexed_metadata`` that have no index yet."""
         try:

@@ -24,8 +24,8 @@ LOCK: Final = 0x61696F696E646578
 """Advisory lock of whoever makes these indexes: the letters 'aioindex'."""
 
 DELAY: Final = 3.0
-"""Seconds after a start: a process that only looks, a command line, is gone by then. What it began
-it would leave unfinished."""
+"""Seconds after a start: a process that only looks is gone by then, also where nobody said that it
+does. What it began it would leave unfinished."""
 
 PAUSE: Final = 2.0
 """Seconds between two looks whether another process has made them."""
@@ -65,10 +65,15 @@ class KeyIndexes:
         self._engine = engine
         self._task: asyncio.Task[None] | None = None
         self._is_making = False
+        self._is_left = False
+
+    def leave(self) -> None:
+        """Let `start` do nothing: what is stopped half-way stays as an index that no plan uses."""
+        self._is_left = True
 
     def start(self) -> None:
         """Make what is missing while everything else goes on. Harmless when repeated."""
-        if self._keys and self._task is None:
+        if self._keys and self._task is None and not self._is_left:
             self._task = asyncio.create_task(self._try())
 
     async def stop(self) -> None:

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from aiotrack import InvalidSetting, Settings, Tracker
+from aiotrack.cli.connect import read
 from aiotrack.repository import key_indexes
 from aiotrack.repository.keyed import index_name
 from tests.waits import until
@@ -120,6 +121,23 @@ async def test_a_process_that_only_looks_makes_none(
         pass
     async with Tracker(database_url, settings={"indexed_metadata": KEYS}) as tracker:
         await tracker.list(metadata={"order_id": 7})
+
+    assert set() == await valid(database_url)
+
+
+async def test_a_command_line_that_looks_for_long_makes_none(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`aiotrack watch` is ended by Ctrl-C: the index that it began would stay, and serve nobody."""
+    async with Tracker(database_url):
+        pass
+    monkeypatch.setenv("AIOTRACK_INDEXED_METADATA", "order_id")
+
+    async def watch(tracker: Tracker) -> None:
+        for _ in range(50):
+            await tracker.list(metadata={"order_id": 7})
+
+    await asyncio.to_thread(read, database_url, watch)
 
     assert set() == await valid(database_url)
 
