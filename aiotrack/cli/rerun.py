@@ -9,7 +9,7 @@ import typer
 from taskiq import SendTaskError
 
 from aiotrack import Execution, Rerun, Tracker
-from aiotrack.cli.codes import NO, UNKNOWN
+from aiotrack.cli.codes import AWAY, NO, UNKNOWN
 from aiotrack.cli.connect import Broker, By, Modules, started
 from aiotrack.cli.output import Json, execution_data, print_json
 from aiotrack.cli.records import found
@@ -28,7 +28,7 @@ def rerun(
 ) -> None:
     """Send executions again, with the arguments that they had.
 
-    Exit code 1 when one of them could not be sent.
+    Exit code 1 when one of them could not be sent, 3 when only the broker was at fault.
     """
     told = asyncio.run(_rerun(broker, modules or [], keys, by))
     if as_json:
@@ -40,8 +40,13 @@ def rerun(
             typer.echo(f"{one_line(one.task_id)} runs again as {one.execution.task_id}")
     faults = [one.error for one in told if one.error is not None]
     if faults:
-        is_unknown = all(isinstance(one, ExecutionNotFound) for one in faults)
-        raise typer.Exit(UNKNOWN if is_unknown else NO)
+        raise typer.Exit(_code(faults))
+
+
+def _code(faults: list[Exception]) -> int:
+    if all(isinstance(one, ExecutionNotFound) for one in faults):
+        return UNKNOWN
+    return AWAY if all(isinstance(one, SendTaskError) for one in faults) else NO
 
 
 def _data(one: Rerun) -> dict[str, object]:

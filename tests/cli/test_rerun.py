@@ -20,10 +20,14 @@ SHOP = """
 import os
 from taskiq import InMemoryBroker
 from aiotrack import Tracker, TrackerMiddleware
+from aiotrack.brokers import PriorityStreamBroker
 
 plain = InMemoryBroker()
 broker = InMemoryBroker(await_inplace=True)
 broker.add_middlewares(TrackerMiddleware(Tracker(os.environ["SHOP_DATABASE"])))
+away = PriorityStreamBroker("redis://127.0.0.1:1")
+away.add_middlewares(TrackerMiddleware(Tracker(os.environ["SHOP_DATABASE"])))
+away.register_task(lambda one, two: one + two, "shop.add")
 """
 TASKS = """
 from shop_app import broker
@@ -89,6 +93,15 @@ def test_rerun_tells_what_it_cannot_send(shop: Any) -> None:
     assert "sum runs again as " in ended.stdout
     assert "kwargs.token (redacted)" in ended.stderr
     assert "no execution with task_id 'nobody'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(("more", "code"), [((), 3), (("key",), 1)])
+def test_rerun_tells_that_the_broker_is_away(shop: Any, more: tuple[str, ...], code: int) -> None:
+    """With the exit code for it, unless something else is wrong with one of them."""
+    ended = shop("shop_app:away", "sum", *more)
+
+    assert code == ended.returncode, ended.stderr
     assert "Traceback" not in ended.stderr
 
 
