@@ -258,7 +258,7 @@ class Client(Around):
             InvalidInput: A limit that cannot.
             QueryTimeout: No index serves it, and two seconds were over.
         """
-        params = [*shapes.params_of(filters), ("limit", str(limit)), ("all", "true")]
+        params = [*shapes.chosen(filters), ("limit", str(limit))]
         told = await self._transport.ask(
             "POST", "/executions/cancel/", params=params, body={"reason": reason}
         )
@@ -281,7 +281,7 @@ class Client(Around):
             InvalidInput: A limit that cannot.
             StoreUnavailable: The server did not answer: some may have been sent.
         """
-        params = [*shapes.params_of(filters), ("limit", str(limit)), ("all", "true")]
+        params = [*shapes.chosen(filters), ("limit", str(limit))]
         path = "/executions/rerun/"
         told = await self._transport.ask("POST", path, params=params, again=Again.UNHEARD)
         return [await self._rerun(one) for one in told["items"]]

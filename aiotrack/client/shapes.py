@@ -53,6 +53,9 @@ _TIMES: Final = frozenset(
 )
 _EXACT: Final = ("module", "task_name", "created_by", "worker", "error_class", "schedule_id")
 
+_NOTHING: Final = ("worker", "\0")
+"""No database holds such a text. That none of no values fits, a query string cannot say."""
+
 
 # ── what is asked ───────────────────────────────────────────────────────────────────────────────
 def params_of(filters: Narrowing) -> Params:
@@ -64,15 +67,17 @@ def params_of(filters: Narrowing) -> Params:
     """
     given: dict[str, Any] = {name: value for name, value in filters.items() if value is not None}
     told: Params = [("my_tasks", "false")]
-    for name in _EXACT:
-        told += [(name, str(value)) for value in _several(given.pop(name, ()))]
-    told += [("config_id", str(value)) for value in _several(given.pop("config_id", ()))]
-    told += [("status", TaskStatus.parse(value)) for value in _several(given.pop("status", ()))]
+    is_empty = False
+    for name in (*_EXACT, "config_id", "status"):
+        if name in given:
+            words = _words(name, _several(given.pop(name)))
+            told += [(name, word) for word in words]
+            is_empty = is_empty or not words
     for name in ("since", "until"):
         if name in given:
             told.append((name, moment(name, given.pop(name))))
-    if "text" in given:
-        told.append(("text", str(given.pop("text"))))
+    if text := str(given.pop("text", "")):
+        told.append(("text", text))
     for key, value in given.pop("metadata", {}).items():
         if isinstance(value, (Mapping, list, tuple)):
             fault = f"metadata[{key!r}]: over the API a key is asked for by a text or a number"
@@ -80,7 +85,39 @@ def params_of(filters: Narrowing) -> Params:
         told.append((f"metadata.{key}", json.dumps(value)))
     if given:
         raise InvalidQuery(f"unknown filters: {', '.join(given)}")
-    return told
+    return [*(one for one in told if one[0] != _NOTHING[0]), _NOTHING] if is_empty else told
+
+
+def chosen(filters: Narrowing) -> Params:
+    """Give filters for what is done to all that they match; without any, all are meant.
+
+    Raises:
+        InvalidQuery: As `params_of`, or filters were given that narrow nothing.
+        InvalidStatus: Nobody knows the status.
+    """
+    told = params_of(filters)
+    if len(told) > 1:
+        return told
+    if any(value is not None for value in filters.values()):
+        fault = "an empty text or metadata narrows nothing: leave it out if all are meant"
+        raise InvalidQuery(fault)
+    return [*told, ("all", "true")]
+
+
+def _words(name: str, values: Iterable[Any]) -> list[str]:
+    """Give the alternatives of a filter; an empty text would count for none in a query string."""
+    if name == "status":
+        return [TaskStatus.parse(value).value for value in values]
+    return [word for word in map(str, values) if word and is_whole(word)]
+
+
+def is_whole(text: str) -> bool:
+    """Whether it holds no half of a character, which no URL can carry."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _several(value: Any) -> Iterable[Any]:

@@ -266,6 +266,45 @@ async def test_many_at_once(tracker: Tracker, broker: InMemoryBroker, client: Cl
         await client.rerun_many(limit=501)
 
 
+async def test_a_filter_that_fits_nothing(
+    tracker: Tracker, broker: InMemoryBroker, client: Client
+) -> None:
+    """None of no values, and no empty text, is everything: neither listed, nor cancelled."""
+
+    @broker.task("shop.pay")
+    async def pay(order: int) -> None:
+        await asyncio.sleep(0)
+
+    await (await pay.kiq(order=7)).wait_result()
+    await tracker.register("waits", "mail.send", created_by="ada")
+    nothing: list[dict[str, Any]] = [
+        {"worker": []},
+        {"status": []},
+        {"config_id": ()},
+        {"module": [], "worker": "w"},
+        {"task_name": iter([]), "module": "mail"},
+        {"created_by": ""},
+        {"worker": [""], "since": timedelta(hours=1)},
+        {"schedule_id": "\ud800"},
+    ]
+    for filters in nothing:
+        assert [] == (await client.list(**filters)).items, filters
+    for filters in nothing[:4]:
+        assert await tracker.count(**filters) == await client.count(**filters), filters
+        assert await tracker.stats(**filters) == await client.stats(**filters), filters
+    for filters in (*nothing[:4], {"created_by": ""}):
+        assert not await tracker.cancel_many(**filters), filters
+        assert not await client.cancel_many(**filters), filters
+        assert [] == await client.rerun_many(**filters), filters
+    for filters in ({"text": ""}, {"metadata": {}, "worker": None}):
+        assert 2 == (await client.count(**filters)).value, filters
+        for many in (client.cancel_many, client.rerun_many):
+            with pytest.raises(InvalidQuery, match="leave it out if all are meant"):
+                await many(**filters)
+
+    assert 1 == (await client.cancel_many(created_by=["", "ada"], worker=None)).total()
+
+
 @SQLITE
 async def test_settings_audit_and_locks(tracker: Tracker, client: Client) -> None:
     """They are changed as by the tracker, in the token's name."""
