@@ -35,10 +35,10 @@ class Client(Around):
 
     A request is made again where that can do no harm: when no connection could be made, when the
     server said 429 or 503, and, of what may be done twice, also when the answer got lost or was a
-    502 or 504. `submit` and `rerun` are made again only when they were certainly not done. Before
-    the n-th retry a random time of up to ``backoff`` * 2 ** (n - 1) seconds is waited for, or what
-    the server's ``Retry-After`` says; never more than ``max_backoff``. Executions with a true final
-    status are kept: they are asked for once.
+    502 or 504. What sends tasks, and `cancel_many`, are made again only when they were certainly
+    not done. Before the n-th retry a random time of up to ``backoff`` * 2 ** (n - 1) seconds is
+    waited for, or what the server's ``Retry-After`` says; never more than ``max_backoff``.
+    Executions with a true final status are kept: they are asked for once.
 
     Args:
         url: Of the server; without a path the API is at ``/api/v1``, as `aiotrack serve` has it.
@@ -219,6 +219,8 @@ class Client(Around):
     async def cancel(self, task_id: str | int, *, reason: str | None = None) -> CancelOutcome:
         """End an execution, wherever it is; who asked is the token's name.
 
+        When an answer got lost it is asked again: ``finished`` may then be its own doing.
+
         Raises:
             ExecutionNotFound: There is no such execution.
         """
@@ -257,10 +259,12 @@ class Client(Around):
             InvalidQuery: A filter that cannot be served.
             InvalidInput: A limit that cannot.
             QueryTimeout: No index serves it, and two seconds were over.
+            StoreUnavailable: The server did not answer: some may have been cancelled.
         """
-        params = [*shapes.chosen(filters), ("limit", str(limit))]
+        params, body = [*shapes.chosen(filters), ("limit", str(limit))], {"reason": reason}
+        path = "/executions/cancel/"
         told = await self._transport.ask(
-            "POST", "/executions/cancel/", params=params, body={"reason": reason}
+            "POST", path, params=params, body=body, again=Again.UNHEARD
         )
         return +Counter({CancelOutcome(one): many for one, many in told["outcomes"].items()})
 

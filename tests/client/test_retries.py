@@ -154,6 +154,18 @@ async def test_a_lost_answer(behind: Any, pauses: list[float]) -> None:
         assert (3, 2) == (len(server.seen), proxy.lost)
 
 
+@pytest.mark.parametrize("verb", ["cancel_many", "rerun_many"])
+async def test_a_lost_answer_of_many_at_once(verb: str, behind: Any, pauses: list[float]) -> None:
+    """Asked again it would take the next ones, beyond its limit."""
+    server, proxy, url = behind
+    async with Client(url) as client:
+        proxy.lose_reply()
+        with pytest.raises(StoreUnavailable, match="did not answer"):
+            await getattr(client, verb)(limit=5, module="mail")
+
+    assert (1, []) == (len(server.seen), pauses)
+
+
 async def test_a_connection_that_was_cut_while_it_rested(behind: Any, pauses: list[float]) -> None:
     """A task is sent once all the same: the client notices, or tells its caller."""
     server, proxy, url = behind
