@@ -168,8 +168,8 @@ TaskId = Annotated[str, Depends(task_id_of)]
 async def create_task(here: Now, body: Annotated[NewTask, AS_GIVEN]) -> Json:
     """Send a task; its execution is there as soon as this answers.
 
-    503 with `Retry-After` when the queue is over its limit or the broker cannot be reached: nothing
-    was sent then.
+    503 with `Retry-After`: `queue-full` when the queue is over its limit, and nothing was sent;
+    `broker-unavailable` when the broker failed, which may have taken it.
     """
     told, task = _checked(here, body)
     caller = here.caller

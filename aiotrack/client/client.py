@@ -236,6 +236,7 @@ class Client(Around):
             NotRepeatable: Its arguments are not stored as they were.
             UnknownTask: The server knows no such task.
             StoreUnavailable: The server did not answer: it may have been sent.
+            ClientError: Its broker, or what stands between, failed: it may have been sent.
         """
         path = f"{by_task_id(task_id)}/rerun/"
         told = await self._transport.ask("POST", path, key=str(task_id), again=Again.UNHEARD)
@@ -364,6 +365,7 @@ class Client(Around):
             InvalidInput: What cannot be sent, with every fault; also a task that nobody knows.
             QueueFull: Too many messages wait.
             StoreUnavailable: The server did not answer: it may have been sent.
+            ClientError: Its broker, or what stands between, failed: it may have been sent.
         """
         if args:
             raise InvalidInput(["arguments have names: give them as kwargs"], task)

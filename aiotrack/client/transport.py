@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from aiotrack.client.faults import code_of, error_of
-from aiotrack.errors import InvalidSetting, StoreError, StoreUnavailable
+from aiotrack.errors import InvalidSetting, QueueFull, ScheduleUnavailable, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -155,12 +155,14 @@ def _may_after_answer(answer: httpx.Response, again: Again) -> bool:
     """Whether a refusal is one for the moment, and whether nothing was done."""
     if answer.status_code == 429:
         return True
-    if answer.status_code == 503:  # a database that went away may have done so half-way
-        return again is Again.ALWAYS or code_of(answer.content) not in _HALF_WAY
-    return again is Again.ALWAYS and answer.status_code in {502, 504}
+    if answer.status_code == 503 and code_of(answer.content) in _NOT_BEGUN:
+        return True
+    return again is Again.ALWAYS and answer.status_code in {502, 503, 504}
 
 
-_HALF_WAY: Final = {kind.code for kind in (StoreError, StoreUnavailable)}
+_NOT_BEGUN: Final = {kind.code for kind in (QueueFull, ScheduleUnavailable)}
+"""What the API says before it does anything. A database or broker may go away half-way, with the
+message taken, and a proxy says 503 of an answer that got lost, too."""
 
 
 def retry_after(headers: httpx.Headers) -> float | None:

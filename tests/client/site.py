@@ -52,11 +52,13 @@ class Scripted:
 
     Attributes:
         answers: Statuses with headers; 200 gives a list of workers.
+        told: What every answer says.
         seen: Method, path and body of every request.
     """
 
     def __init__(self, *answers: tuple[int, dict[str, str]]) -> None:
         self.answers = list(answers)
+        self.told = {"items": [], "task_id": "a1", "code": "busy", "detail": "not now"}
         self.seen: list[tuple[str, str, bytes]] = []
         self.at: list[float] = []
         self.app = FastAPI()
@@ -66,8 +68,7 @@ class Scripted:
         self.seen.append((request.method, request.url.path, await request.body()))
         self.at.append(asyncio.get_running_loop().time())
         status, headers = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        told = {"items": [], "task_id": "a1", "code": "busy", "detail": "not now", "status": status}
-        return JSONResponse(told, status, headers)
+        return JSONResponse(self.told | {"status": status}, status, headers)
 
 
 class Apart:

@@ -16,6 +16,7 @@ from aiotrack import (
     AccessRefused,
     ClientError,
     InvalidSetting,
+    StoreError,
     StoreUnavailable,
 )
 from aiotrack.client import Client
@@ -87,10 +88,33 @@ async def test_a_task_is_not_sent_twice_by_a_gateway(status: int, pauses: list[f
     assert (1, []) == (len(server.seen), pauses)
 
 
-@pytest.mark.parametrize("status", [429, 503])
-async def test_a_task_that_was_refused_is_sent_again(status: int, pauses: list[float]) -> None:
+@pytest.mark.parametrize(
+    "code", ["broker-unavailable", "store-unavailable", "store-error", "busy", None]
+)
+async def test_a_task_is_not_sent_twice_by_what_failed_half_way(
+    code: str | None, pauses: list[float]
+) -> None:
+    """A broker may have taken it before it went away; of whom else nobody knows."""
+    server = Scripted((503, {}), (200, {}))
+    server.told["code"] = code
+    if code is None:
+        del server.told["code"]
+    async with running(server.app) as url, Client(url) as client:
+        with pytest.raises((ClientError, StoreError)):
+            await submit(client)
+
+    assert (1, []) == (len(server.seen), pauses)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(429, "busy"), (503, "queue-full"), (503, "schedule-unavailable")]
+)
+async def test_a_task_that_was_refused_is_sent_again(
+    status: int, code: str, pauses: list[float]
+) -> None:
     """The server said that it was not sent."""
     server = Scripted((status, {}), (status, {}), (200, {}))
+    server.told["code"] = code
     async with running(server.app) as url, Client(url) as client:
         await submit(client)
 
