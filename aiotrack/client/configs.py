@@ -9,15 +9,37 @@ from urllib.parse import quote
 
 from aiotrack.client import shapes
 from aiotrack.client.transport import Again, Transport
-from aiotrack.errors import ScheduleUnavailable
+from aiotrack.errors import DefinitionNotFound, ScheduleUnavailable
 
 if TYPE_CHECKING:
     from aiotrack.counts import Stats
     from aiotrack.model import Execution, Page, TaskDefinition
 
 
-def _path(name: str | int) -> str:
-    return f"/configs/{quote(str(name), safe='', errors='surrogatepass')}"
+async def _path(transport: Transport, definition: int | str) -> str:
+    """Give the path of a definition; a text is a name before it is an id, as for the tracker.
+
+    In a path the API reads a number as an id first, and a URL loses dots: such names are looked up.
+
+    Raises:
+        DefinitionNotFound: No path leads to such a name.
+    """
+    key = str(definition)
+    is_number = key.isascii() and key.isdigit()
+    if isinstance(definition, str) and (is_number or key in {".", ".."}):
+        found = await _named(transport, key)
+        key = key if found is None else str(found["id"])
+    if key in {"", ".", ".."} or not shapes.is_whole(key):
+        raise DefinitionNotFound(definition)
+    return f"/configs/{quote(key, safe='')}"
+
+
+async def _named(transport: Transport, name: str) -> Any:
+    """Give what the API tells of the definition with exactly this name; None: there is none."""
+    if not shapes.is_whole(name):
+        return None
+    told = await transport.ask("GET", "/configs", params=[("name", name)])
+    return told["items"][0] if told["items"] else None
 
 
 def _state(told: Mapping[str, Any]) -> str:
@@ -59,16 +81,19 @@ class Definitions:
         Raises:
             DefinitionNotFound: There is none.
         """
-        told = await self._transport.ask("GET", _path(definition), key=definition)
-        return shapes.definition(told)
+        path = await _path(self._transport, definition)
+        return shapes.definition(await self._transport.ask("GET", path, key=definition))
 
     async def get_by_name(self, name: str) -> TaskDefinition:
         """Give the definition with a name; raises as `get`."""
-        return await self.get(str(name))
+        found = await _named(self._transport, str(name))
+        if found is None:
+            raise DefinitionNotFound(name)
+        return shapes.definition(found)
 
     async def stats(self, definition: int | str) -> Stats:
         """Count the executions that a definition sent; raises as `get`."""
-        path = f"{_path(definition)}/stats/"
+        path = f"{await _path(self._transport, definition)}/stats/"
         return shapes.stats(await self._transport.ask("GET", path, key=definition))
 
     async def count_by_type(self) -> dict[str, int]:
@@ -97,7 +122,8 @@ class Definitions:
             DefinitionNotFound: There is none.
             InvalidDefinition: Nothing is changed; ``faults`` lists all that is wrong.
         """
-        told = await self._transport.ask("PATCH", _path(definition), key=definition, body=changes)
+        path = await _path(self._transport, definition)
+        told = await self._transport.ask("PATCH", path, key=definition, body=changes)
         return shapes.definition(told)
 
     async def delete(self, definition: int | str) -> None:
@@ -106,7 +132,8 @@ class Definitions:
         Raises:
             DefinitionNotFound: There is none.
         """
-        await self._transport.ask("DELETE", _path(definition), key=definition, again=Again.UNHEARD)
+        path = await _path(self._transport, definition)
+        await self._transport.ask("DELETE", path, key=definition, again=Again.UNHEARD)
 
 
 class Schedules:
@@ -165,7 +192,8 @@ class Schedules:
         return None if due is None else datetime.fromisoformat(due)
 
     async def _standing(self, definition: int | str) -> Any:
-        return await self._transport.ask("GET", _path(definition), key=definition)
+        path = await _path(self._transport, definition)
+        return await self._transport.ask("GET", path, key=definition)
 
     async def _do(self, action: str, definition: int | str, reason: str | None) -> str:
         told = await self._steer(action, definition, reason, Again.ALWAYS)
@@ -175,5 +203,5 @@ class Schedules:
         self, action: str, definition: int | str, reason: str | None, again: Again
     ) -> Any:
         body = {"action": action, "reason": reason}
-        path = f"{_path(definition)}/schedule"
+        path = f"{await _path(self._transport, definition)}/schedule"
         return await self._transport.ask("POST", path, key=definition, body=body, again=again)

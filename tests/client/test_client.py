@@ -242,6 +242,43 @@ async def test_definitions(tracker: Tracker, broker: InMemoryBroker, client: Cli
 
 
 @SQLITE
+async def test_a_definition_whose_name_is_a_number(
+    tracker: Tracker, broker: InMemoryBroker, client: Client
+) -> None:
+    """It is meant before the one with that id, by every verb, as the tracker means it."""
+
+    @broker.task("shop.pay")
+    async def pay() -> None:
+        await asyncio.sleep(0)
+
+    first = await tracker.definitions.create(name="first", task_type="shop.pay")
+    named = await tracker.definitions.create(name=str(first.id), task_type="shop.pay")
+    dots = await tracker.definitions.create(name="..", task_type="shop.pay")
+    definitions = client.definitions
+
+    assert named == await tracker.definitions.get(str(first.id))
+    assert named == await definitions.get(str(first.id))
+    assert named == await definitions.get_by_name(str(first.id))
+    assert first == await definitions.get(first.id)
+    assert dots == await definitions.get(str(dots.id))
+    assert dots == await definitions.get_by_name("..") == await definitions.get("..")
+    for call in (
+        definitions.get_by_name(str(dots.id)),
+        definitions.get("."),
+        definitions.get(""),
+        definitions.get("\ud800"),
+        definitions.get_by_name("\ud800"),
+    ):
+        with pytest.raises(DefinitionNotFound):
+            await call
+    assert named.id == (await definitions.update(str(first.id), priority=9)).id
+    await definitions.delete(str(first.id))
+    await definitions.delete("..")
+
+    assert [first] == (await definitions.list()).items
+
+
+@SQLITE
 async def test_many_at_once(tracker: Tracker, broker: InMemoryBroker, client: Client) -> None:
     """What a filter matches is cancelled, or sent again, each with its outcome."""
 
