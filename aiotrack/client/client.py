@@ -14,7 +14,7 @@ from aiotrack.client.configs import Definitions, Schedules
 from aiotrack.client.faults import error_told
 from aiotrack.client.follow import follow
 from aiotrack.client.transport import Again, Transport
-from aiotrack.errors import InvalidInput, InvalidSetting
+from aiotrack.errors import InvalidInput, InvalidSetting, InvalidValue
 from aiotrack.labels import PRIORITIES
 from aiotrack.model import Count, Rerun
 from aiotrack.waiting import until_over
@@ -105,7 +105,7 @@ class Client(Around):
             ExecutionNotFound: There is none, or the token may not see it.
             StoreUnavailable: The server, or its database, did not answer.
         """
-        return await self._execution(str(task_id), f"{by_task_id(task_id)}/")
+        return await self._execution(str(task_id), f"{await self._at(task_id)}/")
 
     async def get_by_id(self, id: int) -> Execution:  # noqa: A002 - as the tracker's
         """Give the execution with the number *id*.
@@ -114,6 +114,24 @@ class Client(Around):
             ExecutionNotFound: There is none.
         """
         return await self._execution(id, f"/executions/{int(id)}/")
+
+    async def _at(self, task_id: str | int) -> str:
+        """Give the path of an execution; for an id that a URL loses the one by its number.
+
+        Raises:
+            InvalidValue: No URL can carry the id.
+            ExecutionNotFound: There is no such execution.
+        """
+        key = str(task_id)
+        if not key or not shapes.is_whole(key):
+            what = "holds half a character" if key else "is empty"
+            raise InvalidValue(f"task_id {what}, which no URL can carry: use get_by_id")
+        if key in {".", ".."}:
+            params = [("task_id", key), ("sync", "false")]
+            path = "/executions/status/"
+            told = await self._transport.ask("GET", path, key=key, params=params)
+            return f"/executions/{told['id']}"
+        return f"/executions/by-task-id/{quote(key, safe='')}"
 
     async def _execution(self, key: str | int, path: str) -> Execution:
         kept = self._cache.get(key)
@@ -176,7 +194,7 @@ class Client(Around):
         Raises:
             ExecutionNotFound: There is no such execution.
         """
-        path = f"{by_task_id(task_id)}/attempts/"
+        path = f"{await self._at(task_id)}/attempts/"
         told = await self._transport.ask("GET", path, key=str(task_id))
         return [shapes.attempt(one) for one in told["items"]]
 
@@ -204,7 +222,7 @@ class Client(Around):
         """
         given = {"attempt": attempt, "level": level, "limit": limit, "after": after}
         params = [(name, str(value)) for name, value in given.items() if value is not None]
-        path = f"{by_task_id(task_id)}/logs/"
+        path = f"{await self._at(task_id)}/logs/"
         return shapes.lines(await self._transport.ask("GET", path, key=str(task_id), params=params))
 
     async def sync(self, task_id: str | int) -> Execution:
@@ -213,7 +231,7 @@ class Client(Around):
         Raises:
             ExecutionNotFound: There is no such execution.
         """
-        path = f"{by_task_id(task_id)}/sync/"
+        path = f"{await self._at(task_id)}/sync/"
         return self._keep(await self._transport.ask("POST", path, key=str(task_id)))
 
     async def cancel(self, task_id: str | int, *, reason: str | None = None) -> CancelOutcome:
@@ -224,7 +242,7 @@ class Client(Around):
         Raises:
             ExecutionNotFound: There is no such execution.
         """
-        path, body = f"{by_task_id(task_id)}/cancel/", {"reason": reason}
+        path, body = f"{await self._at(task_id)}/cancel/", {"reason": reason}
         told = await self._transport.ask("POST", path, key=str(task_id), body=body)
         return CancelOutcome(told["outcome"])
 
@@ -238,7 +256,7 @@ class Client(Around):
             StoreUnavailable: The server did not answer: it may have been sent.
             ClientError: Its broker, or what stands between, failed: it may have been sent.
         """
-        path = f"{by_task_id(task_id)}/rerun/"
+        path = f"{await self._at(task_id)}/rerun/"
         told = await self._transport.ask("POST", path, key=str(task_id), again=Again.UNHEARD)
         return self._keep(told)
 
@@ -309,7 +327,7 @@ class Client(Around):
             StoreUnavailable: The server could not be reached, as often as `retries` says.
         """
         shown = None
-        path = f"{by_task_id(task_id)}/events/"
+        path = f"{await self._at(task_id)}/events/"
         execution = await self.get(task_id)
         changes = follow(self._transport, path)
         try:
@@ -378,8 +396,3 @@ class Client(Around):
         }
         told = await self._transport.ask("POST", "/tasks", body=body, again=Again.UNHEARD)
         return await self.get(told["task_id"])
-
-
-def by_task_id(task_id: str | int) -> str:
-    """Give the path of an execution."""
-    return f"/executions/by-task-id/{quote(str(task_id), safe='', errors='surrogatepass')}"

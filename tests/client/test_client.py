@@ -20,6 +20,7 @@ from aiotrack import (
     InvalidQuery,
     InvalidSetting,
     InvalidStatus,
+    InvalidValue,
     LockLost,
     NotRepeatable,
     Tracker,
@@ -130,6 +131,24 @@ async def test_filters(tracker: Tracker, client: Client) -> None:
     second = await client.list(limit=2, order="created_at", after=first.next)
     assert ["0", "1", "2", "3"] == [one.task_id for one in (*first.items, *second.items)]
     assert 10 == first.items[1].metadata["progress_percent"]
+
+
+@SQLITE
+async def test_ids_that_a_url_loses(tracker: Tracker, client: Client) -> None:
+    """Dots are found all the same, by every verb; what cannot be asked for is said so."""
+    for task_id in (".", "..", "...", "a/../b", "%2e"):
+        known = await tracker.register(task_id, "shop.pay")
+        assert known == await client.get(task_id), task_id
+        assert await tracker.attempts(task_id) == await client.attempts(task_id)
+        assert [] == (await client.logs(task_id)).items
+        assert known == await client.sync(task_id)
+        assert known == await anext(client.watch(task_id))
+        await client.cancel(task_id, reason=f"as {task_id}")
+        assert f"as {task_id}" == (await client.get(task_id)).cancel_reason, task_id
+    await tracker.register("\ud800x", "shop.pay")
+    for task_id in ("\ud800x", ""):
+        with pytest.raises(InvalidValue, match="use get_by_id"):
+            await client.get(task_id)
 
 
 @SQLITE
