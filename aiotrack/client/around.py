@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from aiotrack.client import shapes
 from aiotrack.client.transport import Again, Transport
+from aiotrack.errors import InvalidInput, InvalidQuery, InvalidSetting
 
 if TYPE_CHECKING:
     import builtins
@@ -170,9 +171,7 @@ class Settings:
 
     async def explain(self, key: str, user: str | int | None = None) -> Explanation:
         """Tell what holds, which layer won, and what each layer says; raises as `get`."""
-        return shapes.explanation(
-            await self._transport.ask("GET", _path(key), key=key, params=_for(user))
-        )
+        return shapes.explanation(await self._ask("GET", key, params=_for(user)))
 
     async def set(
         self, key: str, value: float, scope: str | None = None, user: str | int | None = None
@@ -184,15 +183,26 @@ class Settings:
         """
         owner = None if user is None else str(user)
         body = {"value": value, "scope": scope, "user": owner}
-        await self._transport.ask("PUT", _path(key), key=key, body=body)
+        await self._ask("PUT", key, body=body)
 
     async def unset(self, key: str, user: str | int | None = None) -> None:
-        """Take a setting back, of all or of one user; harmless when there was none."""
-        await self._transport.ask("DELETE", _path(key), key=key, params=_for(user))
+        """Take a setting back, of all or of one user; harmless when there was none.
 
+        Raises:
+            InvalidSetting: Unknown key.
+        """
+        await self._ask("DELETE", key, params=_for(user))
 
-def _path(key: str) -> str:
-    return f"/settings/{quote(key, safe='')}"
+    async def _ask(
+        self, method: str, key: str, *, params: shapes.Params | None = None, body: Any = None
+    ) -> Any:
+        if key in {"", ".", ".."} or not shapes.is_whole(key):  # a URL would lose it
+            raise InvalidSetting(key, "there is no such setting")
+        path = f"/settings/{quote(key, safe='')}"
+        try:
+            return await self._transport.ask(method, path, key=key, params=params, body=body)
+        except (InvalidInput, InvalidQuery) as error:  # whatever is wrong with the request
+            raise InvalidSetting(key, str(error)) from error
 
 
 def _for(user: str | int | None) -> list[tuple[str, str]]:

@@ -14,7 +14,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from aiotrack.client.faults import code_of, error_of
-from aiotrack.errors import InvalidSetting, QueueFull, ScheduleUnavailable, StoreUnavailable
+from aiotrack.errors import (
+    InvalidInput,
+    InvalidQuery,
+    InvalidSetting,
+    QueueFull,
+    ScheduleUnavailable,
+    StoreUnavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +107,14 @@ class Transport:
         Raises:
             AioTrackError: What the server said, as the tracker's own error; `StoreUnavailable`
                 when it could not be reached.
+            InvalidQuery: A read that cannot be sent.
+            InvalidInput: Anything else that cannot.
         """
         tries = 0
         while True:
             pause: float | None = None
             try:
-                answer = await self.http.request(
-                    method, f"{self.base}{path}", params=tuple(params or ()), json=body
-                )
+                answer = await self.http.send(self._request(method, path, params, body))
             except httpx.TransportError as error:
                 if tries >= self.retries or not _may_after_error(error, again):
                     raise StoreUnavailable(self.unreachable(error)) from error
@@ -121,6 +128,16 @@ class Transport:
             log.debug("%s %s: %r, once more", method, path, trouble)
             await self.pause(tries, pause)
             tries += 1
+
+    def _request(
+        self, method: str, path: str, params: list[tuple[str, str]] | None, body: Any
+    ) -> httpx.Request:
+        url = f"{self.base}{path}"
+        try:
+            return self.http.build_request(method, url, params=tuple(params or ()), json=body)
+        except (TypeError, ValueError, RecursionError, httpx.InvalidURL) as error:
+            fault = f"it cannot be sent over HTTP: {error}"
+            raise InvalidQuery(fault) if method == "GET" else InvalidInput([fault]) from error
 
     async def pause(self, tries: int, told: float | None = None) -> None:
         """Wait before a retry: as long as the server said, else longer each time, with jitter.

@@ -182,6 +182,11 @@ async def test_the_trackers_own_errors(
         (client.list(nonsense=1), InvalidQuery),
         (client.submit("no.such:task"), InvalidInput),
         (client.submit("shop.pay", [1]), InvalidInput),
+        (client.submit("shop.pay", kwargs={"order": datetime.now(UTC)}), InvalidInput),
+        (client.submit("shop.pay", kwargs={"order": float("nan")}), InvalidInput),
+        (client.submit("shop.pay", kwargs={"order": "\ud800"}), InvalidInput),
+        (client.list(text="\ud800"), InvalidQuery),
+        (client.list(created_by=["x" * 900] * 90), InvalidQuery),
     ):
         with pytest.raises(kind) as caught:
             await call
@@ -376,7 +381,14 @@ async def test_settings_audit_and_locks(tracker: Tracker, client: Client) -> Non
     for call in (
         client.settings.get("nonsense"),
         client.settings.set("nonsense", 1),
+        client.settings.get(".."),
+        client.settings.get("\ud800"),
+        client.settings.unset(""),
         client.settings.set("retention_days", -7),
+        client.settings.set("retention_days", "7"),  # type: ignore[arg-type]
+        client.settings.set("retention_days", float("nan")),
+        client.settings.set("retention_days", 7, scope="team"),
+        client.settings.set("retention_days", 7, user="\ud800"),
     ):
         with pytest.raises(InvalidSetting):
             await call
