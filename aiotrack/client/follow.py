@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -18,6 +19,8 @@ FIRST, LAST = 0.25, 5.0
 each is by a random part shorter."""
 
 GROWTH: Final = 1.5
+
+_END: Final = re.compile(rb"\r\n|\n|\r")
 
 LATER: Final = 2.0
 """Seconds before a stream that ended is opened again, unless the server said otherwise."""
@@ -78,7 +81,7 @@ class Changes:
                     self._later = retry_after(answer.headers) or LATER
                     return
                 is_event = False
-                async for line in answer.aiter_lines():
+                async for line in _lines(answer):
                     name, _, value = line.partition(":")
                     value = value.removeprefix(" ")
                     if name == "id" and "\0" not in value:
@@ -90,3 +93,14 @@ class Changes:
                     elif not line and is_event:  # without data it is a ping, or a word of ours
                         is_event = False
                         yield True
+
+
+async def _lines(answer: httpx.Response) -> AsyncGenerator[str, None]:
+    """Give the lines of a stream of events, which httpx would split at U+2028 and others, too."""
+    rest, was_cr = b"", False
+    async for some in answer.aiter_bytes():
+        new = some.removeprefix(b"\n") if was_cr else some  # the other half of one end
+        was_cr = new.endswith(b"\r")
+        *lines, rest = _END.split(rest + new)
+        for line in lines:
+            yield line.decode(errors="replace")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 from taskiq import InMemoryBroker
 
 from aiotrack import (
@@ -30,6 +34,7 @@ from aiotrack import (
 )
 from aiotrack.api import create_app
 from aiotrack.client import Client
+from aiotrack.client.follow import follow
 from tests.client.site import Apart, running
 
 SECRET = "y" * 24
@@ -463,6 +468,31 @@ async def test_watching(tracker: Tracker, client: Client) -> None:
         ("STARTED", 90),
         ("SUCCESS", 90),
     ] == seen
+
+
+async def test_lines_of_events() -> None:
+    """Only LF, CR and both of them end one: a text that holds other ends names no event."""
+    told = (b"id: 1\r", '\ndata: "a\u2028id: 8\x85id: 9"\r\n\r\n'.encode(), b"id: 2\rdata: b\r\r")
+
+    async def events(request: Request) -> StreamingResponse:
+        return StreamingResponse(_slowly(told), media_type="text/event-stream")
+
+    app = Starlette(routes=[Route("/api/v1/events", events)])
+    async with asyncio.timeout(20), running(app) as url, Client(url) as client:
+        changes = follow(client._transport, "/events")
+        await changes.next()
+        first = changes._last_id
+        await changes.next()
+        await changes.close()
+
+    assert ("1", "2") == (first, changes._last_id)
+
+
+async def _slowly(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Give them as pieces of their own."""
+    for chunk in chunks:
+        yield chunk
+        await asyncio.sleep(0.05)
 
 
 @pytest.fixture
