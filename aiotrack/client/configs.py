@@ -196,8 +196,7 @@ class Schedules:
         return await self._transport.ask("GET", path, key=definition)
 
     async def _do(self, action: str, definition: int | str, reason: str | None) -> str:
-        told = await self._steer(action, definition, reason, Again.ALWAYS)
-        return str(told["schedule_status"])
+        return _state(await self._steer(action, definition, reason, Again.ALWAYS))
 
     async def _steer(
         self, action: str, definition: int | str, reason: str | None, again: Again

@@ -58,7 +58,8 @@ class Scripted:
 
     def __init__(self, *answers: tuple[int, dict[str, str]]) -> None:
         self.answers = list(answers)
-        self.told = {"items": [], "task_id": "a1", "code": "busy", "detail": "not now"}
+        self.told: dict[str, Any] = {"items": [], "task_id": "a1"}
+        self.told |= {"code": "busy", "detail": "not now"}
         self.seen: list[tuple[str, str, bytes]] = []
         self.at: list[float] = []
         self.app = FastAPI()

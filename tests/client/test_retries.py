@@ -16,6 +16,7 @@ from aiotrack import (
     AccessRefused,
     ClientError,
     InvalidSetting,
+    ScheduleUnavailable,
     StoreError,
     StoreUnavailable,
 )
@@ -119,6 +120,16 @@ async def test_a_task_that_was_refused_is_sent_again(
         await submit(client)
 
     assert (3, [1, 2]) == (len(server.seen), pauses)
+
+
+async def test_a_schedule_whose_state_is_not_told() -> None:
+    """The server's Redis went away meanwhile: no state is made up."""
+    server = Scripted((200, {}))
+    server.told["schedule_status"] = None
+    async with running(server.app) as url, Client(url) as client:
+        for verb in (client.schedules.start, client.schedules.stop, client.schedules.pause):
+            with pytest.raises(ScheduleUnavailable, match="could not ask"):
+                await verb(7)
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
