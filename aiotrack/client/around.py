@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aiotrack.client import shapes
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from aiotrack.locks.verbs import LockInfo
     from aiotrack.model import AuditEntry, Page, Queue, TaskInfo, Worker
     from aiotrack.row_settings import Explanation
-
-NOT_READY: Final = frozenset({503})
 
 
 class Around:
@@ -64,7 +62,7 @@ class Around:
 
     async def health(self) -> Health:
         """Tell how the server and what it needs are; also when it is not ready."""
-        return shapes.health(await self._transport.ask("GET", "/health", fine=NOT_READY))
+        return shapes.health(await self._transport.ask("GET", "/health", fine="dependencies"))
 
 
 class Locks:

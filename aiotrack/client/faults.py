@@ -89,7 +89,7 @@ def error_of(status: int, body: bytes, key: str | int | None, *, is_read: bool) 
         key: What was asked for.
         is_read: Whether nothing was to be changed.
     """
-    told = _problem(body)
+    told = object_with("code", body)
     if told is None:
         kind = AccessRefused if status in {401, 403} else ClientError
         return kind(status, f"http-{status}", "the answer is none of aiotrack's API")
@@ -129,13 +129,14 @@ def _made(kind: type[AioTrackError], detail: str, data: Mapping[str, Any]) -> Ai
 
 def code_of(body: bytes) -> str:
     """Give the code of a problem, empty where there is none."""
-    told = _problem(body)
+    told = object_with("code", body)
     return "" if told is None else str(told.get("code", ""))
 
 
-def _problem(body: bytes) -> dict[str, Any] | None:
+def object_with(name: str, body: bytes) -> dict[str, Any] | None:
+    """Read an object that has a key by which it is known as ours; None: it is none."""
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) and "code" in told else None
+    return told if isinstance(told, dict) and name in told else None

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from aiotrack.client.faults import code_of, error_of
+from aiotrack.client.faults import code_of, error_of, object_with
 from aiotrack.errors import (
     InvalidInput,
     InvalidQuery,
@@ -91,7 +91,7 @@ class Transport:
         again: Again = Again.ALWAYS,
         params: list[tuple[str, str]] | None = None,
         body: Any = None,
-        fine: frozenset[int] = frozenset(),
+        fine: str | None = None,
     ) -> Any:
         """Make a request until it is answered, and give what the answer holds.
 
@@ -102,7 +102,7 @@ class Transport:
             again: When it may be made again.
             params: Query parameters.
             body: Sent as JSON.
-            fine: Statuses besides 200 to 299 that are an answer.
+            fine: What a 503 holds that is an answer all the same.
 
         Raises:
             AioTrackError: What the server said, as the tracker's own error; `StoreUnavailable`
@@ -120,7 +120,7 @@ class Transport:
                     raise StoreUnavailable(self.unreachable(error)) from error
                 trouble: object = error
             else:
-                if answer.is_success or answer.status_code in fine:
+                if answer.is_success or _is_fine(answer, fine):
                     return _json(answer)
                 if tries >= self.retries or not _may_after_answer(answer, again):
                     raise error_of(answer.status_code, answer.content, key, is_read=method == "GET")
@@ -160,6 +160,11 @@ class Transport:
     async def close(self) -> None:
         """Let the connections go."""
         await self.http.aclose()
+
+
+def _is_fine(answer: httpx.Response, fine: str | None) -> bool:
+    is_away = answer.status_code == 503  # which proxies say, too, in their own words
+    return is_away and fine is not None and object_with(fine, answer.content) is not None
 
 
 def _may_after_error(error: httpx.TransportError, again: Again) -> bool:

@@ -78,6 +78,20 @@ async def test_it_gives_up(pauses: list[float]) -> None:
     assert (4, 3) == (len(server.seen), len(pauses))
 
 
+async def test_a_proxys_503_is_no_health(pauses: list[float]) -> None:
+    """What says how the server is is an answer; what says that it is away is asked again."""
+    server = Scripted((503, {}))
+    async with running(server.app) as url, Client(url, retries=2) as client:
+        with pytest.raises(ClientError, match="503 busy"):
+            await client.health()
+        assert [1, 2] == pauses
+
+        server.told |= {"live": True, "ready": False, "dependencies": {}, "is_healthy": False}
+        assert not (await client.health()).ready
+
+    assert [1, 2] == pauses
+
+
 @pytest.mark.parametrize("status", [502, 504])
 async def test_a_task_is_not_sent_twice_by_a_gateway(status: int, pauses: list[float]) -> None:
     """What stands between may have lost an answer, not the request."""
