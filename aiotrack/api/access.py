@@ -167,12 +167,16 @@ def check_origin(request: Request) -> None:
     origin = request.headers.get("origin")
     if site in {"cross-site", "same-site"}:
         raise Refused(403, "cross-origin", "another site's page may not write here")
-    if (
-        site is None
-        and origin is not None
-        and urlsplit(origin).netloc != request.headers.get("host")
-    ):
+    if site is None and origin is not None and _host_of(origin) != request.headers.get("host"):
         raise Refused(403, "cross-origin", "another site's page may not write here")
+
+
+def _host_of(origin: str) -> str:
+    """Give the host of an origin as a browser sends it; of what is none, nobody's."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # half an IPv6 address
+        return ""
 
 
 def of_user(user: Any, access: object) -> Caller:

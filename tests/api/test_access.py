@@ -143,6 +143,7 @@ async def test_writes_from_other_sites(api: Clients) -> None:
     forged: list[dict[str, str]] = [
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"sec-fetch-site": "cross-site", "origin": "http://testserver"},
         {"sec-fetch-site": "same-site"},
     ]
