@@ -99,19 +99,23 @@ class Summing(Records):
             **filters: As in `stats`; not ``since`` and ``until``.
 
         Raises:
-            InvalidQuery: It ends before it begins, or is longer than a hundred years; a filter that
-                cannot be served.
+            InvalidQuery: It ends before it begins, is longer than a hundred years, or there is no
+                time before it; a filter that cannot be served.
             InvalidValue: A time without an offset.
             QueryTimeout: No rollup serves the filter, and two seconds were over.
             StoreUnavailable: The database did not answer.
         """
         core = await self._flushed()
         await core.repository.connect()  # it knows what time it is
-        first, last = self._stretch(since, until)
-        length = last - first
-        just_before = first - timedelta(microseconds=1)
+        try:
+            first, last = self._stretch(since, until)
+            just_before = first - timedelta(microseconds=1)
+            earliest = just_before - (last - first)
+        except OverflowError:
+            fault = "a report, and as long a time before it, lie within the years 1 to 9999 of UTC"
+            raise InvalidQuery(fault) from None
         times: Narrowing = {**filters, "since": first, "until": last}
-        ago: Narrowing = {**filters, "since": just_before - length, "until": just_before}
+        ago: Narrowing = {**filters, "since": earliest, "until": just_before}
         history = core.reader.history
         now, before = await history(**times), await history(**ago)
         names = _most({**before.by_task_name, **now.by_task_name}.keys(), now, before)

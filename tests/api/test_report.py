@@ -75,6 +75,8 @@ async def test_a_report_on_paper(tracker: Tracker, api: Clients) -> None:
     [
         *("since=yesterday", "since=2026-02-01&until=2026-01-01", "form=pdf", "format=pdf"),
         *("since=0001-01-01", "module=" + "x" * 2000),
+        *("until=0001-01-02", "since=0001-01-01&until=0001-01-02"),
+        *("until=9999-12-31T23:59:59-01:00", "since=0001-01-01T00:00:00%2B01:00&until=0001-01-02"),
     ],
 )
 async def test_reports_that_are_none(api: Clients, query: str) -> None:
