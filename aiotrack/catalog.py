@@ -26,6 +26,10 @@ _PLACED: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONA
 _MANY: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+_OF_KIQ: Final = "self"
+"""What TaskIQ's ``kiq()`` calls its own first parameter: it takes no argument of that name."""
+
+
 def tasks(brokers: Iterable[AsyncBroker]) -> list[TaskInfo]:
     """Give every task, by name; of one that several brokers know, the first broker's."""
     found: dict[str, TaskInfo] = {}
@@ -90,16 +94,19 @@ def faults(
         kwargs: Keyword arguments.
     """
     parameters, given = _parameters(function), dict(kwargs or {})
+    told = unsendable(given)
     if parameters is None:
-        return []
-    hints, told = _hints(function), []
+        return told
+    hints = _hints(function)
     places, takes_more = _places(function, parameters)
     if len(args) > len(places) and not takes_more:
         told.append(f"takes {len(places)} positional arguments, not {len(args)}")
     filled = dict(zip(places, args, strict=False))
     told += [f"{name} is given twice" for name in filled.keys() & given.keys()]
     unknown = [
-        name for name in given if name not in parameters or parameters[name].kind not in _NAMED
+        name
+        for name in given
+        if name != _OF_KIQ and (name not in parameters or parameters[name].kind not in _NAMED)
     ]
     if unknown and not _takes_any(parameters):
         known = ", ".join(name for name, one in parameters.items() if one.kind in _NAMED)
@@ -112,6 +119,13 @@ def faults(
         elif parameter.default is inspect.Parameter.empty:
             told.append(f"{name} is missing")
     return told
+
+
+def unsendable(kwargs: Mapping[str, Any]) -> list[str]:
+    """Tell which keyword arguments TaskIQ takes for no task at all."""
+    if _OF_KIQ not in kwargs:
+        return []
+    return [f"{_OF_KIQ!r} cannot be sent: TaskIQ keeps the name for itself; give it another one"]
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:

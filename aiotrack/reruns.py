@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from taskiq.kicker import AsyncKicker
 
-from aiotrack import by_hand
+from aiotrack import by_hand, catalog
 from aiotrack.body import find_task
 from aiotrack.current import INHERITED
 from aiotrack.encode import encode_task_id, inexact, revive
@@ -73,7 +73,8 @@ class Reruns(Records):
 
         Raises:
             ExecutionNotFound: Unknown *task_id*.
-            NotRepeatable: Arguments were redacted, cut, or are not stored as they were.
+            NotRepeatable: Arguments were redacted, cut, or are not stored as they were; or one has
+                a name that TaskIQ does not take: ``self``.
             UnknownTask: No broker of this tracker, in this process, knows the task.
             StoreUnavailable: The database did not answer.
             taskiq.SendTaskError: The broker did not take it.
@@ -179,6 +180,8 @@ class Reruns(Records):
             raise ExecutionNotFound(execution.task_id)
         broker, task = self._task(execution.task_name)
         args, kwargs = arguments(execution, is_exact=birth.exact)
+        if wrong := catalog.unsendable(kwargs):
+            raise NotRepeatable(execution.task_id, {"arguments": "; ".join(wrong)})
         labels = task.labels | _labels(execution, task, broker)
         metadata = {k: v for k, v in birth.metadata.items() if k not in {RERUN_AS, RERUN_BY}}
         if by is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskiq.kicker import AsyncKicker
 
+from aiotrack import catalog
 from aiotrack.body import find_task
 from aiotrack.clock import to_datetime
 from aiotrack.errors import (
@@ -116,6 +117,7 @@ class Schedules:
         Raises:
             DefinitionNotFound: There is none.
             UnknownTask: No broker of this tracker, in this process, knows the task.
+            InvalidDefinition: It has a parameter that TaskIQ takes for no task: ``self``.
             StoreUnavailable: The database did not answer.
             taskiq.SendTaskError: The broker did not take it.
         """
@@ -123,6 +125,8 @@ class Schedules:
         found = find_task(self._tracker.brokers, known.task_type)
         if found is None:
             raise UnknownTask(known.task_type, brokers=len(self._tracker.brokers))
+        if wrong := catalog.unsendable(known.parameters):
+            raise InvalidDefinition(f"parameters: {fault}" for fault in wrong)
         broker, task = found
         labels = labels_of_task(task, self._tracker.options.task_timeout_seconds)
         labels |= labels_of(known)

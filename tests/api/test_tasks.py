@@ -53,6 +53,10 @@ async def shop(tracker: Tracker, broker: InMemoryBroker) -> InMemoryBroker:
     async def wait() -> None:
         await asyncio.sleep(60)
 
+    @broker.task("shop.any")
+    async def anything(**values: Any) -> int:
+        return len(values)
+
     @broker.task("shop.secret", track=False)
     async def secret() -> None:
         """Leave no trace."""
@@ -213,6 +217,7 @@ SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
         (GOOD | {"timeout": 5}, {"body.timeout"}),
         (GOOD | {"parameters": {"order": "many"}}, {"body.parameters"}),
         (GOOD | {"parameters": {"order": 1, "note": "\ud800"}}, {"body.parameters"}),
+        (GOOD | {"task_type": "shop.any", "parameters": {"self": 1}}, {"body.parameters"}),
         (GOOD | {"parameters": [7]}, {"body.parameters"}),
         (
             GOOD | {"priority": 11, "parameters": {"ordr": 1}, "more": 1, "timeout_seconds": -1},
@@ -283,9 +288,9 @@ async def test_task_types(api: Clients, shop: InMemoryBroker) -> None:
     async with api() as client:
         items = (await client.get("/task-types/")).json()["items"]
 
-    assert ["shop.bill", "shop.fail", "shop.wait"] == [one["name"] for one in items]
-    assert ("Write a bill.", ["order"]) == (items[0]["doc"], items[0]["parameters"]["required"])
-    assert "slow" == items[2]["queue"]
+    assert ["shop.any", "shop.bill", "shop.fail", "shop.wait"] == [one["name"] for one in items]
+    assert ("Write a bill.", ["order"]) == (items[1]["doc"], items[1]["parameters"]["required"])
+    assert "slow" == items[3]["queue"]
 
 
 async def test_one_broker_of_several(tracker: Tracker, api: Clients, shop: InMemoryBroker) -> None:

@@ -288,6 +288,17 @@ async def test_what_is_missing_is_named(
     assert "rerun_as" not in (await tracker.get(old.task_id)).metadata
 
 
+async def test_a_name_that_taskiq_keeps_for_itself_cannot_be_repeated(tracker: Tracker) -> None:
+    """A message of another sender may hold `self`; `kiq()` takes none."""
+    async with bench(tracker) as b:
+        add_echo(b)
+        await tracker.register("a1", "shop.echo", kwargs={"self": 1}, status="failed")
+        with pytest.raises(NotRepeatable, match="'self' cannot be sent"):
+            await tracker.rerun("a1")
+
+    assert "rerun_as" not in (await tracker.get("a1")).metadata
+
+
 async def test_arguments_that_were_not_recorded_cannot_be_repeated(tracker: Tracker) -> None:
     """Unless there were none."""
     async with bench(tracker, record_args=False) as b:

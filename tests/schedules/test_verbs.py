@@ -146,6 +146,23 @@ async def test_a_manual_one_is_only_triggered(site: Site) -> None:
     assert [("schedule.trigger", "ada", None, None)] == await deeds(site)
 
 
+async def test_a_parameter_that_taskiq_takes_for_no_task_is_refused(site: Site) -> None:
+    """Named `self`: where it is stored, or by a trigger of what a process without tasks stored."""
+    manual: dict[str, Any] = {"schedule_kind": "manual", "schedule": {}}
+    wrong = {"task_type": "shop.clean", "parameters": {"self": 1}, **manual}
+    with pytest.raises(InvalidDefinition, match="parameters: 'self' cannot be sent"):
+        await site.define(**wrong)
+    known = list(site.tracker.brokers)
+    site.tracker.brokers.clear()
+    await site.define(**wrong)
+    site.tracker.brokers.extend(known)
+    with pytest.raises(InvalidDefinition, match="parameters: 'self' cannot be sent"):
+        await site.tracker.schedules.trigger("count")
+
+    assert [] == (await site.tracker.list()).items
+    assert [] == await deeds(site)
+
+
 async def test_a_run_without_a_limit_of_its_own_gets_that_of_the_settings(site: Site) -> None:
     """Triggered or sent by a scheduler; a definition's and a task's own come before it."""
     every = {"schedule": {"seconds": 3600}, "parameters": {}}
