@@ -133,21 +133,34 @@ class Gate:
         """
         if not self._tokens:
             return None if self._has_user else ANYBODY
-        sent = request.headers.get("access-token")
-        kind, _, rest = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            sent = rest.strip()
+        sent = _sent(request.headers)
+        found = self._token(sent)
+        if found is not None:
+            return Caller(actor=found.name, scope=found.scope)
+        if self._has_user:  # what is no token of ours may be the application's own
+            return None
         if sent is None:
-            if self._has_user:
-                return None
             raise unauthorized("a token is needed: Authorization: Bearer ...")
+        raise unauthorized("nobody has this token")
+
+    def knows(self, headers: Mapping[str, str]) -> bool:
+        """Whether a token came along that somebody has."""
+        return self._token(_sent(headers)) is not None
+
+    def _token(self, sent: str | None) -> Token | None:
+        if sent is None:
+            return None
         found = None
         for token in self._tokens:  # all of them: how long it takes tells nothing
             if hmac.compare_digest(token.secret.encode(), sent.encode("utf-8", "replace")):
                 found = token
-        if found is None:
-            raise unauthorized("nobody has this token")
-        return Caller(actor=found.name, scope=found.scope)
+        return found
+
+
+def _sent(headers: Mapping[str, str]) -> str | None:
+    """Give the token that was sent."""
+    kind, _, rest = headers.get("authorization", "").partition(" ")
+    return rest.strip() if kind.lower() == "bearer" else headers.get("access-token")
 
 
 def unauthorized(detail: str) -> Refused:

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 from fastapi import APIRouter, Depends, Security, params
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
@@ -89,7 +90,8 @@ def create_router(
         username: Gives the name of a ``created_by``, for lists and details; may be async. When it
             fails it is logged, and the name null.
         tokens: Secrets that open the API, as `Token` or ``SECRET``, ``SCOPE:SECRET``,
-            ``NAME:SCOPE:SECRET``. With both, a token comes first: *user* gives None then.
+            ``NAME:SCOPE:SECRET``. With both, a token comes first: of who has one *user* is not
+            asked, and what is none of them is left to *user*.
 
     Raises:
         InvalidSetting: A token that cannot be used.
@@ -102,9 +104,9 @@ def create_router(
         username=username,
     )
     router = APIRouter(route_class=_route_of(site))
-    meet = Depends(_meeting(site, user, access))
     entries = [entry for resource in RESOURCES for entry in resource.routes.entries]
-    _add_all(router, entries, site, [*_given(dependencies), meet])
+    asked = None if user is None else Depends(_asking_user(site, user, access))
+    _add_all(router, entries, site, _given(dependencies), asked)
     return router
 
 
@@ -133,8 +135,7 @@ def create_ingest(
     site = Site(tracker=tracker, broker=None, gate=gate, has_user=False, username=None)
     route = _route_of(site, ingest.MOST, ingest.DEEPEST, is_lenient=True)
     router = APIRouter(route_class=route)
-    meet = Depends(_meeting(site, None, "all"))
-    _add_all(router, ingest.routes.entries, site, [*_given(dependencies), meet])
+    _add_all(router, ingest.routes.entries, site, _given(dependencies))
     return router
 
 
@@ -148,12 +149,21 @@ def _read(tokens: Iterable[Token | str]) -> list[Token]:
 
 
 def _add_all(
-    router: APIRouter, entries: Iterable[Entry], site: Site, dependencies: Sequence[Dependency]
+    router: APIRouter,
+    entries: Iterable[Entry],
+    site: Site,
+    dependencies: Sequence[Dependency],
+    asked: Dependency | None = None,
 ) -> None:
+    """Add routes; *asked* is the dependency that asks the application who calls."""
     bearer = Depends(HTTPBearer(auto_error=False))  # for the document: the gate has looked by then
+    met = Depends(_meeting(site))
+    of_tokens = _route_of(site, is_for_tokens=True)
     for entry in sorted(entries, key=_openness):
         told = [bearer] if site.gate.has_tokens and entry.scope is not None else []
-        _add(router, entry, [*told, *dependencies])
+        if asked is not None and told:  # FastAPI asks all dependencies of a route: it is another
+            _add(router, entry, [*dependencies, met], of_tokens)
+        _add(router, entry, [*told, *dependencies, asked or met])
 
 
 def _openness(entry: Entry) -> list[bool]:
@@ -162,12 +172,24 @@ def _openness(entry: Entry) -> list[bool]:
 
 
 def _route_of(
-    site: Site, most: int = MOST, deepest: int = DEEPEST, *, is_lenient: bool = False
+    site: Site,
+    most: int = MOST,
+    deepest: int = DEEPEST,
+    *,
+    is_lenient: bool = False,
+    is_for_tokens: bool = False,
 ) -> type[APIRoute]:
     class Route(APIRoute):
         """Lets in who may come in, and tells errors as problems."""
 
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            """Be there, where it is for tokens, only with one that somebody has."""
+            match, child = self._matches(scope)
+            if is_for_tokens and match is not Match.NONE:
+                return (match, child) if site.gate.knows(Headers(scope=scope)) else (Match.NONE, {})
+            return match, child
+
+        def _matches(self, scope: Scope) -> tuple[Match, Scope]:
             """Take a slash within a percent-encoded task_id for what it is."""
             if b"%2f" not in scope.get("raw_path", b"").lower():
                 return super().matches(scope)
@@ -205,16 +227,19 @@ def _undecoded(scope: Scope) -> dict[str, Any]:
     return {**scope, "path": path, "root_path": quote(scope.get("root_path", ""), safe=_SAFE)}
 
 
-def _meeting(
-    site: Site, user: Callable[..., Any] | None, access: str | Callable[..., Any]
+def _meeting(site: Site) -> Callable[..., Any]:
+    """Make the dependency that keeps whom the gate found."""
+
+    async def meet(request: Request) -> None:
+        enter(request, site, request.state.aiotrack_caller)
+
+    return meet
+
+
+def _asking_user(
+    site: Site, user: Callable[..., Any], access: str | Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Make the dependency that finds out who calls, unless a token told."""
-    if user is None:
-
-        async def meet(request: Request) -> None:
-            enter(request, site, request.state.aiotrack_caller)
-
-        return meet
+    """Make the dependency that asks the application who calls, unless anybody may."""
 
     async def give() -> Any:
         return access
@@ -236,8 +261,13 @@ def _asking(given: object, function: Callable[..., Any]) -> Any:
     return Depends(function) if scopes is None else Security(function, scopes=scopes)
 
 
-def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> None:
-    """Add a route twice: a slash at the end of a path is optional."""
+def _add(
+    router: APIRouter,
+    entry: Entry,
+    dependencies: list[Dependency],
+    hidden: type[APIRoute] | None = None,
+) -> None:
+    """Add a route twice: a slash at the end of a path is optional; one that is *hidden*, untold."""
     answered: dict[str, Any] = {"description": "As asked."}
     if entry.answer is not None:
         answered["model"] = entry.answer
@@ -277,6 +307,7 @@ def _add(router: APIRouter, entry: Entry, dependencies: list[Dependency]) -> Non
             responses=answers,
             tags=[entry.tag],
             operation_id=entry.endpoint.__name__,
-            include_in_schema=path == entry.path,
+            include_in_schema=path == entry.path and hidden is None,
             openapi_extra=extra,
+            route_class_override=hidden,
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Security
-from fastapi.security import SecurityScopes
+from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from httpx import URL, AsyncClient, Response
 
 from aiotrack import InvalidSetting, Tracker
@@ -256,6 +256,35 @@ async def test_what_is_nobody(api: Clients, found: Any) -> None:
     """Nothing that could be an id."""
     async with api(user=lambda: found) as client:
         assert 401 == (await client.get("/executions/")).status_code
+
+
+def named_by_jwt(token: Annotated[str, Depends(OAuth2PasswordBearer("login"))]) -> str:
+    """Say who calls, by a bearer that only the application reads."""
+    if not token.startswith("jwt."):
+        raise HTTPException(401, "this is no JWT")
+    return token.removeprefix("jwt.")
+
+
+async def test_tokens_beside_users(tracker: Tracker, api: Clients) -> None:
+    """Of who has a token the application is not asked; what is none of them is left to it."""
+    await tracker.register("a1", "shop:pay", created_by=42)
+    reader = {"authorization": f"Bearer {SECRETS[Scope.READ]}"}
+    paths = ("/executions/by-task-id/a%2Fb/", "/executions/by-task-id/a1/cancel/")
+    async with api(user=named_by_jwt, tokens=TOKENS, access="own") as client:
+        told = [
+            await client.get("/executions/", headers={"authorization": sent})
+            for sent in (reader["authorization"], "Bearer jwt.42", "Bearer jwt.7", "Bearer x")
+        ]
+        nobody = await client.get("/executions/")
+        slash = await client.get(paths[0], headers=reader)
+        refused = await client.post(paths[1], headers=reader)
+
+    assert [(200, 1), (200, 1), (200, 0), (401, 0)] == [
+        (one.status_code, len(one.json().get("items", ()))) for one in told
+    ]
+    assert "this is no JWT" == told[-1].json()["detail"]
+    assert (401, 404, 403) == (nobody.status_code, slash.status_code, refused.status_code)
+    assert "'a/b'" in slash.json()["detail"]
 
 
 def access_by_both(user: Any, request: Request) -> str:
