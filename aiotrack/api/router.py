@@ -160,7 +160,10 @@ def _add_all(
     met = Depends(_meeting(site))
     of_tokens = _route_of(site, is_for_tokens=True)
     for entry in sorted(entries, key=_openness):
-        told = [bearer] if site.gate.has_tokens and entry.scope is not None else []
+        if entry.scope is None:  # a probe has nothing to show
+            _add(router, entry, [*dependencies, met])
+            continue
+        told = [bearer] if site.gate.has_tokens else []
         if asked is not None and told:  # FastAPI asks all dependencies of a route: it is another
             _add(router, entry, [*dependencies, met], of_tokens)
         _add(router, entry, [*told, *dependencies, asked or met])
@@ -239,7 +242,7 @@ def _meeting(site: Site) -> Callable[..., Any]:
 def _asking_user(
     site: Site, user: Callable[..., Any], access: str | Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Make the dependency that asks the application who calls, unless anybody may."""
+    """Make the dependency that asks the application who calls."""
 
     async def give() -> Any:
         return access
@@ -249,8 +252,7 @@ def _asking_user(
     asked = _asking(access, told)
 
     async def meet_user(request: Request, user: Any = who, access: Any = asked) -> None:
-        caller = request.state.aiotrack_caller
-        enter(request, site, of_user(user, access) if caller is None else caller)
+        enter(request, site, of_user(user, access))
 
     return meet_user
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Header, HTTPException
 from httpx import ASGITransport, AsyncClient
 from taskiq import InMemoryBroker
 from taskiq_redis import ListQueueBroker
@@ -252,6 +253,22 @@ async def test_health(api: Clients) -> None:
     assert (False, True, True) == (told["is_healthy"], told["live"], told["ready"])
     assert {"database", "redis", "broker", "workers"} == told["dependencies"].keys()
     assert all({"ok", "latency", "error"} == one.keys() for one in told["dependencies"].values())
+
+
+async def test_probes_are_open_where_an_application_asks_who_calls(api: Clients) -> None:
+    """Its resolver may refuse whom it does not know: of a probe it is not asked."""
+
+    def refuse(x_user: Annotated[str, Header()]) -> str:
+        raise HTTPException(401, f"{x_user} is unknown")
+
+    async with api(user=refuse, access=lambda user: "none") as client:
+        words = [await client.get(f"/health/{word}") for word in ("live", "ready")]
+        whole = await client.get("/health", headers={"x-user": "42"})
+
+    assert [(200, {"status": "live"}), (200, {"status": "ready"})] == [
+        (one.status_code, one.json()) for one in words
+    ]
+    assert 401 == whole.status_code
 
 
 async def test_health_without_a_database(own_postgres: PostgresServer) -> None:
