@@ -15,7 +15,7 @@ from aiotrack.api.counts import StatsAnswer, shown_stats
 from aiotrack.api.queries import INT64, Filters, ListQuery
 from aiotrack.api.routes import Routes
 from aiotrack.api.rows import ExecutionAnswer, RowAnswer, row, whole
-from aiotrack.api.site import ClosedQuery, Here, Now, up_to_date
+from aiotrack.api.site import ClosedQuery, Here, Maybe, Now, up_to_date
 from aiotrack.errors import ExecutionNotFound
 from aiotrack.model import Attempt, Cause, Execution, LogLine, TaskStatus
 
@@ -44,10 +44,12 @@ def own(here: Here, execution: Execution, key: str | int) -> Execution:
 
 
 async def by_id(
-    here: Now,
+    here: Maybe,
     id: Annotated[str, _NUMBER, Path(description="Number of the execution.")],  # noqa: A002 - the contract's name
-) -> Execution:
+) -> Execution | None:
     """Give the execution with a number; what is none is nobody's."""
+    if here is None:
+        return None
     number = int(id) if id.isascii() and id.isdigit() and len(id) <= DIGITS else -1
     if not 0 <= number < INT64:
         raise ExecutionNotFound(id[:DIGITS])
@@ -55,11 +57,11 @@ async def by_id(
 
 
 async def by_task_id(
-    here: Now,
+    here: Maybe,
     task_id: Annotated[TaskId, Path(description="Percent-encoded, also its slashes.")],
-) -> Execution:
+) -> Execution | None:
     """Give the execution with a task_id."""
-    return own(here, await here.tracker.get(task_id), task_id)
+    return None if here is None else own(here, await here.tracker.get(task_id), task_id)
 
 
 ById = Annotated[Execution, Depends(by_id)]
@@ -141,7 +143,7 @@ class StatusQuery(ClosedQuery):
 @routes.add("GET", "/executions/status/", Scope.READ, answer=ExecutionAnswer, problems=(404,))
 async def get_status(here: Now, query: Annotated[StatusQuery, Query()]) -> Json:
     """An execution by its task_id; of one that is not over the result backend is asked, too."""
-    execution = await by_task_id(here, query.task_id)
+    execution = own(here, await here.tracker.get(query.task_id), query.task_id)
     if query.sync:
         execution = await synced(here, execution)
     return Json(await shown(here, execution))

@@ -86,9 +86,13 @@ def enter(request: Request, site: Site, caller: Caller) -> None:
     request.state.aiotrack = Here(site, caller)
 
 
-def here_of(request: Request) -> Here:
-    """Give what `enter` has kept."""
-    found: Here = request.state.aiotrack
+def here_of(request: Request) -> Here | None:
+    """Give what `enter` has kept.
+
+    None: FastAPI has not asked who calls, because what the application's dependency for it takes
+    was not sent, or is wrong. It answers so by itself, once all others were asked.
+    """
+    found: Here | None = getattr(request.state, "aiotrack", None)
     return found
 
 
@@ -101,23 +105,27 @@ async def up_to_date(here: Here) -> Core:
     return core
 
 
-async def _here(request: Request) -> Here:
+async def _here(request: Request) -> Here | None:
     return here_of(request)  # no coroutine would cost a thread
 
 
 Now = Annotated[Here, Depends(_here)]
 """The parameter of a route that gives `Here`."""
 
+Maybe = Annotated[Here | None, Depends(_here)]
+"""The parameter of a dependency: it is asked also where `here_of` gives None."""
+
 
 def check(entry: Entry) -> Callable[[Request], Awaitable[None]]:
     """Make the dependency that lets only those in who may."""
 
     async def may_enter(request: Request) -> None:  # async: FastAPI runs others in threads
-        scope = entry.scope
-        caller = here_of(request).caller
-        if scope is not None and not caller.may(scope, of_all=entry.of_all):
-            needed = f"the scope {scope}" if not caller.scope.covers(scope) else "access to all"
-            raise Refused(403, "forbidden", f"this needs {needed}")
+        scope, here = entry.scope, here_of(request)
+        if scope is not None and here is not None:
+            caller = here.caller
+            if not caller.may(scope, of_all=entry.of_all):
+                needed = f"the scope {scope}" if not caller.scope.covers(scope) else "access to all"
+                raise Refused(403, "forbidden", f"this needs {needed}")
         if entry.is_closed:
             _close(request)
 

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from httpx import URL, AsyncClient, Response
 
-from aiotrack import InvalidSetting, Tracker
+from aiotrack import InvalidSetting, TaskStatus, Tracker
 from aiotrack.api import Scope, Token, create_router
 from aiotrack.api.router import RESOURCES
 from aiotrack.api.routes import Entry
@@ -256,6 +256,34 @@ async def test_what_is_nobody(api: Clients, found: Any) -> None:
     """Nothing that could be an id."""
     async with api(user=lambda: found) as client:
         assert 401 == (await client.get("/executions/")).status_code
+
+
+def named_for_certain(x_user: Annotated[str, Header()], tenant: int) -> str:
+    """Say who calls, by what has to be there."""
+    return f"{tenant}:{x_user}"
+
+
+async def test_what_a_resolver_needs_is_named(tracker: Tracker, api: Clients) -> None:
+    """422 with FastAPI's own words, on every route; nothing is done before."""
+    await tracker.register("a1", "shop:pay", created_by="7:ada", status="started")
+    wrong = []
+    async with api(user=named_for_certain) as client:
+        for entry, path, _ in cells_of([""]):
+            if entry.scope is not None:
+                answer = await ask(client, entry, path)
+                told = {one["path"] for one in answer.json().get("errors", ())}
+                if answer.status_code != 422 or not {"header.x-user", "query.tenant"} <= told:
+                    wrong.append((named(entry), path, answer.text))
+        half = await client.get("/executions/?tenant=7")
+        closed = await client.post("/executions/by-task-id/a1/cancel/?tenant=7")
+        whole = await client.get("/executions/?tenant=7", headers={"x-user": "ada"})
+
+    assert [] == wrong
+    assert [["header.x-user"]] * 2 == [
+        [error["path"] for error in one.json()["errors"]] for one in (half, closed)
+    ]
+    assert TaskStatus.STARTED is (await tracker.get("a1")).status
+    assert 1 == len(whole.json()["items"])
 
 
 def named_by_jwt(token: Annotated[str, Depends(OAuth2PasswordBearer("login"))]) -> str:
