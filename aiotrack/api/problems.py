@@ -141,6 +141,12 @@ def answer(
     )
 
 
+def is_expected(error: Exception) -> bool:
+    """Whether an error is one of ours or FastAPI's, that has an answer of its own here."""
+    kinds = (Refused, RequestValidationError, HTTPException, *(kind for kind, _ in _STATUS))
+    return isinstance(error, kinds)
+
+
 def answer_to(error: Exception) -> Response:
     """Tell of any error; one that nobody expected is logged, and says nothing of itself."""
     if isinstance(error, Refused):

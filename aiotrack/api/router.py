@@ -35,7 +35,7 @@ from aiotrack.api import (
 )
 from aiotrack.api.access import ANYBODY, Gate, Token, as_dependency, check_origin, of_user
 from aiotrack.api.bodies import DEEPEST, MOST, read_body
-from aiotrack.api.problems import answer_to, documented
+from aiotrack.api.problems import answer_to, documented, is_expected
 from aiotrack.api.routes import SCOPE, Entry
 from aiotrack.api.site import Site, check, enter
 
@@ -74,7 +74,8 @@ def create_router(
 
     ``app.include_router(create_router(tracker, user=current_user), prefix="/tracking")``. The
     application starts and stops the tracker. Errors are RFC 9457 problems, also those that the
-    application's own dependencies raise.
+    application's own dependencies raise; but an exception for which it has a handler of its own
+    goes to that.
 
     Args:
         tracker: Whose executions are shown.
@@ -217,11 +218,19 @@ def _route_of(
                     await read_body(request, most, deepest, is_lenient=is_lenient)
                     return await handler(request)
                 except Exception as error:
+                    if not is_expected(error) and _is_handled(request, error):
+                        raise
                     return answer_to(error)
 
             return handle
 
     return Route
+
+
+def _is_handled(request: Request, error: Exception) -> bool:
+    """Whether the application answers such an error itself; a handler for all is its last one."""
+    kinds = type(error).__mro__
+    return any(kind in request.app.exception_handlers for kind in kinds[: kinds.index(Exception)])
 
 
 def _undecoded(scope: Scope) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from httpx import URL, AsyncClient, Response
 
@@ -171,6 +173,37 @@ async def test_the_dependencies_of_an_application(tracker: Tracker) -> None:
         async with client_of(app) as client:
             answer = await client.get("/workers/")
             assert (401, "not today") == (answer.status_code, answer.json()["detail"])
+
+
+class SignedOut(LookupError):
+    """An error of an application, for which it has an answer."""
+
+
+async def test_errors_of_an_application_go_to_its_own_handlers(tracker: Tracker) -> None:
+    """Where it has one for the class; those of the tracker, and of FastAPI, are problems."""
+
+    def whoever(request: Request) -> str:
+        if "x-user" not in request.headers:
+            raise SignedOut
+        return request.headers["x-user"]
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"told": type(error).__name__}, 418)
+
+    app = FastAPI()
+    app.include_router(create_router(tracker, user=whoever), prefix=PREFIX)
+    for kind in (LookupError, ValueError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, answer)
+    async with client_of(app) as client:
+        theirs = await client.get("/executions/")
+        ours = [
+            await client.get(path, headers={"x-user": "42"})
+            for path in ("/executions/1/", "/executions/?order=up", "/executions/?after=x")
+        ]
+
+    assert (418, {"told": "SignedOut"}) == (theirs.status_code, theirs.json())
+    assert [404, 422, 422] == [one.status_code for one in ours]
+    assert {"application/problem+json"} == {one.headers["content-type"] for one in ours}
 
 
 class Somebody:
