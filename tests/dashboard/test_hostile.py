@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -84,6 +85,33 @@ async def test_one_execution(site: Site, open_page: Open, records: list[Executio
 def address(record: Execution) -> str:
     """Give the address of an execution's page."""
     return f"#/execution/{quote(record.task_id, safe='')}"
+
+
+async def test_ids_that_no_address_has(site: Site, open_page: Open) -> None:
+    """Half a character, and dots that browsers resolve: they are opened by their number."""
+    ids = {"odd.half": "\ud800x", "odd.dot": ".", "odd.dots": ".."}
+    for name, task_id in ids.items():
+        status = "STARTED" if name == "odd.half" else "PENDING"
+        await site.tracker.register(task_id, name, status=status)
+    page = await open_page("#/overview")
+    running = page.get_by_role("region", name="Running now")
+    await expect(running.get_by_role("link", name="odd.half")).to_be_visible()
+    for name in ids:
+        await page.goto(f"{site.url}#/executions?module=odd")
+        await expect(page.locator("tbody tr")).to_have_count(3)
+        await page.get_by_role("link", name=name, exact=True).click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        await expect(page).to_have_url(re.compile(r"#/execution\?number=\d+$"))
+        await expect(page.locator(".live")).to_contain_text("Live")
+        await page.get_by_label("Level").select_option("ERROR")
+        await expect(page).to_have_url(re.compile(r"level=ERROR&number=\d+$"))
+    await page.get_by_role("button", name="Cancel …").click()
+    await page.get_by_role("button", name="Cancel it").click()
+    await expect(page.locator(".head .badge")).to_have_text("⊘ REVOKED")
+    await site.tracker.update(ids["odd.half"], "SUCCESS")
+
+    assert (await site.tracker.get("..")).is_completed
+    assert [] == await page.evaluate(FOREIGN)
 
 
 async def test_what_a_worker_says(site: Site, open_page: Open) -> None:

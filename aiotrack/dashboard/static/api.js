@@ -45,8 +45,9 @@ export function query(given) {
   return text ? `?${text}` : "";
 }
 
-/** The path of an execution, whatever characters its task_id has. */
-export const pathOf = (taskId) => `executions/by-task-id/${encodeURIComponent(taskId)}/`;
+/** The path of an execution by its task_id; null: browsers resolve dots, so that no path has it. */
+export const pathOf = (taskId) =>
+  taskId === "." || taskId === ".." ? null : `executions/by-task-id/${encodeURIComponent(taskId)}/`;
 
 function headers(more = {}) {
   const token = sessionStorage.getItem(TOKEN);

@@ -34,8 +34,15 @@ export const name = (text) =>
   h("bdi", { class: "data", title: text?.length > 40 ? text : null },
     (text ?? "–").split(/(?<=[._/:-])(?=\w)/).map((one, index) => [index > 0 && h("wbr"), one]));
 
-export const executionLink = (taskId, words = short(taskId)) =>
-  link(data(words), "execution", {}, taskId, { title: taskId, class: "mono" });
+// No address can have half a character: such an execution is shown by its number, where that is known.
+function placeOf({ task_id: taskId, id }) {
+  if (taskId.isWellFormed()) return href("execution", {}, taskId);
+  return id === undefined ? null : href("execution", { number: id });
+}
+
+/** A link to an execution: a row of a list, or at least its task_id. */
+export const executionLink = (one, words = data(short(one.task_id)), more = { title: one.task_id, class: "mono" }) =>
+  h("a", { href: placeOf(one), ...more }, words);
 
 export const when = (text) =>
   text ? h("time", { datetime: text, title: `${exactly(text)}, ${ago(text)}` }, time(text)) : "–";

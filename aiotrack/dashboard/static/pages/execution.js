@@ -14,13 +14,24 @@ const SHOWN = 1000; // lines that a browser draws without effort
 const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"];
 
 export function open({ body, heading, actions, id, params }) {
-  const path = pathOf(id);
+  const path = /^\d+$/.test(params.number) ? `executions/${params.number}/` : pathOf(id);
   const log = { lines: [], cursor: null, level: params.level ?? "", failure: null };
   let found = null;
   let runs = [];
   let locks = [];
   let failure = null;
   let follower = null;
+
+  /** Open by its number what no path has by its task_id. */
+  async function seek() {
+    try {
+      const { id: number } = await get("executions/status/", { task_id: id, sync: "false" });
+      if (body.isConnected) location.replace(href("execution", { number }));
+    } catch (error) {
+      failure = error;
+      render();
+    }
+  }
 
   async function read(signal) {
     try {
@@ -36,7 +47,7 @@ export function open({ body, heading, actions, id, params }) {
     const rest = await Promise.allSettled([
       get(`${path}attempts/`, {}, signal),
       readLogs(signal),
-      isOver ? { items: [] } : get("locks/", { task_id: id }, signal),
+      isOver ? { items: [] } : get("locks/", { task_id: found.task_id }, signal),
     ]);
     if (signal.aborted) return;
     if (rest[0].status === "fulfilled") runs = rest[0].value.items;
@@ -63,7 +74,7 @@ export function open({ body, heading, actions, id, params }) {
 
   function chooseLevel(level) {
     Object.assign(log, { level, lines: [], cursor: null, kept: 0 });
-    history.replaceState(null, "", href("execution", { level }, id));
+    history.replaceState(null, "", href("execution", { level, number: params.number }, id));
     start();
   }
 
@@ -130,8 +141,8 @@ export function open({ body, heading, actions, id, params }) {
       ["Cancelled by", one.cancelled_by && data(one.cancelled_by)],
       ["Reason", one.cancel_reason && data(one.cancel_reason)],
       ["Runs", one.runs > 1 && `${one.runs}${one.duplicates ? `, ${one.duplicates} of them at the same time as another` : ""}`],
-      ["Rerun of", one.rerun_of && executionLink(one.rerun_of)],
-      ["Sent by", one.parent_task_id && executionLink(one.parent_task_id)],
+      ["Rerun of", one.rerun_of && executionLink({ task_id: one.rerun_of })],
+      ["Sent by", one.parent_task_id && executionLink({ task_id: one.parent_task_id })],
       ["Definition", one.config_id && link(`#${one.config_id}`, "executions", { config_id: one.config_id })],
       ["Schedule", one.schedule_id && data(one.schedule_id)],
       ["Trace", one.trace_id && [traceOf(one), copyButton(one.trace_id, "the trace id")]],
@@ -226,5 +237,6 @@ export function open({ body, heading, actions, id, params }) {
   }
 
   render();
-  start();
+  if (path === null) seek();
+  else start();
 }

@@ -127,8 +127,8 @@ export function open({ body, params }) {
       failure && problem(failure),
       answer && table("Executions", [
         ["Status", (one) => badge(one.status), { class: "tight" }],
-        ["Task", (one) => link(name(one.task_name || "(not known yet)"), "execution", {}, one.task_id), { class: "grow" }],
-        ["Id", (one) => executionLink(one.task_id), { class: "id" }],
+        ["Task", (one) => executionLink(one, name(one.task_name || "(not known yet)"), {}), { class: "grow" }],
+        ["Id", (one) => executionLink(one), { class: "id" }],
         ["Progress", (one) => (one.status === "SUCCESS" ? "" : progress(one.progress, `Progress of ${one.task_id}`) ?? ""), { class: "wide" }],
         ["By", (one) => { const who = one.created_by_username ?? one.created_by; return who ? data(who) : null; }, { class: "by" }],
         ["Created", (one) => when(one.created_at), { class: "num at" }],

@@ -4,7 +4,7 @@ import { get, post } from "../api.js";
 import { h, show } from "../dom.js";
 import { duration, number } from "../format.js";
 import { follow, reader } from "../live.js";
-import { act, badge, button, confirm, data, field, link, name, problem, say, table, when } from "../parts.js";
+import { act, badge, button, confirm, data, executionLink, field, name, problem, say, table, when } from "../parts.js";
 
 export const title = "Locks";
 
@@ -23,7 +23,7 @@ export function open({ body }) {
       items && h("div", { class: "panel", key: "locks" }, table("Locks that are held", [
         ["Lock", (one) => lockName(one), { class: "grow" }],
         ["Held by", (one) => (one.task_id
-          ? [link(name(one.task_name ?? one.task_id), "execution", {}, one.task_id, { title: one.task_id }), one.is_lost && [" ", badge("lost")]]
+          ? [executionLink({ task_id: one.task_id }, name(one.task_name ?? one.task_id), { title: one.task_id }), one.is_lost && [" ", badge("lost")]]
           : "no task")],
         ["Worker", (one) => data(one.worker ?? "–", { class: "data mono" })],
         ["Since", (one) => when(one.since), { class: "num" }],

@@ -5,7 +5,7 @@ import { durations, outcome, throughput } from "../charts.js";
 import { h, show } from "../dom.js";
 import { duration, number, plural, share, short } from "../format.js";
 import { follow } from "../live.js";
-import { act, button, data, href, link, name, panel, panelWith, problem, progress, rate, table, took, when } from "../parts.js";
+import { act, button, data, executionLink, href, link, name, panel, panelWith, problem, progress, rate, table, took, when } from "../parts.js";
 
 export const title = "Overview";
 
@@ -71,12 +71,12 @@ export function open({ body, actions, params }) {
         stats ? h("section", { class: "panel", key: "durations", "aria-label": "Durations" }, durations(stats)) : waiting("durations")),
       h("div", { class: "pair", key: "now" },
         panelWith("Running now", running?.items.length > 0 && link("All that run", "executions", { status: "STARTED" }), wrong("running") || running && table("What runs now", [
-          ["Task", (one) => link(name(one.task_name), "execution", {}, one.task_id)],
+          ["Task", (one) => executionLink(one, name(one.task_name), {})],
           ["Progress", (one) => progress(one.progress, `Progress of ${one.task_name}`), { class: "wide" }],
           ["For", took, { class: "num" }],
         ], running.items, (one) => one.id, "Nothing runs.")),
         panelWith("Failed last", failed?.items.length > 0 && link("All failures", "executions", { status: "FAILURE", since }), wrong("failed") || failed && table("What failed last", [
-          ["Task", (one) => link(name(one.task_name), "execution", {}, one.task_id)],
+          ["Task", (one) => executionLink(one, name(one.task_name), {})],
           ["Id", (one) => data(short(one.task_id), { class: "data mono", title: one.task_id })],
           ["Ended", (one) => when(one.finished_at), { class: "num" }],
         ], latest(failed.items), (one) => one.id, "Nothing failed."))),
