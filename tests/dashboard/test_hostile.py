@@ -114,6 +114,19 @@ async def test_ids_that_no_address_has(site: Site, open_page: Open) -> None:
     assert [] == await page.evaluate(FOREIGN)
 
 
+async def test_separators_in_an_event(site: Site, open_page: Open) -> None:
+    """U+2028 ends a line for a regular expression, and none of a stream of events."""
+    await site.tracker.register("separated", "odd.lines", module="separated", status="STARTED")
+    page = await open_page("#/executions?module=separated")
+    await expect(page.locator(".live")).to_contain_text("Live")
+    await expect(page.locator("tbody tr")).to_have_count(1)
+    await page.route("**/executions/?*", lambda route: route.abort())  # it has events alone
+    told = {"progress_percent": 10, "progress_message": "one\u2028two\u2029three"}
+    await site.tracker.update("separated", metadata=told)
+    await expect(page.locator("tbody tr")).to_contain_text("three")
+    await site.tracker.update("separated", "SUCCESS")
+
+
 async def test_what_a_worker_says(site: Site, open_page: Open) -> None:
     """Logs, results and errors of real runs are text."""
     ids = [await site.kiq("echo", TEXTS, text) for text in TEXTS[:2]]

@@ -132,7 +132,7 @@ export async function* events(path, params, { signal, lastId, onOpen }) {
 function parse(block) {
   const found = { event: "message", data: "", id: null, retry: null };
   for (const line of block.split(/\r?\n/)) {
-    const [, name, value] = /^([^:]*):? ?(.*)$/.exec(line) ?? [];
+    const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line) ?? [];
     if (name === "data") found.data += (found.data ? "\n" : "") + value;
     else if (name === "event" || name === "id") found[name] = value;
     else if (name === "retry" && /^\d+$/.test(value)) found.retry = Number(value);
