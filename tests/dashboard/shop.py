@@ -58,6 +58,13 @@ def add_tasks(broker: Shop, tracker: Tracker) -> None:
             await asyncio.sleep(0.3)
         return file
 
+    @broker.task("shop.mutter")
+    async def mutter(lines: int = 100) -> None:
+        """Log, and tell nothing else."""
+        for line in range(lines):
+            log.info("line %d", line)
+            await asyncio.sleep(0.3)
+
     @broker.task("shop.hold")
     async def hold(name: str, seconds: float = 60.0, key: str | None = None) -> None:
         """Hold a lock."""

@@ -37,6 +37,18 @@ async def test_progress_moves_and_a_cancel_ends_it(site: Site, open_page: Open) 
     assert TaskStatus.REVOKED is (await site.tracker.get(task_id)).status
 
 
+async def test_a_log_grows_without_events(site: Site, open_page: Open) -> None:
+    """What a task logs that tells no progress is shown within seconds, again and again."""
+    task_id = await site.kiq("mutter")
+    page = await open_page(f"#/execution/{task_id}")
+    await expect(page.locator(".live")).to_contain_text("Live")
+    lines = page.locator(".log li")
+    for _ in range(4):
+        shown = await lines.count()
+        await expect(lines.nth(shown)).to_be_visible(timeout=8000)
+    await site.tracker.cancel(task_id)
+
+
 async def test_rerun_leads_to_the_new_one(site: Site, open_page: Open) -> None:
     """What is over is sent once more, and the two are linked."""
     task_id = await site.kiq("add", 2, 3)

@@ -49,6 +49,7 @@ export const reader = (ask, note, render) => async (signal) => {
  * @param {object} [what.params] query of the events
  * @param {function(object): boolean} [what.onEvent] shows what an event carries; true: that was all
  * @param {number} [what.every] ms between two reads without a stream
+ * @param {function(): boolean} [what.isSilent] whether something changes that no event tells: it is read as without a stream
  */
 export function follow(what) {
   current?.end();
@@ -63,8 +64,8 @@ export function unfollow() {
 }
 
 class Follower {
-  constructor({ read, stream = null, params = {}, onEvent = () => false, every = WITHOUT }) {
-    Object.assign(this, { read, stream, params, onEvent, every });
+  constructor({ read, stream = null, params = {}, onEvent = () => false, every = WITHOUT, isSilent = () => false }) {
+    Object.assign(this, { read, stream, params, onEvent, every, isSilent });
     this.ended = new AbortController();
     this.opened = null; // the stream that is open, or is being opened
     this.isOpen = false;
@@ -150,7 +151,7 @@ class Follower {
     }
     this.tell();
     if (this.isStale) this.plan(this.least);
-    else if (!this.isDone) this.plan(this.isOpen ? Math.max(this.every, 15000) : this.every);
+    else if (!this.isDone) this.plan(this.isOpen && !this.isSilent() ? Math.max(this.every, 15000) : this.every);
   }
 
   plan(wait) {

@@ -233,7 +233,8 @@ export function open({ body, heading, actions, id, params }) {
   }
 
   function start() {
-    follower = follow({ read, stream: `${path}events/`, onEvent, every: 2000 });
+    const isSilent = () => found?.is_running ?? false; // its log has no events
+    follower = follow({ read, stream: `${path}events/`, onEvent, every: 2000, isSilent });
   }
 
   render();
