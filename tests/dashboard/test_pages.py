@@ -99,6 +99,22 @@ async def test_rows_come_move_and_rest(site: Site, open_page: Open) -> None:
         await site.tracker.cancel(task_id)
 
 
+async def test_what_a_filter_matches_no_more_goes(site: Site, open_page: Open) -> None:
+    """A list of what runs lets go at once of what has ended, and takes in what begins."""
+    ids = [f"leaver-{number}" for number in range(3)]
+    for task_id in ids[:2]:
+        await site.tracker.register(task_id, "leave.early", status="STARTED")
+    await site.tracker.register(ids[2], "leave.early")
+    page = await open_page("#/executions?module=leave&status=STARTED")
+    await expect(page.locator("tbody tr")).to_have_count(2)
+    await expect(page.locator(".live")).to_contain_text("Live")
+    await site.tracker.update(ids[2], "STARTED")
+    await expect(page.locator("tbody tr")).to_have_count(3)
+    for number, task_id in enumerate(ids):
+        await site.tracker.update(task_id, "FAILURE" if number else "SUCCESS")
+        await expect(page.locator("tbody tr")).to_have_count(2 - number, timeout=6000)
+
+
 async def test_filters_are_the_address(site: Site, open_page: Open) -> None:
     """Filters and page survive a reload, and the way back."""
     ids = [await site.kiq("add", number, 1, module="numbered") for number in range(30)]

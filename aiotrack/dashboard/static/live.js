@@ -47,7 +47,7 @@ export const reader = (ask, note, render) => async (signal) => {
  * @param {function(AbortSignal): Promise} what.read reads all and shows it; errors are its own to show
  * @param {string} [what.stream] path of the events
  * @param {object} [what.params] query of the events
- * @param {function(object): boolean} [what.onEvent] shows what an event carries; true: that was all
+ * @param {function(object): ?boolean} [what.onEvent] shows what an event carries; true: that was all; null: it is of nothing here
  * @param {number} [what.every] ms between two reads without a stream
  * @param {function(): boolean} [what.isSilent] whether something changes that no event tells: it is read as without a stream
  */
@@ -223,6 +223,7 @@ class Follower {
     } catch (error) {
       console.error(error);
     }
+    if (isShown === null) return;
     if (!isShown) this.refresh();
     else if (!this.timer || this.dueAt > performance.now() + KNOWN) this.plan(KNOWN);
   }

@@ -180,7 +180,7 @@ export function open({ body, params }) {
   /** Show what an event tells of a row that is here; others are found by reading anew. */
   function onEvent(told) {
     const known = answer?.items.find((one) => one.id === told.id);
-    if (!known) return false;
+    if (!known) return canMatch(told.status) ? false : null;
     const isOld = known.status === told.status;
     Object.assign(known, told);
     waiting ??= requestAnimationFrame(() => {
@@ -188,6 +188,12 @@ export function open({ body, params }) {
       render();
     });
     return isOld;
+  }
+
+  /** Whether a row of a status may be here; words of other tools are left to the API. */
+  function canMatch(status) {
+    const wanted = listed(params.status);
+    return !wanted.length || wanted.includes(status) || !wanted.every((one) => STATUSES.includes(one));
   }
 
   let waiting = null;
@@ -198,10 +204,11 @@ export function open({ body, params }) {
   function start() {
     fill();
     if (answer) render();
+    const { status: _, ...others } = filtersOf(params); // a stream of one status tells not what leaves it
     follower = follow({
       read,
       stream: params.after ? null : "executions/events/",
-      params: { ...filtersOf(params), my_tasks: "false" },
+      params: { ...others, my_tasks: "false" },
       onEvent,
       every: 5000,
     });
