@@ -139,6 +139,32 @@ async def test_filters_are_the_address(site: Site, open_page: Open) -> None:
     await expect(page.locator("tbody tr")).to_have_count(25)
 
 
+async def test_times_are_typed_as_they_are_shown(site: Site, open_page: Open) -> None:
+    """Local ones and those in UTC; a time with an offset, and a day in a summer of two o'clock."""
+    noon = datetime(2026, 7, 10, 12, tzinfo=UTC)  # 14:00 in Berlin
+    late = datetime(2026, 7, 10, 22, 30, tzinfo=UTC)  # the next day in Berlin
+    for task_id, at in (("noon", noon), ("late", late)):
+        await site.tracker.register(task_id, "typed.at", created_at=at)
+    page = await open_page("#/executions?module=typed")
+    rows = page.locator("tbody tr")
+    since, until = page.get_by_label("Since"), page.get_by_label("Until")
+    for typed, local, utc in (
+        (("2026-07-10 13:59", "2026-07-10 14:01"), 1, 0),
+        (("2026-07-10T11:59", "2026-07-10 12:01"), 0, 1),
+        (("2026-07-10T11:59:00Z", "2026-07-10T14:01+02:00"), 1, 1),
+        (("2026-07-10", "2026-07-10"), 1, 2),
+    ):
+        await since.fill(typed[0])
+        await until.fill(typed[1])
+        for zone, count in (("local", local), ("utc", utc)):
+            await page.get_by_label("Times").select_option(zone)
+            await expect(page.locator(".count")).to_have_text(re.compile(rf"^{count} execution"))
+            await expect(rows).to_have_count(count)
+        await page.get_by_label("Times").select_option("local")
+    await since.fill("yesterday")
+    await expect(page.get_by_role("alert")).to_contain_text("since")
+
+
 async def test_bulk_says_how_many(site: Site, open_page: Open) -> None:
     """All that a filter matches is cancelled, once the reader has seen how many they are."""
     ids = [await site.kiq("load", f"{number}.csv", 60.0, module="bulk") for number in range(3)]

@@ -35,6 +35,13 @@ export function exactly(text) {
   return part(at, { ...DAY, year: "numeric", ...CLOCK, fractionalSecondDigits: 3, timeZoneName: "short" });
 }
 
+/** A time that a reader typed, where he sees times; one with an offset, and what is none, are left to the API. */
+export function moment(text, isEnd = false) {
+  const [, day, clock] = /^(\d{4}-\d\d-\d\d)(?:[T ]+(\d\d:\d\d(?::\d\d(?:\.\d+)?)?))?$/.exec(text) ?? [];
+  const at = new Date(`${day}T${clock ?? (isEnd ? "23:59:59.999" : "00:00")}${isUtc() ? "Z" : ""}`);
+  return Number.isNaN(at.getTime()) ? text : at.toISOString();
+}
+
 /** A time on an axis, whose steps are so many milliseconds apart. */
 export function tick(at, step) {
   if (step >= 20 * 3600e3) return part(at, DAY);

@@ -2,7 +2,7 @@
 
 import { get, post } from "../api.js";
 import { h, show } from "../dom.js";
-import { number, plural } from "../format.js";
+import { moment, number, plural } from "../format.js";
 import { follow } from "../live.js";
 import { act, badge, button, confirm, data, executionLink, field, href, link, name, problem, progress, say, table, took, when } from "../parts.js";
 
@@ -26,6 +26,7 @@ const listed = (value) => (value === undefined ? [] : [value].flat());
 function filtersOf(params) {
   const found = {};
   for (const name of PLAIN) if (params[name]) found[name] = listed(params[name])[0];
+  for (const name of ["since", "until"]) if (found[name]) found[name] = moment(found[name], name === "until");
   if (params.status) found.status = listed(params.status);
   for (const [name, value] of Object.entries(params)) if (name.startsWith("metadata.")) found[name] = listed(value)[0];
   return found;
