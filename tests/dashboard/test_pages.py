@@ -75,6 +75,26 @@ async def test_an_error_is_shown_with_its_traceback(site: Site, open_page: Open)
     await expect(page.get_by_role("img", name="Attempts: attempt 1")).to_be_visible()
 
 
+async def test_what_is_presumed_may_be_cancelled(site: Site, open_page: Open) -> None:
+    """A sweep's verdict is no end: it may still run, and all that is done to a run may be done."""
+    began = datetime(2020, 1, 1, tzinfo=UTC)
+    task_id = "presumed"
+    await site.tracker.register(
+        task_id, "shop.gone", status="STARTED", created_at=began, started_at=began
+    )
+    await site.tracker.mark_timed_out(timeout_minutes=60 * 24 * 365)
+    page = await open_page(f"#/execution/{task_id}")
+    await expect(page.locator(".head")).to_contain_text("presumed")
+    await expect(page.get_by_role("button", name="Sync")).to_be_visible()
+    await page.get_by_role("button", name="Cancel …").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("it may still run")
+    await page.get_by_role("button", name="Cancel it").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+    (deed, *_) = (await site.tracker.audit.list(action="execution.cancel")).items
+    assert f"execution:{task_id}" == deed.target
+
+
 async def test_rows_come_move_and_rest(site: Site, open_page: Open) -> None:
     """A list shows what is sent while it is open; paused it does not, until it goes on."""
     page = await open_page("#/executions?task_name=shop.load")

@@ -22,6 +22,9 @@ export function open({ body, heading, actions, id, params }) {
   let failure = null;
   let follower = null;
 
+  /** What a sweep presumed may still run, or wait. */
+  const isOver = () => found.is_completed && !found.presumed;
+
   /** Open by its number what no path has by its task_id. */
   async function seek() {
     try {
@@ -43,18 +46,17 @@ export function open({ body, heading, actions, id, params }) {
       render();
       throw error;
     }
-    const isOver = found.is_completed && !found.presumed;
     const rest = await Promise.allSettled([
       get(`${path}attempts/`, {}, signal),
       readLogs(signal),
-      isOver ? { items: [] } : get("locks/", { task_id: found.task_id }, signal),
+      isOver() ? { items: [] } : get("locks/", { task_id: found.task_id }, signal),
     ]);
     if (signal.aborted) return;
     if (rest[0].status === "fulfilled") runs = rest[0].value.items;
     log.failure = rest[1].status === "rejected" ? rest[1].reason : null;
     locks = rest[2].status === "fulfilled" ? rest[2].value.items : []; // without Redis there are none
     render();
-    if (isOver) follower?.done();
+    if (isOver()) follower?.done();
   }
 
   /** Read what was logged since the last time: lines are only ever added. */
@@ -182,15 +184,15 @@ export function open({ body, heading, actions, id, params }) {
 
   // ── what may be done ────────────────────────────────────────────────────────────────────────
   const buttons = () => [
-    !found.is_completed && button("Cancel …", cancel, { key: "cancel", class: "bad" }),
+    !isOver() && button("Cancel …", cancel, { key: "cancel", class: "bad" }),
     button("Rerun …", rerun, { key: "rerun" }),
-    !found.is_completed && button("Sync", sync, { key: "sync", class: "quiet", title: "Fill the record from the broker's result backend" }),
+    !isOver() && button("Sync", sync, { key: "sync", class: "quiet", title: "Fill the record from the broker's result backend" }),
   ];
 
   async function cancel(self) {
     const wanted = await confirm({
       title: "Cancel this execution?",
-      text: h("p", {}, data(found.task_name), ": ", found.is_running ? "it runs, and is told to stop." : "it will not run."),
+      text: h("p", {}, data(found.task_name), ": ", found.presumed ? "it may still run, and is told to stop." : found.is_running ? "it runs, and is told to stop." : "it will not run."),
       verb: "Cancel it", isBad: true,
       fields: [field("Reason", "reason", { maxlength: 500 })],
     });
