@@ -67,13 +67,17 @@ def story(
 ) -> Iterator[str]:
     """Tell what happened, a sentence a line."""
     yield f"{_asked(it)} at {moment(it.created_at)}{_origin(it)}."
-    if it.started_at is not None and it.wait is not None:
+    first = next((one.started_at for one in attempts if one.started_at is not None), it.started_at)
+    if first is not None:  # of all runs: the record shows a later one
         queue = f" in the queue {one_line(it.queue)}" if it.queue else ""
-        yield f"It waited {seconds(it.wait)}{queue} before it began."
+        waited = max(0.0, (first - it.created_at).total_seconds())
+        yield f"It waited {seconds(waited)}{queue} before it began."
     for number, one in enumerate(attempts):
-        yield from _attempt(one, is_first=number == 0, is_only=len(attempts) == 1, now=now)
+        is_last = number == len(attempts) - 1 and not it.is_completed
+        until = now if is_last else None
+        yield from _attempt(one, is_first=number == 0, is_only=len(attempts) == 1, until=until)
     if it.duplicates:
-        yield f"{it.duplicates} of its {it.runs} runs were copies that another run made needless."
+        yield f"{it.duplicates} of its {it.runs} runs were of a message that was delivered again."
     yield from _end(it, is_told=bool(attempts))
     for lock in held:
         yield f"It holds the lock {one_line(lock.name)} since {moment(lock.since)}."
@@ -98,14 +102,19 @@ def _origin(it: Execution) -> str:
     return "".join(f", {one}" for one in parts)
 
 
-def _attempt(one: Attempt, *, is_first: bool, is_only: bool, now: datetime) -> Iterator[str]:
+def _attempt(
+    one: Attempt, *, is_first: bool, is_only: bool, until: datetime | None
+) -> Iterator[str]:
     name = "The run" if is_only else f"Attempt {one.attempt}"
     where = f" on {one_line(one.worker)}" if one.worker else ""
     if not is_first and one.cause in WHY:
         yield f"{WHY[one.cause]}."
     begun = f" began at {moment(one.started_at)}{where}" if one.started_at is not None else where
     if one.status is TaskStatus.STARTED:
-        ran = (now - one.started_at).total_seconds() if one.started_at is not None else None
+        if until is None:  # its worker was lost, or a copy of it still runs
+            yield f"{name}{begun}; no end of it is known."
+            return
+        ran = (until - one.started_at).total_seconds() if one.started_at is not None else None
         yield f"{name}{begun} and has run for {seconds(ran)}."
         return
     took = f" after {seconds(one.duration)}" if one.duration is not None else ""
@@ -133,7 +142,8 @@ def _end(it: Execution, *, is_told: bool) -> Iterator[str]:
     if it.cancelled_by is not None or it.cancel_reason is not None:
         who = one_line(it.cancelled_by) if it.cancelled_by is not None else "Somebody"
         why = f": {one_line(it.cancel_reason, WIDTH)}" if it.cancel_reason else ""
-        yield f"{who} cancelled it{why}"
+        is_obeyed = it.status is TaskStatus.REVOKED
+        yield f"{who} {'cancelled it' if is_obeyed else 'asked to cancel it'}{why}"
     if it.presumed:
         yield "A sweep said so, not its worker: the worker's own word would come before it."
 

@@ -16,8 +16,9 @@ import pytest
 from taskiq import InMemoryBroker, SimpleRetryMiddleware
 from typer.testing import CliRunner
 
-from aiotrack import Tracker, TrackerMiddleware, tracking
+from aiotrack import TaskStatus, Tracker, TrackerMiddleware, tracking
 from aiotrack.cli.app import app
+from tests.control.crew import ended, started, write
 
 Run = Callable[..., Any]
 
@@ -103,6 +104,27 @@ def test_executions_are_told_in_words(run: Run, fill: Callable[..., None]) -> No
     assert ("flaky", "SUCCESS") == (data["task_id"], data["status"])
     assert any("the bank" in line for line in data["story"])
     assert 4 == run("explain", "nobody").exit_code
+
+
+async def redelivered(tracker: Tracker) -> None:
+    """Record a run whose worker was killed, and one that did its work; a cancel came too late."""
+    lost, done = (started(tracker, "x", worker) for worker in ("killed", "second"))
+    done.run_id, done.started_at = "other", tracker.clock.now()
+    end = ended(done, TaskStatus.SUCCESS, tracker.clock.now() + 1000)
+    end.cancelled_by, end.cancel_reason = "ada", "wrong file"
+    await write(tracker, lost, done, end)
+
+
+def test_what_nobody_knows_is_told_so(run: Run, fill: Callable[..., None]) -> None:
+    """A killed worker's run has no end, and what ended by itself was not cancelled."""
+    fill(redelivered)
+    told = run("explain", "x").stdout
+
+    assert "It waited 1 min" in told
+    assert "on killed; no end of it is known." in told
+    assert "has run for" not in told
+    assert "1 of its 2 runs were of a message that was delivered again." in told
+    assert "ada asked to cancel it: wrong file" in told
 
 
 def test_watch_ends_with_what_it_follows(run: Run, fill: Callable[..., None]) -> None:

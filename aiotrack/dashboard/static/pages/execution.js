@@ -115,7 +115,7 @@ export function open({ body, heading, actions, id, params }) {
     ["Attempt", (one) => [`#${one.attempt} `, h("span", { class: "small" }, one.cause)], { class: "tight" }],
     ["Status", (one) => badge(one.status)],
     ["Started", (one) => when(one.started_at), { class: "num" }],
-    ["Duration", (one) => took({ ...one, is_running: one.status === "STARTED" }), { class: "num" }],
+    ["Duration", (one) => took({ ...one, is_running: one.status === "STARTED" && !found.is_completed }), { class: "num" }],
     ["Worker", (one) => data(one.worker ?? "–", { class: "data mono" })],
     runs.some((one) => one.error !== null) && ["Error", (one) => one.error === null ? "" : one.traceback
       ? h("details", {}, h("summary", {}, data(errorOf(one))), h("pre", { tabindex: "0" }, data(one.traceback)))
@@ -142,7 +142,7 @@ export function open({ body, heading, actions, id, params }) {
       ["Worker", one.worker && link(data(one.worker), "executions", { worker: one.worker }, null, { class: "mono" })],
       ["Cancelled by", one.cancelled_by && data(one.cancelled_by)],
       ["Reason", one.cancel_reason && data(one.cancel_reason)],
-      ["Runs", one.runs > 1 && `${one.runs}${one.duplicates ? `, ${one.duplicates} of them at the same time as another` : ""}`],
+      ["Runs", one.runs > 1 && `${one.runs}${one.duplicates ? `, ${one.duplicates} of them of a message that was delivered again` : ""}`],
       ["Rerun of", one.rerun_of && executionLink({ task_id: one.rerun_of })],
       ["Sent by", one.parent_task_id && executionLink({ task_id: one.parent_task_id })],
       ["Definition", one.config_id && link(`#${one.config_id}`, "executions", { config_id: one.config_id })],
