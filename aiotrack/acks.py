@@ -31,7 +31,7 @@ def warn(broker: AsyncBroker) -> None:
     if not redelivers(broker):
         log.warning(
             "%s does not acknowledge messages: a worker that is killed loses its tasks, and their "
-            "records stay unfinished. Use a broker that does, for example RedisStreamBroker.",
+            "records end as lost. Use a broker that does, for example PriorityStreamBroker.",
             name,
         )
         return

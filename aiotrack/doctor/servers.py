@@ -120,9 +120,12 @@ async def _silence(_: AsyncBroker, tracker: Tracker, __: Core) -> list[Finding]:
     workers = await tracker.workers()
     alive = [one for one in workers if one.status is WorkerStatus.ALIVE]
     for queue in await tracker.queues():
-        if (queue.oldest_age or 0) > WAITS and not alive:
-            what = f"{queue.depth} messages wait in {queue.name}, and no worker lives"
-            found.append(wrong("no-worker", what, "run taskiq worker"))
+        is_left = not alive or queue.consumers == 0  # None: its broker cannot tell
+        if (queue.oldest_age or 0) > WAITS and is_left:
+            who = "no worker listens to it" if alive else "no worker lives"
+            what = f"{queue.depth} messages wait in {queue.name}, and {who}"
+            change = "run taskiq worker with AIOTRACK_QUEUES" if alive else "run taskiq worker"
+            found.append(wrong("no-worker", what, change))
     versions = Counter(one.versions.get("aiotrack") for one in alive)
     if len(versions) > 1:
         told = ", ".join(f"{count} with {name}" for name, count in versions.items())

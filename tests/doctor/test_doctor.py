@@ -22,6 +22,7 @@ from aiotrack import Tracker, TrackerMiddleware
 from aiotrack.brokers import PriorityStreamBroker
 from aiotrack.doctor import Finding, examine
 from aiotrack.testing.servers import PostgresServer, ValkeyServer
+from tests.control.crew import enlist
 
 Plant = Callable[[AsyncBroker], AsyncBroker]
 
@@ -139,12 +140,17 @@ async def test_mistakes_of_a_project(
     assert one.change
 
 
-async def test_work_that_nobody_does(tracker: Tracker, redis_url: str, queue_name: str) -> None:
-    """Records, and no sweep for an hour; messages, and no worker for a minute."""
+@pytest.mark.parametrize("elsewhere", [[], ["busy"]])
+async def test_work_that_nobody_does(
+    tracker: Tracker, redis_url: str, queue_name: str, elsewhere: list[str]
+) -> None:
+    """Records, and no sweep for an hour; messages, and for a minute no worker that takes them."""
     broker = right(tracker, redis_url, queue_name)
     now = datetime.now(UTC)
     async with tracker, Redis.from_url(redis_url) as redis:
         await tracker.register("1", "shop.work", created_at=now - timedelta(hours=2))
+        for worker in elsewhere:
+            await enlist(tracker, worker)
         sent = int((now - timedelta(minutes=5)).timestamp() * 1000)
         await redis.xadd(queue_name, {"data": b"{}"}, id=f"{sent}-0")
     try:
