@@ -23,7 +23,7 @@ from aiotrack.errors import AioTrackError, InvalidSetting
 from aiotrack.feature import Feature
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report
-from aiotrack.settings import DEFAULT_DATABASE, Settings, masked
+from aiotrack.settings import DEFAULT_DATABASE, Settings, driver_of, masked
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -322,13 +322,15 @@ def _checked(database: str | URL | AsyncEngine | None) -> str | AsyncEngine:
             fault = f"{type(database).__name__} is neither a URL nor an AsyncEngine"
             raise InvalidSetting("database", fault)
         return database
-    if "://" not in database:
+    scheme, parted, _ = database.partition("://")
+    if not (scheme and parted):
         raise InvalidSetting(
             "database",
             f"{masked(database)!r} is not a URL: "
             "write postgresql+asyncpg://user:password@host/name "
             "or sqlite+aiosqlite:///file.db",
         )
+    driver_of(scheme)
     return database
 
 

@@ -20,6 +20,10 @@ MAX_KEY = 255
 """Characters of such a key."""
 
 DEFAULT_DATABASE = "sqlite+aiosqlite:///aiotrack.db"
+_DRIVERS: Final = {
+    **dict.fromkeys(("postgresql", "postgres", "postgresql+asyncpg"), "postgresql+asyncpg"),
+    **dict.fromkeys(("sqlite", "sqlite+aiosqlite"), "sqlite+aiosqlite"),
+}
 
 ROW_KEYS: Final = ("retention_days", "timeout_minutes")
 """What rows in the database may set, too, for everybody or for what one user sends."""
@@ -380,6 +384,14 @@ _TRACE_URL = re.compile(r"https?://[^\s\"'<>{}]+\{trace_id\}[^\s\"'<>{}]*")
 
 _SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*")
 """A password in the query of a URL."""
+
+
+def driver_of(scheme: str) -> str:
+    """Give what a database URL's scheme means, its driver filled in."""
+    if scheme not in _DRIVERS:
+        fault = f"{scheme!r} is not supported: use postgresql+asyncpg:// or sqlite+aiosqlite://"
+        raise InvalidSetting("database", fault)
+    return _DRIVERS[scheme]
 
 
 def masked(url: str) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from aiotrack.errors import InvalidSetting
 from aiotrack.repository.hosts import HOST_TIMEOUT, Hosts, hosts_of, spread_hosts
 from aiotrack.repository.sqlite import PRAGMAS
-from aiotrack.settings import masked
+from aiotrack.settings import driver_of, masked
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +25,6 @@ COMMAND_TIMEOUT = 2.0
 
 POOL_SIZE = 2
 """Connections of one process: one is the writer's, one serves reads; more come as needed."""
-
-_DRIVERS = {
-    "postgresql": "postgresql+asyncpg",
-    "postgres": "postgresql+asyncpg",
-    "postgresql+asyncpg": "postgresql+asyncpg",
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
-}
 
 
 def parse_url(text: str) -> URL:
@@ -49,13 +41,7 @@ def parse_url(text: str) -> URL:
             f"{masked(text)!r} is not a URL: write postgresql+asyncpg://user:password@host/name "
             "or sqlite+aiosqlite:///file.db",
         ) from None
-    driver = _DRIVERS.get(url.drivername)
-    if driver is None:
-        raise InvalidSetting(
-            "database",
-            f"{url.drivername!r} is not supported: use postgresql+asyncpg:// or sqlite+aiosqlite://",
-        )
-    return url.set(drivername=driver)
+    return url.set(drivername=driver_of(url.drivername))
 
 
 def shown_url(url: URL) -> str:

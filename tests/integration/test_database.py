@@ -52,6 +52,12 @@ async def test_a_url_that_cannot_be_used_is_told(url: str, word: str) -> None:
         await Tracker(url).startup()
 
 
+def test_a_database_that_is_not_known_is_refused_at_once() -> None:
+    """Not by a traceback of each hook, when the worker runs."""
+    with pytest.raises(InvalidSetting, match="not supported"):
+        Tracker("mysql://localhost/x")
+
+
 async def test_a_password_never_stands_in_an_error(postgres_url: str) -> None:
     """Wrong passwords and missing databases: the error says what to do, without the secret."""
     wrong = postgres_url.replace("postgres:", "postgres:hunter2", 1)
