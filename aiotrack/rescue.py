@@ -245,7 +245,7 @@ class _Judge:
         if found is None and is_known and one.is_recent and not one.is_stopped:
             self.left.add(worker)  # whoever knows the task knows whether to send it again
             return None
-        if found is not None and _wants_requeue(found[1]):
+        if found is not None and wants_requeue(found[1]):
             broker, task = found
             refusal = _refusal(broker, history, shown)
             if refusal is None:
@@ -299,7 +299,8 @@ def _is_unsent(shown: Report) -> bool:
     return shown.status is TaskStatus.PENDING and shown.error_type == UNSENT
 
 
-def _wants_requeue(task: AsyncTaskiqDecoratedTask[Any, Any]) -> bool:
+def wants_requeue(task: AsyncTaskiqDecoratedTask[Any, Any]) -> bool:
+    """Read a task's label; what is no word for it is told once, at its worker's start."""
     told = task.labels.get(ON_LOST)
     if told in {None, "fail", "requeue"}:
         return told == "requeue"

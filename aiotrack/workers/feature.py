@@ -52,6 +52,8 @@ class Workers(Feature):
         """Register, or tell at once that another broker is served, too."""
         if isinstance(broker, InMemoryBroker) or any(one is broker for one in self._brokers):
             return
+        for task in broker.get_all_tasks().values():
+            rescue.wants_requeue(task)
         self._brokers = [*self._brokers, broker]
         self._room = facts.Room(self._brokers)
         if self._heart is None:

@@ -299,6 +299,20 @@ async def test_what_must_not_be_sent_again_has_failed(
     assert 1 == caplog.text.count(why)
 
 
+async def test_a_mistyped_label_is_told_when_the_worker_starts(sqlite_url: str, caplog) -> None:
+    """Not when a worker was lost, and nothing was sent again."""
+    tracker = Tracker(sqlite_url)
+    broker = serving(tracker)
+
+    @broker.task("shop.typo", on_lost="requeu")
+    async def typo() -> None: ...
+
+    await broker.startup()
+    await broker.shutdown()
+
+    assert "on_lost of shop.typo is 'fail' or 'requeue', not 'requeu'" in caplog.text
+
+
 async def test_what_takes_its_workers_with_it_is_not_sent_for_ever(database_url: str) -> None:
     """A task that runs out of memory: five workers are lost, not all that there are."""
     async with Tracker(database_url) as tracker:
