@@ -132,6 +132,8 @@ def _attempt(
 
 
 def _end(it: Execution, *, is_told: bool) -> Iterator[str]:
+    if (other := it.metadata.get("skipped_by")) is not None:
+        yield f"It did nothing: {one_line(str(other))} did the same work."
     if it.status is TaskStatus.SUCCESS and it.result is not None:
         yield f"It gave {value(it.result, WIDTH)}."
     if it.status is TaskStatus.FAILURE:

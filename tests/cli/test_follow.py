@@ -72,6 +72,7 @@ async def some(tracker: Tracker) -> None:
     )
     await tracker.register("runs", "shop.runs", status="STARTED", started_at=ago, created_at=ago)
     await tracker.update("runs", metadata={"progress_percent": 40, "progress_message": "rows"})
+    await tracker.register("skips", "shop.skips", metadata={"skipped_by": "runs"}, result={})
     await tracker.register("fails", "shop.fails")
     await tracker.update("fails", "FAILURE", error=TimeoutError("too long"))
     await broker.shutdown()
@@ -81,7 +82,8 @@ def test_executions_are_told_in_words(run: Run, fill: Callable[..., None]) -> No
     """Who asked, what happened, and what is waited for, without what moves a cursor."""
     fill(some)
     told = {
-        name: run("explain", name).stdout for name in ("flaky", "stopped", "waits", "runs", "fails")
+        name: run("explain", name).stdout
+        for name in ("flaky", "stopped", "waits", "runs", "skips", "fails")
     }
 
     assert "✓ shop.flaky is SUCCESS" in told["flaky"]
@@ -97,6 +99,7 @@ def test_executions_are_told_in_words(run: Run, fill: Callable[..., None]) -> No
     assert "No worker lives." in told["waits"]
     assert "has run for 3 min" in told["runs"]
     assert "It says: 40 % rows" in told["runs"]
+    assert "It did nothing: runs did the same work." in told["skips"]
     assert "too long" in told["fails"]
     assert "transient: an error that may go away" in told["fails"]
     assert not any("\x1b" in text for text in told.values())
