@@ -136,6 +136,16 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["aiotrack_redis_url"] = servers.redis_url
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trace no line for those that run it a hundred thousand times, or in other processes.
+
+    What they prove is no line that runs, and others show that; tracing took a third of their CPU.
+    """
+    for item in items:
+        if item.path.parent.name in {"contract", "acceptance"}:
+            item.add_marker(pytest.mark.no_cover)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Let no collection of garbage walk thousands of tests again: a tenth of a run's CPU."""

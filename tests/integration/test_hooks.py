@@ -405,7 +405,11 @@ async def told(
         (RedisStreamBroker, AcknowledgeType.WHEN_SAVED, []),
         (RedisStreamBroker, AcknowledgeType.WHEN_RECEIVED, ["RedisStreamBroker", "when_received"]),
         (RedisStreamBroker, AcknowledgeType.WHEN_EXECUTED, ["RedisStreamBroker", "when_executed"]),
-        (ListQueueBroker, None, ["ListQueueBroker", "does not acknowledge", "PriorityStreamBroker"]),
+        (
+            ListQueueBroker,
+            None,
+            ["ListQueueBroker", "does not acknowledge", "PriorityStreamBroker"],
+        ),
     ],
 )
 async def test_a_worker_says_what_its_acknowledgements_do_not_promise(
