@@ -329,20 +329,26 @@ async def test_what_was_sent_is_deleted_before_it_could_be_sent_again(
     assert 0 == await count(tracker, "held")
 
 
+async def held_up(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> tuple[Mute, asyncio.Event]:
+    """Give a broker that takes nothing until the event, is waited for briefly, and a need."""
+    monkeypatch.setattr(release, "SEND", 0.05)
+    broker = Mute(tracker)
+    hold_up = broker.hold_up = asyncio.Event()
+    await tracker.register("need", "shop.pack", status="STARTED")
+    return broker, hold_up
+
+
 @pytest.mark.usefixtures("no_watch")
 async def test_a_slow_broker_holds_up_nobody_for_ever(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it takes late is forgotten late."""
-    monkeypatch.setattr(release, "SEND", 0.05)
-    broker = Mute(tracker)
-    broker.hold_up = asyncio.Event()
-    await tracker.register("need", "shop.pack", status="STARTED")
+    broker, hold_up = await held_up(tracker, monkeypatch)
     sent = await tracker.submit("shop.note", ["a"], depends_on="need")
     await tracker.update("need", "done")
     await settle(tracker, sent)
     kept = await count(tracker, "held")
-    broker.hold_up.set()
+    hold_up.set()
 
     async def is_empty() -> bool:
         return await count(tracker, "held") == 0
@@ -358,16 +364,13 @@ async def test_a_message_that_hangs_keeps_no_other(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was sent with it is deleted: else another process would send that again."""
-    monkeypatch.setattr(release, "SEND", 0.05)
-    broker = Mute(tracker)
-    broker.hold_up = asyncio.Event()
-    await tracker.register("need", "shop.pack", status="STARTED")
+    broker, hold_up = await held_up(tracker, monkeypatch)
     await tracker.submit("shop.note", ["a"], depends_on="need")
     broker.swift = (await tracker.submit("shop.note", ["b"], depends_on="need")).task_id
     await tracker.update("need", "done")
     await look(tracker)
     sent, kept = len(broker.sent), await count(tracker, "held")
-    broker.hold_up.set()
+    hold_up.set()
 
     assert (1, 1) == (sent, kept)
 
