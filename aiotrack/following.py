@@ -141,7 +141,8 @@ class _Rhythm:
         Args:
             looked_at: When that was done last.
         """
-        return time.monotonic() - looked_at >= self._spread(PAUSE_LAST)
+        passed = time.monotonic() - looked_at
+        return passed >= PAUSE_LAST and passed >= self._spread(PAUSE_LAST)  # this walks all others
 
     def _spread(self, pause: float) -> float:
         pause = SURE if self._live.is_pushed else pause
