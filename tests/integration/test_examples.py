@@ -39,7 +39,7 @@ def test_an_example_prints_what_its_readme_shows(folder: Path, tmp_path: Path) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=18,
+        timeout=50,  # a hang: what it prints is what counts
     )
 
     assert f"python examples/{folder.name}/main.py" in readme
