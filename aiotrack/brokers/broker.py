@@ -27,7 +27,7 @@ from aiotrack.brokers.scripts import GROUPS
 from aiotrack.errors import InvalidValue
 from aiotrack.labels import word
 from aiotrack.model import Queue
-from aiotrack.redis.client import FAULTS, make_client
+from aiotrack.redis.client import FAULTS, make_client, unreadable
 from aiotrack.redis.wire import Wire, pack
 
 log = logging.getLogger(__name__)
@@ -120,16 +120,21 @@ class PriorityStreamBroker(RedisStreamBroker):
             log.warning("PriorityStreamBroker needs no %s: %s", name, _STOCK[name])
         self.lease = _seconds(lease)
         self.max_deliveries = _whole("max_deliveries", max_deliveries)
-        super().__init__(
-            url,
-            queue_name=streams.checked(queue_name),
-            max_connection_pool_size=max_connection_pool_size,
-            consumer_group_name=consumer_group_name,
-            consumer_name=consumer_name,
-            consumer_id="0",
-            maxlen=None if maxlen is None else _whole("maxlen", maxlen),
-            **connection_kwargs,
-        )
+        maxlen = None if maxlen is None else _whole("maxlen", maxlen)
+        queue_name = streams.checked(queue_name)
+        try:
+            super().__init__(
+                url,
+                queue_name=queue_name,
+                max_connection_pool_size=max_connection_pool_size,
+                consumer_group_name=consumer_group_name,
+                consumer_name=consumer_name,
+                consumer_id="0",
+                maxlen=maxlen,
+                **connection_kwargs,
+            )
+        except ValueError:
+            raise InvalidValue(f"url: {unreadable(url)}") from None
         self.queues = _queues(queues, self.queue_name)
         """What a worker listens to."""
         self._names = consumer_name or platform.node() or "worker"

@@ -24,6 +24,14 @@ FAULTS = (RedisError, OSError, TimeoutError)
 """What an unreachable server raises."""
 
 
+def unreadable(url: str) -> str:
+    """Tell what is wrong with a URL; redis-py's words quote a part of the password as its port."""
+    return (
+        f"{masked(url)!r} is not a URL: write redis://user:password@host:6379/0, "
+        "and any / @ # ? of the password as %2F %40 %23 %3F"
+    )
+
+
 def make_client(redis: str | Redis) -> Redis:
     """Make a client for the running loop.
 
@@ -43,12 +51,8 @@ def make_client(redis: str | Redis) -> Redis:
     if isinstance(redis, str):
         try:
             return Redis.from_url(redis, **ours)
-        except ValueError:  # its words quote what it took for the port: a part of the password
-            raise InvalidSetting(
-                "redis",
-                f"{masked(redis)!r} is not a URL: write redis://user:password@host:6379/0, "
-                "and any / @ # ? of the password as %2F %40 %23 %3F",
-            ) from None
+        except ValueError:
+            raise InvalidSetting("redis", unreadable(redis)) from None
     given = redis.connection_pool
     if isinstance(given, SentinelConnectionPool):  # asks its sentinels where the server is
         return _by_sentinels(given, ours)

@@ -49,6 +49,15 @@ def test_what_cannot_be_meant(options: dict[str, Any], words: str) -> None:
         PriorityStreamBroker(URL, **options)
 
 
+def test_a_url_that_is_none_is_told_without_its_password() -> None:
+    """A password with a bare / is taken for a port, which redis-py quotes."""
+    with pytest.raises(InvalidValue, match=r"url: '\.\.\.@host:6379/0' is not a URL") as caught:
+        PriorityStreamBroker("redis://shop:half/other@host:6379/0")
+
+    assert "half" not in str(caught.value)
+    assert caught.value.__suppress_context__  # nor is it in the traceback
+
+
 def test_what_the_stock_broker_takes(caplog: pytest.LogCaptureFixture) -> None:
     """Its arguments are no error: what they were for is done, and said."""
     broker = PriorityStreamBroker(URL, consumer_id="0", xread_count=1, lease=timedelta(minutes=2))
