@@ -212,7 +212,8 @@ class Definitions:
             task_type: Of this task.
             name: With exactly this name.
             schedule_kind: ``manual``, ``cron``, ``interval`` or ``once``.
-            text: With this in the name, the description or the task's name, in any case.
+            text: With this in the name, the description or the task's name, in any case;
+                SQLite, and PostgreSQL with the locale C, know the case of ASCII letters only.
             limit: Rows of the page, 1 to 500.
             after: ``next`` of the page before, with the same filters.
 

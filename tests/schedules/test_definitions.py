@@ -212,6 +212,10 @@ async def test_definitions_are_found_by_every_filter(site: Site) -> None:
     assert ["Stock 3"] == await names(text="100%")
     assert [] == await names(text="1000%")
     assert 6 == len(await names(text="shop."))
+    await verbs.update("Stock 2", description="Über_Nacht/täglich")
+    for part in ("Über", "BER_nacht/T", "täGLICH", "_", "/"):
+        assert ["Stock 2"] == await names(text=part), part
+    assert [] == await names(text="Über-Nacht")
     assert {"shop.add": 5, "shop.clean": 1} == await verbs.count_by_type()
     first = await verbs.list(limit=2, task_type="shop.add")
     second: Page[Any] = await verbs.list(limit=3, task_type="shop.add", after=first.next)

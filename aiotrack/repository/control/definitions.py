@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -124,7 +125,8 @@ class DefinitionRows:
             task_type: Of this task.
             name: With this name.
             schedule_kind: Of this kind.
-            text: With this in the name, the description or the task's name, in any case.
+            text: With this in the name, the description or the task's name, in any case;
+                SQLite, and PostgreSQL with the locale C, know the case of ASCII letters only.
             after: Only with a higher id.
             limit: So many at most.
         """
@@ -164,8 +166,10 @@ class DefinitionRows:
 
 
 def _contains(text: str) -> ColumnElement[bool]:
+    """Find a part of a text; the database lowers both, since not all know every alphabet."""
     columns = (_table.c.name, _table.c.description, _table.c.task_type)
-    return or_(*(func.lower(one).contains(text.lower(), autoescape=True) for one in columns))
+    part = func.lower("%" + re.sub("([/%_])", r"/\1", text) + "%")
+    return or_(*(func.lower(one).like(part, escape="/") for one in columns))
 
 
 def _values(fields: Mapping[str, Any]) -> tuple[Any, ...]:
