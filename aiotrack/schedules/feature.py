@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiotrack.errors import ScheduleUnavailable
 from aiotrack.feature import Feature
@@ -10,6 +10,11 @@ from aiotrack.feature import Feature
 if TYPE_CHECKING:
     from aiotrack.lifecycle import Lifecycle
     from aiotrack.schedules.timetable import Timetable
+
+NO_REDIS: Final = (
+    "this tracker has no Redis; schedules need it: Tracker(..., redis='redis://host:6379/0') or "
+    "AIOTRACK_REDIS_URL"
+)
 
 
 class Timetables(Feature):
@@ -41,7 +46,7 @@ def new_table(tracker: Lifecycle) -> Timetable:
         ScheduleUnavailable: The tracker has no Redis.
     """
     if tracker.redis is None:
-        raise ScheduleUnavailable("this tracker has no Redis")
+        raise ScheduleUnavailable(NO_REDIS)
     from aiotrack.schedules.timetable import Timetable
 
     return Timetable(tracker.redis, tracker.options.namespace)

@@ -19,7 +19,7 @@ from taskiq.exceptions import ScheduledTaskCancelledError
 from aiotrack.errors import AioTrackError, ExecutionNotFound, InvalidValue, ScheduleUnavailable
 from aiotrack.schedules.board import Board, host_now
 from aiotrack.schedules.entry import DONE, FRESH, task_id
-from aiotrack.schedules.feature import new_table
+from aiotrack.schedules.feature import NO_REDIS, new_table
 from aiotrack.schedules.listing import Due
 from aiotrack.schedules.rebuild import rebuild
 from aiotrack.schedules.timetable import Claim, LostError, Timetable
@@ -64,7 +64,7 @@ class DefinitionScheduleSource(ScheduleSource):
         if catch_up not in {"skip", "one"}:
             raise InvalidValue(f"catch_up must be 'skip' or 'one', not {catch_up!r}")
         if tracker.redis is None:
-            raise ScheduleUnavailable("this tracker has no Redis")
+            raise ScheduleUnavailable(NO_REDIS)
         self._tracker = tracker
         self._sends_one = catch_up == "one"
         self._board = Board(tracker.brokers, tracker.options.task_timeout_seconds)

@@ -367,7 +367,7 @@ async def test_without_redis_it_is_said(made_sqlite_url: str) -> None:
             tracker.schedules.status,
             tracker.schedules.next_run,
         ):
-            with pytest.raises(ScheduleUnavailable, match="this tracker has no Redis"):
+            with pytest.raises(ScheduleUnavailable, match="or AIOTRACK_REDIS_URL"):
                 await verb(made.id)
         with pytest.raises(ScheduleUnavailable):
             await tracker.schedules.statuses()
