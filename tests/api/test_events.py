@@ -333,21 +333,21 @@ async def test_more_changes_than_can_be_followed(
 ) -> None:
     """Everybody is told to come again, and is told what was missed then."""
     monkeypatch.setattr(live, "MAX_WAITING", 20)
-    monkeypatch.setattr(hub, "GAP", 0.5)
+    monkeypatch.setattr(hub, "GAP", 1.0)
     async with stream(f"{url}/events/?module=shop") as told:
         await told.next()
         await tracker.register("first", "shop.rows")  # the pause begins
         await told.next()
-        sends = (tracker.register(f"x{number}", "shop.rows") for number in range(60))
+        sends = (tracker.register(f"x{number}", "shop.rows") for number in range(30))
         await asyncio.gather(*sends)
         await told.rest()
     async with stream(f"{url}/events/?module=shop", {"last-event-id": told.last_id}) as again:
-        found = [await again.next() for _ in range(62)]
+        found = [await again.next() for _ in range(32)]
 
     assert "too slow" not in told.comments
     assert 2 == len(told.retries)
-    assert ["first", *(f"x{number}" for number in range(60))] == sorted(
-        (one.data["task_id"] for one in found[:61] if one is not None),
+    assert ["first", *(f"x{number}" for number in range(30))] == sorted(
+        (one.data["task_id"] for one in found[:31] if one is not None),
         key=lambda name: (name != "first", len(name), name),
     )
 
