@@ -39,7 +39,7 @@ from aiotrack.labels import (
 )
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness, guess_module
-from aiotrack.results import is_over_limit, is_scheduled
+from aiotrack.results import error_of, is_over_limit, is_scheduled
 from aiotrack.traces import current_trace
 from aiotrack.verdicts import never_ran
 
@@ -100,7 +100,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             stand_back(self)  # each run would be two
             return
         queue = getattr(broker, "queue_name", None)
-        self._queue = self._encoder.text(queue) if isinstance(queue, str) else None
+        self._queue = self._encoder.name(queue) if isinstance(queue, str) else None
         self.tracker.attach(broker)
 
     @guarded
@@ -329,7 +329,7 @@ class TrackerMiddleware(TaskiqMiddleware):
 
     def _outcome(self, run: Run, message: TaskiqMessage, result: TaskiqResult[Any]) -> Report:
         duration = run.elapsed()
-        error: BaseException | None = run.exception or result.error
+        error = error_of(run.exception, result)
         if error is None:
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
             value, told = result.return_value, message.labels.get("record_result")
@@ -361,7 +361,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         self, run: Run, message: TaskiqMessage, result: TaskiqResult[Any], duration: float
     ) -> Report:
         """Tell a cancel, a requeue and a copy set aside from a task that wants no result kept."""
-        if isinstance(run.exception or result.error, Revoked):  # another tracker may replace it
+        if isinstance(error_of(run.exception, result), Revoked):  # another tracker may replace it
             was_told = run.is_told
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)
             result.error = TaskCancelled(run.origin.task_id)  # no retry can be made of it any more
@@ -384,7 +384,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             died = asyncio.CancelledError() if task.cancelled() else task.exception()
             duration = run.elapsed()
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
-            error = run.exception or died
+            error = died if run.exception is None else run.exception
             if error is None:
                 report.error = "the run ended without an outcome: a hook of TaskIQ was not called"
             else:

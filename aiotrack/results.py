@@ -33,6 +33,19 @@ ROUNDED = 0.01
 _complained: set[tuple[type[Any], type[BaseException]]] = set()
 
 
+def error_of(raised: BaseException | None, result: TaskiqResult[Any]) -> BaseException | None:
+    """Give the error of a run that ended, None for a success.
+
+    What was raised comes first: retry middlewares put another into the result. Never by its truth:
+    an exception with a length may be empty, and the result then has none.
+    """
+    if raised is not None:
+        return raised
+    if result.is_err and result.error is None:
+        return Exception("it failed, and no error is known")
+    return result.error
+
+
 def is_over_limit(error: BaseException, labels: Mapping[str, Any]) -> bool:
     """Tell the timeout of TaskIQ's label from a TimeoutError that passed through the body.
 

@@ -307,6 +307,35 @@ async def test_a_timeout_that_is_retried_keeps_its_class(small: Tracker) -> None
     assert (TaskStatus.SUCCESS, None) == (record.status, record.error_class)
 
 
+class Errors(Exception):
+    """A collection of errors, which is false while it is empty."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+@INPLACE
+@pytest.mark.parametrize("retries", [False, True])
+async def test_an_exception_that_is_false_is_a_failure(
+    small: Tracker, inplace: bool, retries: bool
+) -> None:
+    """TaskIQ's result keeps no error of it: its validator looks at the truth."""
+    middlewares = [SimpleRetryMiddleware(default_retry_count=2)]
+    async with bench(small, after=middlewares, inplace=inplace) as b:
+
+        @b.task("shop.empty", retry_on_error=retries)
+        async def work() -> None:
+            raise Errors("boom")
+
+        record = await b.run(work)
+        attempts = await b.attempts(record)
+
+    failed = (TaskStatus.FAILURE, "boom")
+    assert failed == (record.status, record.error)
+    expected = [(TaskStatus.RETRY, "boom"), failed] if retries else [failed]
+    assert expected == [(one.status, one.error) for one in attempts]
+
+
 @INPLACE
 async def test_arguments_are_recorded_as_they_were_sent(small: Tracker, inplace: bool) -> None:
     """A body that empties its arguments changes nothing of the record."""
