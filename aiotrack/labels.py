@@ -83,10 +83,10 @@ def fill(origin: Origin, labels: Mapping[str, Any], encoder: Encoder) -> None:
             setattr(origin, name, encode_task_id(labels[label]))
     if origin.schedule_id is None and "schedule_id" in labels and RETRIES not in labels:
         value = word(labels["schedule_id"])
-        origin.schedule_id = None if value is None else encoder.text(value)
+        origin.schedule_id = None if value is None else encoder.name(value)
     queue = word(labels.get("queue")) or word(labels.get("queue_name"))
     if queue is not None:
-        origin.queue = encoder.text(queue)
+        origin.queue = encoder.name(queue)
     origin.priority = priority(labels.get("priority"))
     origin.config_id = number(labels.get(CONFIG), default=None, most=MOST_ID)
     origin.time_limit = seconds(labels.get("timeout"))

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aiotrack.encode import leaves
 from aiotrack.encode.leaves import SAFE_FLOAT, SAFE_INT
-from aiotrack.encode.redact import KEY_LENGTH, Redactor, hints
+from aiotrack.encode.redact import KEY_LENGTH, Redactor, hints, named
 from aiotrack.encode.sheet import Limits, write
 from aiotrack.encode.walk import Walk
 
@@ -145,8 +145,12 @@ class Encoder:
         return self._redactor.text(value, limit)
 
     def name(self, value: str) -> str:
-        """Return a text that has an index (a name, a scope, a person): at most 1 KiB."""
-        return self._redactor.text(value, _NAME_BYTES)
+        """Return a text that names something (a task, a scope, a person): at most 1 KiB.
+
+        Only what has the shape of a secret is masked. ``shop.token:refresh`` holds none behind its
+        colon, and two that look the same afterwards would be one: one task, or one person.
+        """
+        return named(value, _NAME_BYTES)
 
     def code(self, line: str) -> str:
         """Return a line of source code with its literal secrets masked."""

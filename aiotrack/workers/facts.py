@@ -29,7 +29,7 @@ def queues_of(brokers: Iterable[AsyncBroker], encoder: Encoder) -> list[str]:
         if not isinstance(told, tuple):  # PriorityStreamBroker's
             told = [getattr(broker, "queue_name", None)]
             told += list(getattr(broker, "additional_streams", None) or ())
-        found |= {encoder.text(name): None for name in told if isinstance(name, str)}
+        found |= {encoder.name(name): None for name in told if isinstance(name, str)}
     return list(found)
 
 

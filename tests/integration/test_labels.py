@@ -180,6 +180,30 @@ async def test_secrets_are_redacted_by_name_and_position(small: Tracker, inplace
     assert not [word for word in ("hunter2", "4111-1111", "DE00") if word in rows]
 
 
+@INPLACE
+async def test_a_name_is_no_secret_behind_its_colon(small: Tracker, inplace: bool) -> None:
+    """What names a task, a person or a queue stays apart from its like; URLs hide passwords."""
+    async with bench(small, inplace=inplace) as b:
+
+        @b.task("shop.token:refresh", queue="auth:eu", schedule_id="secret:7")
+        async def work() -> None: ...
+
+        labels = {"created_by": "auth:ada", "module": "pass:desk"}
+        record = await b.run(work.kicker().with_labels(**labels))
+        other = await b.run(work.kicker().with_labels(created_by="db://ada:hunter2@db"))
+        found = await small.list(task_name="shop.token:refresh", created_by="auth:ada")
+
+    assert ("shop.token:refresh", "auth:ada", "pass:desk", "auth:eu", "secret:7") == (
+        record.task_name,
+        record.created_by,
+        record.module,
+        record.queue,
+        record.schedule_id,
+    )
+    assert [record.id] == [one.id for one in found.items]
+    assert "db://ada:[redacted]@db" == other.created_by
+
+
 # ── module ──────────────────────────────────────────────────────────────────────────────────────
 def _first_letter(name: str) -> str:
     return name[0]
