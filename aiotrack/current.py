@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from taskiq import AsyncTaskiqDecoratedTask
 
     from aiotrack.core import Core
+    from aiotrack.logs.collector import Collecting
     from aiotrack.logs.scroll import Scroll
     from aiotrack.model import Execution
     from aiotrack.progress import Progress
@@ -199,6 +201,20 @@ class Inherited:
 
 
 INHERITED: ContextVar[Inherited | None] = ContextVar("aiotrack_tracking", default=None)
+
+COLLECTING: ContextVar[Collecting | None] = ContextVar("aiotrack_collecting", default=None)
+"""The innermost `TaskLogCollector` of this context."""
+
+
+def _after_fork() -> None:
+    """Let a child know no run: all that a pool's process ever does is done in this context."""
+    CURRENT.set(None)
+    INHERITED.set(None)
+    COLLECTING.set(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

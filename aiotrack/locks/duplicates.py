@@ -262,6 +262,9 @@ class _Portal:
 
     def __init__(self) -> None:
         run = CURRENT.get()
+        # Of a parent process: its loop seems to run in this copy, and never turns again.
+        if run is not None and run.worker != run.tracker.worker_id:
+            run = None
         loop = None if run is None or run.is_over else run.loop or run.tracker.living_loop()
         if loop is not None and not loop.is_running():
             loop = None

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
-from aiotrack.current import CURRENT
+from aiotrack.current import COLLECTING, CURRENT
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import InvalidValue, TrackerNotFound
 from aiotrack.finding import the_tracker
-from aiotrack.logs.hearing import COLLECTING, scroll_of, writer_near
+from aiotrack.logs.hearing import scroll_of, writer_near
 from aiotrack.logs.scroll import Scroll
 from aiotrack.settings import level_of
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from aiotrack.current import CURRENT, Run
+from aiotrack.current import COLLECTING, CURRENT, Run
 from aiotrack.logs.lines import FRAMEWORK, line_of
 from aiotrack.logs.listener import writers
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from aiotrack.logs.collector import Collecting
     from aiotrack.logs.scroll import Scroll
     from aiotrack.logs.writer import Logs
-
-COLLECTING: ContextVar[Collecting | None] = ContextVar("aiotrack_collecting", default=None)
 
 _making = threading.RLock()
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -11,7 +15,15 @@ from typing import Any
 import pytest
 from taskiq.receiver import Receiver
 
-from aiotrack import TaskStatus, Tracker, TrackerMiddleware, prevent_duplicate_task
+from aiotrack import (
+    TaskLogCollector,
+    TaskStatus,
+    Tracker,
+    TrackerMiddleware,
+    current_execution,
+    prevent_duplicate_task,
+    tracking,
+)
 from tests.integration import pooled
 from tests.integration.bench import bench
 
@@ -50,6 +62,75 @@ async def test_a_pool_of_processes_takes_tracked_tasks(sqlite_url: str) -> None:
 
     assert [3, 3] == [one.return_value for one in results]
     assert [(TaskStatus.SUCCESS, 3)] * 2 == [(one.status, one.result) for one in records]
+
+
+@pytest.fixture
+def forked() -> Iterator[ProcessPoolExecutor]:
+    """A pool with one process, which is forked by the first who uses it."""
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+    yield pool
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown()
+
+
+async def test_a_pool_of_processes_knows_no_run(
+    sqlite_url: str,
+    redis_url: str,
+    queue_name: str,
+    forked: ProcessPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its process is a copy of the first task's, in whose context it does all others' work."""
+    monkeypatch.setenv("AIOTRACK_REDIS_URL", redis_url)
+    monkeypatch.setenv("AIOTRACK_NAMESPACE", queue_name)
+    async with bench(Tracker(sqlite_url)) as b:
+        b.broker.receiver = Receiver(b.broker, executor=forked, run_startup=False)
+        known = b.task("pooled.known")(pooled.known)
+        guarded = b.task("pooled.guarded")(pooled.guarded)
+        with tracking(created_by="somebody"), TaskLogCollector("another"):
+            first = await b.run(known)
+        async with asyncio.timeout(20):
+            second, third = await b.run(known), await b.run(guarded)
+
+    assert [[], [], "ran"] == [first.result, second.result, third.result]
+
+
+async def test_a_pool_of_a_task_knows_no_run(sqlite_url: str, forked: ProcessPoolExecutor) -> None:
+    """Nor does one that a task's own code made."""
+    async with bench(Tracker(sqlite_url)) as b:
+
+        @b.task("shop.ask")
+        async def ask() -> list[str]:
+            assert current_execution() is not None
+            return await asyncio.get_running_loop().run_in_executor(forked, pooled.known)
+
+        results = [(await b.run(ask)).result for _ in range(2)]
+
+    assert [[], []] == results
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+async def test_a_guarded_call_does_not_wait_for_its_parents_loop(
+    sqlite_url: str, redis_url: str, queue_name: str
+) -> None:
+    """A child that was forked in an inner context knows the run of the outer one."""
+    tracker = Tracker(sqlite_url, redis=redis_url, settings={"namespace": queue_name})
+    async with bench(tracker) as b:
+
+        @b.task("shop.fork")
+        def fork() -> int:
+            child = contextvars.copy_context().run(os.fork)
+            if child:
+                return os.waitpid(child, 0)[1]
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(10)
+            is_right = current_execution() is not None and pooled.guarded() == "ran"
+            os._exit(0 if is_right else 1)
+
+        status = (await b.run(fork)).result
+
+    assert 0 == status
 
 
 async def test_calls_in_threads_go_to_a_loop_that_runs(
