@@ -370,7 +370,7 @@ class Tracker(
             after: ``next`` of the page before, with the same filters.
 
         Raises:
-            ExecutionNotFound: There is no such execution.
+            ExecutionNotFound: There is no such execution, nor a line of a `TaskLogCollector`.
             InvalidQuery: A level, limit, attempt or cursor that cannot be served.
             StoreUnavailable: The database did not answer.
         """

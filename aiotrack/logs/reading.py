@@ -65,9 +65,13 @@ async def page(
 async def _still_written(writer: Logs, task_id: str | int) -> float:
     """Give the seconds in which another process may write lines of what it ended just now.
 
-    Who waited for an execution asks for its lines at once, and would not ask again.
+    Who waited for an execution asks for its lines at once, and would not ask again. Lines that a
+    `TaskLogCollector` wrote may have no execution.
     """
-    execution = await writer.core.reader.get(task_id)
+    try:
+        execution = await writer.core.reader.get(task_id)
+    except ExecutionNotFound:
+        return 0.0
     end, worker = execution.finished_at, execution.worker
     if end is None or worker in {None, writer.tracker.worker_id} or not writer.is_on:
         return 0.0

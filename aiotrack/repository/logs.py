@@ -163,7 +163,7 @@ class LogStore:
         limit: int,
         after: str | None,
     ) -> Page[LogLine] | None:
-        """Give lines in the order in which runs began and logged; None: no such execution.
+        """Give lines in the order in which runs began and logged; None: no execution, nor a line.
 
         Args:
             task_id: As it is stored.
@@ -190,12 +190,17 @@ class LogStore:
         if after is not None:
             query = query.where(tuple_(*_place) > _read_cursor(after, digest))
         rows = await self._rows(query.order_by(*_place).limit(limit + 1))
-        if not rows and not await self._rows(
-            select(ExecutionRow.id).where(ExecutionRow.task_id == task_id)
-        ):
+        if not rows and not await self._is_known(task_id):
             return None
         last = None if len(rows) <= limit else _write_cursor(rows[limit - 1], digest)
         return Page([_shown_line(row) for row in rows[:limit]], last)
+
+    async def _is_known(self, task_id: str) -> bool:
+        """Tell whether an id has a record, or lines alone: what no worker runs has none."""
+        for column in (ExecutionRow.task_id, _table.c.task_id):
+            if await self._rows(select(column).where(column == task_id).limit(1)):
+                return True
+        return False
 
     async def ends(self, task_id: str) -> dict[RunKey, int]:
         """Give the number of the last line of every run, in the order in which they began."""

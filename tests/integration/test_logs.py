@@ -677,6 +677,26 @@ async def test_a_collector_keeps_what_no_worker_runs(tracker: Tracker) -> None:
     ] == [(line.attempt, line.message) for line in page.items]
 
 
+async def test_lines_of_what_has_no_record_are_given(tracker: Tracker) -> None:
+    """To the last page, and a filter that leaves none is an empty page; a tail needs a record."""
+    with TaskLogCollector("x"):
+        log.info("one")
+        log.info("two")
+    first = await tracker.logs("x", limit=1)
+    last = await tracker.logs("x", limit=1, after=first.next)
+    errors = await tracker.logs("x", level="ERROR")
+
+    assert ["one"] == [line.message for line in first.items]
+    assert ["two"] == [line.message for line in last.items]
+    assert last.next is None
+    assert ["one", "two"] == await messages(tracker, "x")
+    assert ([], None) == (list(errors.items), errors.next)
+    with pytest.raises(ExecutionNotFound):
+        await anext(tracker.tail("x"))
+    with pytest.raises(ExecutionNotFound):
+        await tracker.logs("y")
+
+
 async def test_a_collector_in_a_run_adds_to_it(small: Tracker) -> None:
     """What the tracker keeps anyway is kept once; another record's collector takes its own."""
     await small.register("y", "ops.backup")
