@@ -117,7 +117,7 @@ def progress_values(
     if percent is not None and total is not None:
         raise TypeError("progress() takes percent, or current and total, not both")
     values = dict(extra) if extra else {}
-    if total is not None or current is not None:
+    if total is not None:  # without it a share cannot be told: a given percentage stands
         percent = _share(current, total, nonsense)
     if percent is not None:
         whole = _whole(percent)
@@ -132,11 +132,7 @@ def progress_values(
     return values
 
 
-def _share(
-    current: float | None, total: float | None, nonsense: Callable[[], None]
-) -> float | None:
-    if total is None:
-        return None
+def _share(current: float | None, total: float, nonsense: Callable[[], None]) -> float | None:
     try:
         return 100 * (current or 0) / total
     except (TypeError, ValueError, ArithmeticError):  # of decimals, too

@@ -95,7 +95,7 @@ def values_of(
 
     percent, message, step = taken("percent"), taken("message"), taken("step")
     current = total = None
-    if percent is None:
+    if percent is None and told.get("total") is not None:
         current, total = told.pop("current", None), told.pop("total", None)
     if step is None and (state := str(getattr(progress.state, "value", progress.state))):
         step = None if state in _STATES else state

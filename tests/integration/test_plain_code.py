@@ -222,6 +222,23 @@ async def test_nonsense_is_counted_and_never_raised(small: Tracker) -> None:
     assert len(NONSENSE) + 5 == small.recorder().counters["nonsense"]
 
 
+async def test_a_given_percentage_needs_no_total(small: Tracker) -> None:
+    """What is done is said beside it; without a percentage and a total it tells no share."""
+    told = []
+    for sent in ({"percent": 50, "current": 5}, {"current": 5}, {"percent": 0, "current": 5}):
+        async with small.track("shop.percent") as run:
+            await small.progress(**sent)  # type: ignore[arg-type]
+        told.append((await small.get(run.task_id)).metadata)
+        async with small.track("shop.percent") as run:
+            small.progress_sync(**sent)  # type: ignore[arg-type]
+        told.append((await small.get(run.task_id)).metadata)
+
+    assert [{"progress_percent": 50}] * 2 == told[:2]
+    assert [{}] * 2 == told[2:4]
+    assert [{"progress_percent": 0}] * 2 == told[4:]
+    assert 0 == small.recorder().counters["nonsense"]
+
+
 async def test_progress_outside_a_run_does_nothing(small: Tracker) -> None:
     """No record, no error; with an id it is an update of that record."""
     await small.progress(50)

@@ -224,6 +224,11 @@ META = {
         {"percent": 5, "current": 1, "total": 3},
         {"progress_percent": 5, "current": 1, "total": 3},
     ),
+    "percent and current": (
+        {"percent": 5, "current": 1},
+        {"progress_percent": 5, "current": 1},
+    ),
+    "current alone": ({"current": 5}, {"current": 5}),
     "long names": (
         {"progress_percent": 250, "progress_message": "m", "progress_step": "s"},
         {"progress_percent": 100, "progress_message": "m", "progress_step": "s"},
