@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import inspect
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,11 +13,14 @@ from taskiq import TaskiqMessage
 from taskiq.labels import prepare_label
 
 from aiotrack.encode import encode_task_id
+from aiotrack.literals import read_repr
 from aiotrack.traces import trace_of
 
 if TYPE_CHECKING:
     from aiotrack.encode import Encoder
     from aiotrack.report import Origin
+
+log = logging.getLogger(__name__)
 
 CREATED_AT = "aiotrack_created_at"
 METADATA = "aiotrack_metadata"
@@ -48,6 +51,8 @@ DAY = 86_400_000_000
 
 UNSENT: Final = "types_of_exceptions"
 """Holds classes, for the retry middlewares of whoever runs the task: TaskIQ does not send it."""
+
+_complained: set[str] = set()
 
 
 def make_message(
@@ -111,16 +116,23 @@ def read_metadata(labels: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
-        found = _literal(value)
-    return found if isinstance(found, dict) else {}
+        found = read_repr(value)
+    if isinstance(found, dict):
+        return found
+    if value not in {"", "None"}:
+        _complain()
+    return {}
 
 
-def _literal(text: str) -> Any:
-    """Read what TaskIQ makes of a dictionary given as a label: its repr."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
+def _complain() -> None:
+    """Say once that metadata is lost: whoever gave it hears of it nowhere else."""
+    if METADATA not in _complained:
+        _complained.add(METADATA)
+        log.warning(
+            "labels %s that cannot be read as a mapping are left out: TaskIQ sends a mapping as "
+            "its repr(); give JSON text, or use tracking(metadata=...)",
+            METADATA,
+        )
 
 
 def drop_retry_delay(labels: dict[str, Any]) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
+import math
 import re
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from taskiq import InMemoryBroker, TaskiqMessage
@@ -62,6 +68,51 @@ ODD_LABELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"aiotrack_metadata": {"a": 1, "b": [None, True]}},
         {"metadata": {"a": 1, "b": [None, True]}},
     ),
+    "metadata of objects": (
+        {
+            "aiotrack_metadata": {
+                "when": dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC),
+                "there": dt.datetime(2026, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=-2))),
+                "zone": dt.datetime(2026, 1, 2, tzinfo=ZoneInfo("Europe/Berlin")),
+                "day": [dt.date(2026, 1, 2), (1, dt.time(4, 5))],
+                "id": uuid.UUID(int=7),
+                "price": {"net": Decimal("1.50")},
+                "low": -math.inf,
+                "path": PurePosixPath("/a"),
+                "k": 1,
+            }
+        },
+        {
+            "metadata": {
+                "when": "2026-01-02T03:00:00+00:00",
+                "there": "2026-01-02T00:00:00-02:00",
+                "zone": "datetime.datetime(2026, 1, 2, 0, 0, "
+                "tzinfo=zoneinfo.ZoneInfo(key='Europe/Berlin'))",
+                "day": ["2026-01-02", [1, "04:05:00"]],
+                "id": "00000000-0000-0000-0000-000000000007",
+                "price": {"net": "1.50"},
+                "low": {"$float": "-Infinity"},
+                "path": "PurePosixPath('/a')",
+                "k": 1,
+            }
+        },
+    ),
+    "metadata object": ({"aiotrack_metadata": {"a": 1, "b": re.compile}}, {"metadata": {}}),
+    "metadata no values": (
+        {
+            "aiotrack_metadata": (
+                "{'a': UUID(5), 'b': {**c}, [1]: exit(), 'd': datetime.date(0, 0, 0)}"
+            )
+        },
+        {
+            "metadata": {
+                "a": "UUID(5)",
+                "b": "{**c}",
+                "[1]": "exit()",
+                "d": "datetime.date(0, 0, 0)",
+            }
+        },
+    ),
     "metadata list": ({"aiotrack_metadata": [1]}, {"metadata": {}}),
     "metadata int": ({"aiotrack_metadata": 5}, {"metadata": {}}),
     "metadata text": ({"aiotrack_metadata": "x"}, {"metadata": {}}),
@@ -106,6 +157,23 @@ async def test_a_label_of_any_kind_leaves_a_whole_record(
     assert (TaskStatus.SUCCESS, [1], {"note": "x"}, 1) == whole
     assert expected == told
     assert dt.timedelta(minutes=1) > dt.datetime.now(dt.UTC) - record.created_at
+
+
+async def test_metadata_that_cannot_be_read_is_told_once(
+    small: Tracker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it holds is not: neither side sees more than the text that TaskIQ makes of it."""
+    monkeypatch.setattr("aiotrack.labels._complained", set())
+    async with bench(small) as b:
+        task = b.task("shop.ok")(_double)
+        with caplog.at_level(logging.WARNING, "aiotrack"):
+            for given in (None, "", {"a": 1}, {"secret": object()}, {"secret": object()}, 5):
+                await b.run(task.kicker().with_labels(aiotrack_metadata=given), 1)
+
+    told = [one.getMessage() for one in caplog.records if one.name.startswith("aiotrack.labels")]
+    assert 1 == len(told)
+    assert "aiotrack_metadata" in told[0]
+    assert "secret" not in told[0]
 
 
 async def test_a_lone_label_counts_before_the_clock_is_known(sqlite_url: str) -> None:
