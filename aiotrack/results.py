@@ -110,13 +110,21 @@ async def ask(tracker: Lifecycle, task_id: str) -> Outcome | None:
     return Outcome(result, keeps and not is_false(result.labels.get("record_result")))
 
 
-async def _told(broker: AsyncBroker, task_id: str) -> tuple[AsyncBroker, TaskiqResult[Any]] | None:
+def can_tell(tracker: Lifecycle) -> bool:
+    """Tell whether any broker's result backend may be asked."""
+    return any(_keeps_results(broker) for broker in tracker.brokers)
+
+
+def _keeps_results(broker: AsyncBroker) -> bool:
     backend = broker.result_backend
     if isinstance(backend, DummyResultBackend):
-        return None  # it calls every task a success
-    if not getattr(backend, "keep_results", True):
-        return None  # to read the result would be to take it from who waits for it
-    if not await backend.is_result_ready(task_id):
+        return False  # it calls every task a success
+    return bool(getattr(backend, "keep_results", True))  # else reading takes it from who waits
+
+
+async def _told(broker: AsyncBroker, task_id: str) -> tuple[AsyncBroker, TaskiqResult[Any]] | None:
+    backend = broker.result_backend
+    if not _keeps_results(broker) or not await backend.is_result_ready(task_id):
         return None
     result = await backend.get_result(task_id)
     return None if isinstance(result.error, NoResultError) else (broker, result)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiotrack import results
 from aiotrack.classes import TIMEOUT
-from aiotrack.encode import is_shortened
 from aiotrack.model import OWN_MODULE, TaskStatus
 from aiotrack.report import History, Report
 from aiotrack.row_settings import RowSettings
 from aiotrack.settings import NEVER, check_number, known
 from aiotrack.sweep import Sweep
+from aiotrack.sweeps.asking import ask, fill
 from aiotrack.verdicts import presume
 
 if TYPE_CHECKING:
@@ -34,11 +34,9 @@ BATCH: Final = 50
 """Executions that are locked at a time: measured at 5 to 10 ms."""
 
 ASK: Final = 10.0
-"""Seconds for all questions to the result backends of one sweep. Whoever is not asked within them
-is judged without: the verdict yields to the truth, and the next sweep has the same seconds."""
-
-AT_ONCE: Final = 10
-"""Questions that are under way together."""
+"""Seconds for all questions to the result backends of one sweep about those that are late, and as
+many for all others. Whoever is not asked within them is judged without: the verdict yields to the
+truth, and the next sweep has the same seconds."""
 
 _SAID: Final = {
     TaskStatus.STARTED: "it ran for more than {0}",
@@ -81,6 +79,10 @@ class _Limits:
         minutes = self.general if one.minutes is None else one.minutes
         return None if is_spared else _seconds(minutes)
 
+    def is_late(self, one: Open, now: int) -> bool:
+        """Tell whether a plain read shows it as one that takes too long."""
+        return _is_over(self.of(one), one.started_at or one.created_at, now)
+
 
 _DEFAULT: Final[Any] = known("timeout_minutes").default
 
@@ -99,13 +101,24 @@ async def _run(core: Core, *, timeout_minutes: float | None = None) -> int:
     if timeout_minutes is not None:
         check_number("timeout_minutes", timeout_minutes)
     limits = await _limits(core, timeout_minutes)
+    await fill(core, ASK, limits.claimed, limits.is_late)
     deadline = asyncio.get_running_loop().time() + ASK
     done = 0
     async for late in _late(core, limits):
-        told = await _ask(core, late, deadline)
+        told = await _told(core, late, deadline)
         for first in range(0, len(late), BATCH):
             done += await _judge(core, late[first : first + BATCH], limits, told)
     return done
+
+
+async def _told(core: Core, late: Sequence[Open], deadline: float) -> Mapping[str, results.Outcome]:
+    """Ask the result backends first: what is known there needs no verdict."""
+    if not core.tracker.brokers:
+        return {}
+    answers = await ask(core, late, deadline)
+    if answers.is_cut:
+        log.warning("mark_timed_out judges without the result backend: it takes too long")
+    return answers.found
 
 
 async def _limits(core: Core, told: float | None) -> _Limits:
@@ -136,11 +149,7 @@ async def _late(core: Core, limits: _Limits) -> AsyncIterator[Sequence[Open]]:
             page = await core.repository.unfinished.page(
                 word.value, after=last, until=now, size=PAGE
             )
-            late = [
-                one
-                for one in page
-                if _is_over(limits.of(one), one.started_at or one.created_at, now)
-            ]
+            late = [one for one in page if limits.is_late(one, now)]
             if late:
                 yield late
             if len(page) < PAGE:
@@ -150,34 +159,6 @@ async def _late(core: Core, limits: _Limits) -> AsyncIterator[Sequence[Open]]:
 
 def _is_over(limit: float | None, since: int, now: int) -> bool:
     return limit is not None and since + int(limit * 1e6) <= now
-
-
-async def _ask(core: Core, late: Sequence[Open], deadline: float) -> Mapping[str, results.Outcome]:
-    """Ask the result backends first: what is known there needs no verdict."""
-    from aiotrack.repository.read import decode_task_id
-
-    tracker = core.tracker
-    found: dict[str, results.Outcome] = {}
-    if not tracker.brokers:
-        return found
-    # A backend knows the id of the message; in place of a shortened one it might know another task.
-    waiting = (one for one in late if not is_shortened(one.task_id))
-
-    async def ask() -> None:
-        for one in waiting:
-            outcome = await results.ask(tracker, decode_task_id(one.task_id))
-            if outcome is not None:
-                found[one.task_id] = outcome
-
-    asking = [asyncio.ensure_future(ask()) for _ in range(AT_ONCE)]
-    left = deadline - asyncio.get_running_loop().time()
-    _, slow = await asyncio.wait(asking, timeout=max(0.0, left))
-    for one in slow:
-        one.cancel()
-    if slow:
-        await asyncio.wait(slow)
-        log.warning("mark_timed_out judges without the result backend: it takes too long")
-    return found
 
 
 async def _judge(

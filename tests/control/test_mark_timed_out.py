@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text
 from taskiq import AsyncResultBackend, InMemoryBroker, TaskiqResult
+from taskiq.result_backends.dummy import DummyResultBackend
 from taskiq.schedule_sources import LabelScheduleSource
 
 from aiotrack import InvalidSetting, TaskStatus, Tracker, TrackerMiddleware
 from aiotrack.encode import encode_task_id
-from aiotrack.repository.control.tables import WorkerRow
+from aiotrack.repository.control.tables import HeldRow, WorkerRow
 from aiotrack.sweep import LONGEST
-from aiotrack.sweeps import CLEANUP, Sweeps, mark_timed_out
+from aiotrack.sweeps import CLEANUP, Sweeps, asking, mark_timed_out
 
 NAME = "aiotrack:mark_timed_out"
 
@@ -275,7 +276,7 @@ class Kept(AsyncResultBackend[Any]):
         return self.results[task_id]
 
 
-def with_results(tracker: Tracker, backend: Kept) -> InMemoryBroker:
+def with_results(tracker: Tracker, backend: AsyncResultBackend[Any]) -> InMemoryBroker:
     """Give the tracker a broker whose results are those."""
     broker = InMemoryBroker().with_result_backend(backend)
     broker.add_middlewares(TrackerMiddleware(tracker))
@@ -283,7 +284,7 @@ def with_results(tracker: Tracker, backend: Kept) -> InMemoryBroker:
 
 
 async def test_a_result_that_is_there_needs_no_verdict(tracker: Tracker) -> None:
-    """It is filled in; all others are judged, and nobody is asked who is in time."""
+    """It is filled in; all others are judged, and nobody is asked who has just begun."""
     done = TaskiqResult(is_err=False, return_value=5, execution_time=1.0, labels={})
     failed = TaskiqResult(
         is_err=True, return_value=None, execution_time=1.0, labels={}, error=ValueError("no")
@@ -302,6 +303,102 @@ async def test_a_result_that_is_there_needs_no_verdict(tracker: Tracker) -> None
     } == await states(tracker)
     assert (5, "no") == ((await tracker.get("done")).result, (await tracker.get("failed")).error)
     assert {"done", "failed", "lost"} == set(backend.asked)
+
+
+async def test_who_is_in_time_is_synced_too(tracker: Tracker) -> None:
+    """Whatever did not end; but nobody whom a living worker names, or who waits for others."""
+    done = TaskiqResult(is_err=False, return_value=5, execution_time=1.0, labels={})
+    second = done.model_copy(update={"labels": {"_retries": 1}})
+    error = TaskiqResult(
+        is_err=True, return_value=None, execution_time=1.0, labels={}, error=ValueError("no")
+    )
+    told = dict.fromkeys(["waits", "runs", "claimed", "held", "young", "begun"], done)
+    backend = Kept({**told, "retried": second, "retries": error})
+    with_results(tracker, backend)
+    at = datetime.now(UTC) - timedelta(minutes=5)
+    for task_id, minutes in {"waits": 90, "held": 90, "young": 1, "unknown": 9}.items():
+        await begun(tracker, task_id, minutes, status="PENDING", started_at=None)
+    for task_id in ("runs", "claimed"):
+        await begun(tracker, task_id, 5)
+    await begun(tracker, "begun", 90, started_at=datetime.now(UTC))
+    for task_id in ("retried", "retries"):
+        await begun(tracker, task_id, 5, status="RETRY", finished_at=at)
+    await beat(tracker, "claimed")
+    async with tracker.core().repository.engine.begin() as connection:
+        held = {"task_id": "held", "task_name": "shop.pay", "message": "{}", "held_at": at}
+        await connection.execute(insert(HeldRow.__table__), held)
+
+    assert 0 == await tracker.mark_timed_out()
+    assert {
+        "waits": "SUCCESS",
+        "runs": "SUCCESS",
+        "retried": "SUCCESS",
+        "retries": "RETRY",
+        "claimed": "STARTED",
+        "begun": "STARTED",
+        "held": "PENDING",
+        "young": "PENDING",
+        "unknown": "PENDING",
+    } == await states(tracker)
+    assert {"waits", "runs", "retried", "retries", "unknown"} == set(backend.asked)
+    assert 5 == (await tracker.get("waits")).result
+
+
+async def test_a_backlog_is_asked_about_piece_by_piece(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest first; each sweep goes on where the one before stopped, and then begins anew."""
+    monkeypatch.setattr(asking, "PAGE", 4)
+    monkeypatch.setattr(asking, "MOST", 10)
+    backend = Kept({})
+    with_results(tracker, backend)
+    names = [f"a{number}" for number in range(25)]
+    for number, task_id in enumerate(names):
+        await begun(tracker, task_id, 90 - number, status="PENDING", started_at=None)
+    asked: list[list[str]] = []
+    for _ in range(4):
+        backend.asked = []
+        await tracker.mark_timed_out()
+        asked.append(backend.asked)
+
+    assert [names[:10], names[10:20], names[20:], names[:10]] == asked
+
+
+async def test_a_hanging_backend_does_not_hold_the_next_sweep_at_the_same_place(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its seconds are bounded; who had no answer is asked again when all others have been."""
+    monkeypatch.setattr(mark_timed_out, "ASK", 1.0)
+    backend = Kept({}, wait=30)
+    with_results(tracker, backend)
+    for number in range(15):
+        await begun(tracker, f"a{number:02}", 90 - number, status="PENDING", started_at=None)
+    started = asyncio.get_running_loop().time()
+    await tracker.mark_timed_out()
+    first, backend.asked = set(backend.asked), []
+    await tracker.mark_timed_out()
+
+    assert asyncio.get_running_loop().time() - started < 15
+    assert {f"a{number:02}" for number in range(10)} == first
+    assert {f"a{number:02}" for number in range(10, 15)} == set(backend.asked)
+
+
+@pytest.mark.parametrize("what", ["taken once", "calls all a success", "no broker"])
+async def test_what_keeps_no_results_is_not_asked(
+    sqlite_url: str, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backend that gives a result once, TaskIQ's default, and none at all."""
+    async with Tracker(sqlite_url) as tracker:
+        backend = Kept({})
+        backend.keep_results = False  # type: ignore[attr-defined]
+        if what != "no broker":
+            with_results(tracker, backend if what == "taken once" else DummyResultBackend())
+        await begun(tracker, "a", 90, status="PENDING", started_at=None)
+        await tracker.mark_timed_out()
+
+        assert {"a": "PENDING"} == await states(tracker)
+    assert [] == backend.asked
+    assert "finds no broker" not in caplog.text
 
 
 async def test_a_backend_is_asked_by_the_id_of_the_message(tracker: Tracker) -> None:
