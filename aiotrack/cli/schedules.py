@@ -18,9 +18,6 @@ from aiotrack.cli.locks import Redis
 from aiotrack.cli.output import Json, console, execution_data, print_json, room
 from aiotrack.terminal import moment, one_line
 
-DIGITS = 18
-"""Digits of an id; more are a name."""
-
 PAGE = 500
 """Definitions that are asked for at once."""
 
@@ -105,14 +102,14 @@ def _add(verb: str, told: str) -> None:
         redis: Redis = None,
         as_json: Json = False,
     ) -> None:
-        key = _key(name)
+        async def ask(tracker: Tracker) -> tuple[TaskDefinition, str]:
+            known = await tracker.definitions.get(name)
+            state: str = await getattr(tracker.schedules, verb)(known.id, by=by, reason=reason)
+            return known, state
 
-        async def ask(tracker: Tracker) -> str:
-            state: str = await getattr(tracker.schedules, verb)(key, by=by, reason=reason)
-            return state
-
-        state = read(database, ask, redis=redis)
+        known, state = read(database, ask, redis=redis)
         if as_json:
+            key = known.name if known.name == name else known.id
             print_json({"definition": key, "schedule_status": state})
         else:
             typer.echo(f"{one_line(name)} is {state}")
@@ -135,17 +132,13 @@ def trigger(
 
     async def ask() -> Execution:
         async with started(broker, modules or []) as tracker:
-            return await tracker.schedules.trigger(_key(name), by=by, reason=reason)
+            return await tracker.schedules.trigger(name, by=by, reason=reason)
 
     sent = asyncio.run(ask())
     if as_json:
         print_json(execution_data(sent))
     else:
         typer.echo(f"{one_line(name)} is sent as {one_line(sent.task_id)}")
-
-
-def _key(name: str) -> int | str:
-    return int(name) if name.isascii() and name.isdigit() and len(name) <= DIGITS else name
 
 
 def add_to(app: typer.Typer) -> None:

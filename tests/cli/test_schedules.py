@@ -63,3 +63,37 @@ async def test_schedules_are_seen_and_changed(
     assert [True, False] == [item["next_run_at"] is not None for item in items]
     assert f"{key} is inactive\n" == stopped
     assert [4, 2, 3] == codes
+
+
+async def test_a_name_in_digits_comes_before_an_id(
+    made_sqlite_url: str, redis_url: str, queue_name: str
+) -> None:
+    """As in Python; without such a name it is an id, or that of a schedule."""
+    environment = {
+        "AIOTRACK_DATABASE_URL": made_sqlite_url,
+        "AIOTRACK_REDIS_URL": redis_url,
+        "AIOTRACK_NAMESPACE": queue_name,
+    }
+
+    async def run(*arguments: str) -> Any:
+        words = ["schedules", *arguments, "--json"]
+        result = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment)
+        return json.loads(result.stdout)
+
+    options = {"namespace": queue_name}
+    async with Tracker(made_sqlite_url, redis=redis_url, settings=options) as tracker:
+        for name in ("2027", "1"):
+            await tracker.definitions.create(
+                name=name,
+                task_type="shop.import_prices",
+                schedule_kind="interval",
+                schedule={"seconds": 300},
+            )
+        told = [await run("start", "2027")]
+        states = await tracker.schedules.statuses()
+        told += [await run("start", "1"), await run("stop", "2"), await run("stop", "task_1")]
+    async with Redis.from_url(redis_url) as client:
+        await client.delete(*schedule_keys(queue_name))
+
+    assert {1: "active", 2: "inactive"} == states
+    assert ["2027", "1", 2, 1] == [one["definition"] for one in told]
