@@ -11,10 +11,10 @@ from rich.text import Text
 
 from aiotrack import Tracker
 from aiotrack.cli.codes import NO
-from aiotrack.cli.connect import Database, read
+from aiotrack.cli.connect import By, Database, read
 from aiotrack.cli.output import Json, console, print_json
 from aiotrack.row_settings import Explanation, SettingEntry
-from aiotrack.settings import settable
+from aiotrack.settings import GLOBAL, USER, settable
 from aiotrack.terminal import moment, one_line
 
 User = Annotated[
@@ -53,6 +53,7 @@ def set_(
     value: Annotated[
         float, typer.Argument(metavar="NUMBER", help="Days or minutes; 0 is at once, -1 never.")
     ],
+    by: By = None,
     database: Database = None,
     user: User = None,
     as_json: Json = False,
@@ -63,8 +64,11 @@ def set_(
     """
 
     async def work(tracker: Tracker) -> Explanation:
+        before = await tracker.settings.explain(key, user)
         await tracker.settings.set(key, value, user=user)
-        return await tracker.settings.explain(key, user)
+        after = await tracker.settings.explain(key, user)
+        await _record(tracker, "setting.set", user, by, before, after)
+        return after
 
     told = read(database, work)
     if as_json:
@@ -74,15 +78,25 @@ def set_(
 
 
 @_app.command()
-def unset(key: Key, database: Database = None, user: User = None, as_json: Json = False) -> None:
+def unset(
+    key: Key,
+    by: By = None,
+    database: Database = None,
+    user: User = None,
+    as_json: Json = False,
+) -> None:
     """Take a row back.
 
     Exit code 1 if there is none.
     """
 
     async def work(tracker: Tracker) -> tuple[bool, Explanation]:
+        before = await tracker.settings.explain(key, user)
         was_there = await tracker.settings.unset(key, user=user)
-        return was_there, await tracker.settings.explain(key, user)
+        after = await tracker.settings.explain(key, user)
+        if was_there:
+            await _record(tracker, "setting.unset", user, by, before, after)
+        return was_there, after
 
     was_there, told = read(database, work)
     if as_json:
@@ -91,6 +105,24 @@ def unset(key: Key, database: Database = None, user: User = None, as_json: Json 
         typer.echo(f"{'' if was_there else 'there was no such row; '}{one_line(str(told))}")
     if not was_there:
         raise typer.Exit(NO)
+
+
+async def _record(
+    tracker: Tracker,
+    action: str,
+    user: str | None,
+    by: str | None,
+    before: Explanation,
+    after: Explanation,
+) -> None:
+    layer = GLOBAL if user is None else USER
+    await tracker.audit.append(
+        action,
+        f"setting:{after.key}",
+        by=by,
+        before={"user": user, "value": before.layers[layer]},
+        after={"user": user, "value": after.layers[layer]},
+    )
 
 
 def _told(one: Explanation) -> dict[str, Any]:

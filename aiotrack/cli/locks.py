@@ -12,7 +12,11 @@ import typer
 from aiotrack import Tracker
 from aiotrack.cli import pages
 from aiotrack.cli.codes import NO
+from aiotrack.cli.connect import By, Database, Reason, read
 from aiotrack.cli.output import Json, console, print_json
+from aiotrack.errors import AioTrackError
+from aiotrack.locks.names import listed_name
+from aiotrack.locks.verbs import Listing
 from aiotrack.terminal import one_line
 
 T = TypeVar("T")
@@ -52,14 +56,20 @@ def release(
     fence: Annotated[
         int, typer.Option(metavar="N", help="Of the holder that is meant: the next keeps it.")
     ],
+    by: By = None,
+    reason: Reason = None,
     redis: Redis = None,
+    database: Database = None,
     as_json: Json = False,
 ) -> None:
     """Take a lock from its holder.
 
-    The holder hears of it at once. Exit code 1 when nobody holds it with this fence.
+    The holder hears of it at once. Exit code 1 when nobody holds it with this fence. The database
+    is for the audit alone: without one the lock is free all the same, and a warning says so.
     """
-    is_freed = _ask(redis, lambda tracker: tracker.locks.force_release(name, fence=fence))
+    is_freed = _ask(redis, lambda tracker: Listing(tracker).force_release(name, fence=fence))
+    if is_freed:
+        _record(database, redis, name, fence, by, reason)
     if as_json:
         print_json({"name": name, "fence": fence, "released": is_freed})
     else:
@@ -67,6 +77,27 @@ def release(
         typer.echo(f"{one_line(name)} {told}")
     if not is_freed:
         raise typer.Exit(NO)
+
+
+def _record(
+    database: str | None,
+    redis: str | None,
+    name: str,
+    fence: int,
+    by: str | None,
+    reason: str | None,
+) -> None:
+    """Tell the audit, when Redis has done it: no database keeps a lock from being freed."""
+    target, before = f"lock:{listed_name(name)}", {"fence": fence}
+
+    async def tell(tracker: Tracker) -> None:
+        await tracker.audit.append("lock.release", target, by=by, reason=reason, before=before)
+
+    try:
+        read(database, tell, redis=redis)
+    except AioTrackError as error:
+        told = f"aiotrack: the audit does not know of it: {error}"
+        typer.echo(one_line(told), err=True)
 
 
 def _ask(redis: str | None, work: Callable[[Tracker], Awaitable[T]]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,32 @@ async def test_a_lock_is_taken_away(tracker: Tracker, run: Run) -> None:
     assert "is not held with fence" in wrong.stdout
     assert f"{lock.name} is free" in right.stdout
     assert 2 == (await run("locks", "release", "x")).exit_code
+
+
+@pytest.mark.parametrize("has_database", [True, False])
+async def test_who_took_a_lock_away_is_in_the_audit(
+    tracker: Tracker, run: Run, tmp_path: Path, has_database: bool
+) -> None:
+    """As through the REST API; where there is no database the lock is free, and a warning told."""
+    lock = tracker.lock("x", key=1, ttl=30, on_lost="flag")
+    elsewhere = () if has_database else ("--database", f"sqlite+aiosqlite:///{tmp_path}/no.db")
+    with pytest.raises(LockLost):
+        async with lock:
+            release = ("locks", "release", lock.name, "--by", "ada", "--reason", "it hangs")
+            wrong = await run(*release, "--fence", str(lock.fence - 1), *elsewhere)
+            right = await run(*release, "--fence", str(lock.fence), *elsewhere)
+    rows = (await tracker.audit.list()).items
+
+    assert (1, 0) == (wrong.exit_code, right.exit_code), right.output
+    assert "" == wrong.stderr
+    if has_database:
+        (row,) = rows
+        assert ("lock.release", f"lock:{lock.name}", "ada") == (row.action, row.target, row.actor)
+        assert ("it hangs", {"fence": lock.fence}) == (row.reason, row.before)
+        assert "" == right.stderr
+    else:
+        assert [] == rows
+        assert "the audit does not know of it: there is no file" in right.stderr
 
 
 async def test_without_redis(tracker: Tracker, run: Run) -> None:

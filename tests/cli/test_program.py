@@ -265,6 +265,23 @@ def test_a_cancel_is_in_the_audit(run: Run) -> None:
     )
 
 
+def test_a_setting_is_in_the_audit(run: Run) -> None:
+    """As one through the REST API is; what was not there and what is refused are not."""
+    run("config", "set", "retention_days", "7", "--by", "ada")
+    run("config", "set", "retention_days", "5", "--user", "42")
+    run("config", "set", "retention_days", "-2", "--by", "ada")
+    run("config", "unset", "retention_days", "--by", "bob")
+    run("config", "unset", "retention_days", "--by", "bob")
+    rows = json.loads(run("audit", "--json").stdout)["items"]
+
+    assert {"setting:retention_days"} == {row["target"] for row in rows}
+    assert [
+        ("setting.unset", "bob", {"user": None, "value": 7}, {"user": None, "value": None}),
+        ("setting.set", None, {"user": "42", "value": None}, {"user": "42", "value": 5}),
+        ("setting.set", "ada", {"user": None, "value": None}, {"user": None, "value": 7}),
+    ] == [(row["action"], row["actor"], row["before"], row["after"]) for row in rows]
+
+
 def test_other_names_are_whole_in_a_pipe_too(run: Run, sqlite_url: str) -> None:
     """Of the audit, and of definitions."""
 
