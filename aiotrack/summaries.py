@@ -131,14 +131,14 @@ class Summing(Records):
             TaskSummary(task_name=name, now=found[2 * at], before=found[2 * at + 1])
             for at, name in enumerate(names)
         ]
-        slow = await self.list(order="-duration", limit=SLOWEST, **times)
+        slow = await core.reader.slowest(SLOWEST, **times)
         return Summary(
             since=first,
             until=last,
             now=now,
             before=before,
             tasks=tasks,
-            slowest=[one for one in slow.items if one.duration is not None],
+            slowest=slow,
             workers=await self.workers(),
         )
 

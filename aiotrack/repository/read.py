@@ -17,7 +17,7 @@ from aiotrack.counts import Stats
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound, InvalidQuery
 from aiotrack.hearsay import is_hearsay, is_outdone
-from aiotrack.model import Attempt, Cause, Count, Execution, Page, TaskStatus
+from aiotrack.model import OWN_MODULE, Attempt, Cause, Count, Execution, Page, TaskStatus
 from aiotrack.report import UNTIMED
 from aiotrack.repository.connections import at_once
 from aiotrack.repository.cursor import Order, Position, is_int, read_cursor, write_cursor
@@ -205,12 +205,16 @@ class Reader:
         finished = _table.c.finished_at
         query = _SHOWN.where(finished >= moment, *self._conditions(filters))
         query = query.order_by(finished.desc(), _table.c.id.desc()).limit(limit)
+        return [to_execution(row) for row in await self._fetch(query)]
 
-        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
-            async with limited(connection) as fetch:
-                return await fetch(query)
-
-        return [to_execution(row) for row in await self._repository.ask(work, only_reads=True)]
+    async def slowest(self, limit: int, **filters: Unpack[Narrowing]) -> builtins.list[Execution]:
+        """Give the *limit* longest runs that match; whose those may be as in `stats`."""
+        duration, conditions = _table.c.duration, self._conditions(filters)
+        if filters.get("module") is None:
+            conditions.append(_table.c.module != OWN_MODULE)
+        query = _SHOWN.where(duration.is_not(None), *conditions)
+        query = query.order_by(duration.desc(), _table.c.id.desc()).limit(limit)
+        return [to_execution(row) for row in await self._fetch(query)]
 
     async def among(
         self, task_ids: Iterable[str], **filters: Unpack[Narrowing]
@@ -253,13 +257,7 @@ class Reader:
             raise InvalidQuery(f"limit must be a whole number from 1 to {COUNTED}")
         found = select(_table.c.id).where(*self._conditions(filters)).limit(limit + 1).subquery()
         query = select(func.count().label("rows")).select_from(found)
-
-        async def work(connection: AsyncConnection) -> int:
-            async with limited(connection) as fetch:
-                counted: int = (await fetch(query))[0]["rows"]
-                return counted
-
-        counted = await self._repository.ask(work, only_reads=True)
+        counted: int = (await self._fetch(query))[0]["rows"]
         return Count(min(counted, limit), is_exact=counted <= limit)
 
     async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
@@ -291,6 +289,13 @@ class Reader:
             await prepare(connection)
             async with limited(connection, is_snapshot=True) as fetch:
                 return await count(connection, fetch, filters, keys, is_history=is_history)
+
+        return await self._repository.ask(work, only_reads=True)
+
+    async def _fetch(self, query: Select[Any]) -> Sequence[RowMapping]:
+        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+            async with limited(connection) as fetch:
+                return await fetch(query)
 
         return await self._repository.ask(work, only_reads=True)
 

@@ -20,6 +20,7 @@ from aiotrack.paper import FORMS, data, write
 from tests.contract.test_rollups import ended, settle
 
 DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 VAGUE: dict[str, Any] = {
     **dict.fromkeys(("p50_duration", "p95_duration", "p50_wait", "p95_wait")),
     "is_approximate": False,
@@ -140,6 +141,30 @@ async def test_a_clean_up_takes_no_time_outs_and_none_lost(tracker: Tracker) -> 
     assert ["7", "4", "3"] == [
         row["timed_out"] for row in csv.DictReader(io.StringIO(write(second, "csv")))
     ]
+
+
+async def test_our_own_sweeps_are_no_slow_tasks(tracker: Tracker) -> None:
+    """As in the sums; who asks for them sees them. What did not run for a time is not slow."""
+    at = datetime.now(UTC) - timedelta(hours=1)
+
+    async def ran(task_id: str, task_name: str, module: str, seconds: float) -> None:
+        times = {"created_at": at, "started_at": at, "finished_at": at + seconds * SECOND}
+        await tracker.register(task_id, task_name, module=module, status="SUCCESS", **times)
+
+    for number in range(20):
+        await ran(f"sweep {number}", "aiotrack:cleanup", "aiotrack", 100 + number)
+    for number in range(3):
+        await ran(f"bill {number}", "shop.bill", "shop", 1 + number)
+    await tracker.register("waits", "shop.bill")
+    every, ours = await tracker.report(DAY), await tracker.report(DAY, module="aiotrack")
+    mails = await tracker.report(DAY, task_name="shop.mail")
+
+    assert (4, 20, 0) == (every.now.total, ours.now.total, mails.now.total)
+    assert ["bill 2", "bill 1", "bill 0"] == [one.task_id for one in every.slowest]
+    assert [f"sweep {number}" for number in range(19, 9, -1)] == [
+        one.task_id for one in ours.slowest
+    ]
+    assert [] == mails.slowest
 
 
 async def test_days_that_were_cleaned_long_ago(tracker: Tracker) -> None:
