@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
+import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, Unpack
 
@@ -31,8 +33,11 @@ log = logging.getLogger(__name__)
 MOST: Final = 500
 """Definitions of one page."""
 
-TRIES: Final = 5
+TRIES: Final = 40
 """How often an update begins anew because somebody else was quicker."""
+
+PAUSE: Final = 0.1
+"""Seconds before that at most: by chance, so that who met once does not meet again."""
 
 
 class Fields(TypedDict, total=False):
@@ -175,6 +180,7 @@ class Definitions:
                     await self._record("definition.update", made, old, changed, by)
                 await self._follower.changed(made, by=_word(by))
                 return made
+            await asyncio.sleep(random.uniform(0, PAUSE))
         raise StoreUnavailable(f"the definition {definition!r} is being changed by others")
 
     async def delete(self, definition: int | str, *, by: str | int | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -162,6 +163,20 @@ async def test_a_change_keeps_what_is_not_named(site: Site) -> None:
     assert replace(made, name="tally", priority=9, updated_at=changed.updated_at) == changed
     assert changed.updated_at > made.updated_at
     assert replace(changed, updated_at=same.updated_at) == same
+
+
+async def test_many_changes_at_once_are_all_made(site: Site) -> None:
+    """One after another, each to what the one before left."""
+    made = await site.define()
+    definitions, words = site.tracker.definitions, [str(number) for number in range(16)]
+    await asyncio.gather(*(definitions.update(made.id, description=word) for word in words))
+    page = await site.tracker.audit.list(action="definition.update", limit=100)
+    before = {(one.before or {})["description"] for one in page.items}
+    after = {(one.after or {})["description"] for one in page.items}
+
+    assert len(words) == len(page.items)
+    assert set(words) == after
+    assert {(await definitions.get(made.id)).description} == after - before
 
 
 async def test_ids_are_never_used_again(site: Site) -> None:
