@@ -177,6 +177,14 @@ class PriorityStreamBroker(RedisStreamBroker):
                     return
             await asyncio.sleep(0.1)
 
+    def check_queue(self, queue: str) -> None:
+        """Raise what a send to a queue would raise for its name.
+
+        Raises:
+            InvalidValue: It cannot be one.
+        """
+        streams.place({"queue": queue}, self.queue_name)
+
     # ── listening ───────────────────────────────────────────────────────────────────────────────
     def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Give the messages of the queues; it neither ends nor raises while Redis is away."""

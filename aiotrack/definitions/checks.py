@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiotrack import catalog, timing
 from aiotrack.body import find_task
+from aiotrack.errors import InvalidValue
 from aiotrack.labels import MOST
 
 if TYPE_CHECKING:
@@ -58,10 +59,24 @@ def _task_faults(fields: Mapping[str, Any], brokers: list[AsyncBroker]) -> list[
     found = find_task(brokers, name)
     if found is None:
         return [f"task_type: no broker here knows a task {name!r}"]
+    broker, task = found
+    refused = _refused_queue(broker, fields.get("queue"))
     if _parameter_faults(parameters):
+        return refused
+    told = catalog.faults(task.original_func, (), parameters)
+    return [*refused, *(f"parameters: {fault}" for fault in told)]
+
+
+def _refused_queue(broker: AsyncBroker, queue: object) -> list[str]:
+    """Ask a broker that can tell: else each send would fail, and nobody would see it before."""
+    check = getattr(broker, "check_queue", None)
+    if check is None or queue is None or _queue_faults(queue):
         return []
-    told = catalog.faults(found[1].original_func, (), parameters)
-    return [f"parameters: {fault}" for fault in told]
+    try:
+        check(queue)
+    except InvalidValue as error:
+        return [f"queue: {error}"]
+    return []
 
 
 def _name_faults(value: object, most: int | None = None) -> list[str]:

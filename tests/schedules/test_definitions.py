@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from taskiq import InMemoryBroker
 
-from aiotrack import DefinitionNotFound, InvalidDefinition, InvalidQuery, Page, Tracker
+from aiotrack import (
+    DefinitionNotFound,
+    InvalidDefinition,
+    InvalidQuery,
+    Page,
+    Tracker,
+    TrackerMiddleware,
+)
+from aiotrack.brokers import PriorityStreamBroker
 from aiotrack.repository.control.audit import Audit
 from tests.schedules.site import Site
 
@@ -126,6 +135,34 @@ async def test_what_cannot_be_is_refused(one_site: Site, fields: dict[str, Any],
     assert part in str(at_making.value)
     assert part in str(at_change.value)
     assert known == await one_site.tracker.definitions.get("known")
+
+
+async def test_a_queue_that_the_broker_refuses_is_refused(
+    made_sqlite_url: str, redis_url: str
+) -> None:
+    """At its making and at a change; a broker that takes any name is not asked."""
+    async with Tracker(made_sqlite_url) as tracker:
+        broker = PriorityStreamBroker(redis_url).with_middlewares(TrackerMiddleware(tracker))
+        other = InMemoryBroker().with_middlewares(TrackerMiddleware(tracker))
+        for one, name in ((broker, "shop.add"), (other, "shop.other")):
+            one.register_task(_add, task_name=name)
+        definitions = tracker.definitions
+        faults = []
+        for queue in ("a:5", "taskiq:dead"):
+            with pytest.raises(InvalidDefinition) as caught:
+                await definitions.create(name="x", task_type="shop.add", queue=queue, priority=0)
+            faults.append(caught.value.faults)
+        await definitions.create(name="x", task_type="shop.add", queue="a:11")
+        with pytest.raises(InvalidDefinition, match="stream of 'a'"):
+            await definitions.update("x", queue="a:2")
+        made = await definitions.create(name="y", task_type="shop.other", queue="a:5")
+
+    assert [2, 2] == [len(one) for one in faults]
+    assert "queue: the queue 'a:5' has the name of a stream of 'a'" in faults[0][1]
+    assert "a:5" == made.queue
+
+
+async def _add() -> None: ...
 
 
 async def test_what_must_be_told_is_asked_for(one_site: Site) -> None:
