@@ -236,7 +236,9 @@ class Definitions:
             "text": text,
         }
         for key, value in filters.items():
-            if value is not None and "\0" in str(value):
+            if value is not None and not isinstance(value, str):
+                raise InvalidQuery(f"{key} must be text, not {type(value).__name__}")
+            if value is not None and "\0" in value:
                 raise InvalidQuery(f"{key} must be without NUL characters")
         if not is_int(limit) or not 1 <= limit <= MOST:
             raise InvalidQuery(f"limit must be a whole number from 1 to {MOST}")
@@ -262,7 +264,7 @@ class Definitions:
             QueryTimeout: Two seconds were over.
             StoreUnavailable: The database did not answer.
         """
-        found = definition if isinstance(definition, int) else (await self.get(definition)).id
+        found = definition if type(definition) is int else (await self.get(definition)).id
         return await self._tracker.stats(config_id=found)
 
     async def count_by_type(self) -> dict[str, int]:

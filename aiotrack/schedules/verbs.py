@@ -305,7 +305,7 @@ class Schedules:
 
     async def _standing(self, definition: int | str) -> Standing:
         self._table()
-        if isinstance(definition, str):
+        if type(definition) is not int:  # True is no id
             definition = (await self._find(definition)).id
         if not 0 <= definition < BOUNDS:
             return NOTHING

@@ -231,6 +231,24 @@ async def test_ids_are_never_used_again(site: Site) -> None:
     )
 
 
+@pytest.mark.parametrize("key", [None, True, 1.0, b"count", ["count"]])
+async def test_what_is_no_name_is_not_found(site: Site, key: Any) -> None:
+    """Nor what a database, or Redis, would take for the first definition's id."""
+    await site.define("count")
+    verbs, schedules = site.tracker.definitions, site.tracker.schedules
+    for ask in (verbs.get, verbs.stats, verbs.delete, schedules.status, schedules.pause):
+        with pytest.raises(DefinitionNotFound):
+            await ask(key)
+
+
+@pytest.mark.parametrize("name", ["task_type", "name", "schedule_kind", "text"])
+async def test_a_filter_that_is_no_text_is_refused(one_site: Site, name: str) -> None:
+    """With its name."""
+    for value in (5, b"x", ["x"]):
+        with pytest.raises(InvalidQuery, match=f"{name} must be text, not {type(value).__name__}"):
+            await one_site.tracker.definitions.list(**{name: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("key", [12345, 10**30, -1, "nobody"])
 async def test_an_unknown_definition_is_not_found(one_site: Site, key: int | str) -> None:
     """Whatever is asked of it."""

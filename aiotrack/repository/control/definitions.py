@@ -13,6 +13,7 @@ from aiotrack.clock import to_datetime, to_micros
 from aiotrack.model import TaskDefinition
 from aiotrack.repository.containment import storable
 from aiotrack.repository.control.tables import DefinitionRow
+from aiotrack.repository.cursor import is_int
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -39,7 +40,6 @@ FIELDS: Final = (
 SCHEDULE: Final = "task_"
 """How the id of a definition's schedule begins; its own id follows."""
 
-BOUNDS: Final = 2**63
 DIGITS: Final = 19
 """Of the largest id."""
 
@@ -107,7 +107,7 @@ class DefinitionRows:
             if len(digits) > DIGITS:
                 return None
             key = int(digits)
-        return await self.find(key) if -BOUNDS <= key < BOUNDS else None
+        return await self.find(key) if is_int(key) else None
 
     async def select(
         self,
