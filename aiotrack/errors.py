@@ -17,7 +17,7 @@
     ├── InvalidResult (ValueError)           what a task returned is not what it promised
     ├── DefinitionNotFound (LookupError)     no task definition has this id or name
     ├── ScheduleUnavailable                  Redis does not answer: nobody knows what is scheduled
-    ├── NotRepeatable (ValueError)           arguments are not stored as they were: no rerun
+    ├── NotRepeatable (ValueError)           arguments are not stored as they were, or a sweep
     ├── UnknownTask (LookupError)            no broker here knows a task of this name
     ├── QueueFull                            too many messages wait: nothing more is sent for now
     ├── DependencyFailed                     what an execution waited for did not succeed
@@ -144,10 +144,9 @@ class ScheduleUnavailable(AioTrackError):
 
 
 class NotRepeatable(AioTrackError, ValueError):
-    """An execution cannot be sent again: some of its arguments are not stored as they were.
+    """An execution cannot be sent again: an argument is not stored as it was, or it is a sweep's.
 
-    ``task_id`` is the execution, ``fields`` maps what is missing to the reason, e.g.
-    ``{"kwargs.password": "redacted"}``.
+    ``fields`` maps what is missing to the reason, e.g. ``{"kwargs.password": "redacted"}``.
     """
 
     code = "not-repeatable"
@@ -156,11 +155,11 @@ class NotRepeatable(AioTrackError, ValueError):
         self.task_id = task_id
         self.fields = dict(fields)
         told = ", ".join(f"{name} ({reason})" for name, reason in fields.items())
-        self._tell(
-            f"{task_id!r} cannot be run again with the arguments that it had: {told}; "
-            "send the task with arguments of your own",
-            *(task_id, self.fields),
-        )
+        text = f"{task_id!r} cannot be run again with the arguments that it had: {told}; "
+        text += "send the task with arguments of your own"
+        if "task_name" in fields:  # no arguments would help
+            text = f"{task_id!r} cannot be run again: {told}"
+        self._tell(text, task_id, self.fields)
 
 
 class UnknownTask(AioTrackError, LookupError):

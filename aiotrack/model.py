@@ -303,6 +303,12 @@ LASTING: Final = frozenset(
 OWN_MODULE: Final = "aiotrack"
 """The module of the sweeps' own records, which `Tracker.stats` leaves out unless asked."""
 
+
+def is_own(task_name: str) -> bool:
+    """Tell whether a task is a sweep: those are sent by schedules, and may delete."""
+    return task_name.startswith(f"{OWN_MODULE}:")
+
+
 MARKER = "aiotrack"
 """The logger of the line that stands for lines that were left out."""
 

@@ -22,7 +22,7 @@ from aiotrack.errors import (
     UnknownTask,
 )
 from aiotrack.labels import CONFIG, METADATA, PARENT, RERUN_OF, is_tracked
-from aiotrack.model import Execution, Rerun
+from aiotrack.model import Execution, Rerun, is_own
 from aiotrack.records import Records
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ MOST: Final = 500
 """Reruns of one call."""
 
 PAGE: Final = 500
+SWEEP: Final = "a sweep of the tracker's own: its schedule sends it; by hand, call its verb"
 OWN: Final = (NotRepeatable, UnknownTask)
 """Errors that are one execution's own: the next may be sent."""
 
@@ -74,12 +75,15 @@ class Reruns(Records):
         Raises:
             ExecutionNotFound: Unknown *task_id*.
             NotRepeatable: Arguments were redacted, cut, or are not stored as they were; or one has
-                a name that TaskIQ does not take: ``self``.
+                a name that TaskIQ does not take: ``self``; or it is a sweep's, which its schedule
+                sends, and which may delete: the verb does that, by hand.
             UnknownTask: No broker of this tracker, in this process, knows the task.
             StoreUnavailable: The database did not answer.
             taskiq.SendTaskError: The broker did not take it.
         """
         execution = await self.get(task_id)
+        if is_own(execution.task_name):
+            raise NotRepeatable(execution.task_id, {"task_name": SWEEP})
         births = await self._births([execution])
         new_id = await self._again(execution, births, by, once=False)
         assert new_id is not None
@@ -94,9 +98,9 @@ class Reruns(Records):
     ) -> builtins.list[Rerun]:
         """Rerun what the filters of `list` match, the oldest first.
 
-        Executions that are not over, and those with a rerun already, are passed over: calling it
-        again goes on where it stopped, and two who call it at once send nothing twice. It looks at
-        10,000 executions at most.
+        Executions that are not over, those with a rerun already, and sweeps are passed over:
+        calling it again goes on where it stopped, and two who call it at once send nothing twice.
+        It looks at 10,000 executions at most.
 
         Args:
             limit: Executions at most, 1 to 500.
@@ -270,7 +274,8 @@ def arguments(execution: Execution, *, is_exact: bool) -> tuple[list[Any], dict[
 
 
 def _is_wanted(execution: Execution) -> bool:
-    return execution.is_completed and execution.metadata.get(RERUN_AS) is None
+    is_free = execution.is_completed and execution.metadata.get(RERUN_AS) is None
+    return is_free and not is_own(execution.task_name)
 
 
 def _labels(

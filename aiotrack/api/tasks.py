@@ -22,7 +22,7 @@ from aiotrack.body import find_task
 from aiotrack.current import tracking
 from aiotrack.errors import ExecutionNotFound, UnknownTask
 from aiotrack.labels import is_tracked
-from aiotrack.model import OWN_MODULE, Execution, TaskInfo, TaskStatus
+from aiotrack.model import Execution, TaskInfo, TaskStatus, is_own
 
 if TYPE_CHECKING:
     from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask
@@ -225,7 +225,7 @@ async def list_task_types(here: Now) -> Json:
     found = [
         one
         for one in catalog.tasks(_brokers(here))
-        if not _is_own(one.name) and is_tracked(one.labels)
+        if not is_own(one.name) and is_tracked(one.labels)
     ]
     return Json({"items": [_described(here, one) for one in found]})
 
@@ -269,7 +269,7 @@ def _checked(here: Here, body: object) -> tuple[NewTask, AsyncTaskiqDecoratedTas
     name, parameters = given.get("task_type"), given.get("parameters", {})
     task: AsyncTaskiqDecoratedTask[Any, Any] | None = None
     if isinstance(name, str) and not any(path == "body.task_type" for path, _ in faults):
-        found = None if _is_own(name) else find_task(_brokers(here), name)
+        found = None if is_own(name) else find_task(_brokers(here), name)
         if found is None:
             faults.append(("body.task_type", _unknown(here, name)))
         elif not is_tracked(found[1].labels):
@@ -295,7 +295,7 @@ def _faults_of(
 
 
 def _unknown(here: Here, name: str) -> str:
-    known = [one.name for one in catalog.tasks(_brokers(here)) if not _is_own(one.name)]
+    known = [one.name for one in catalog.tasks(_brokers(here)) if not is_own(one.name)]
     if known:
         return f"no task {name[:200]!r} here: GET /task-types/ lists those that there are"
     return (
@@ -307,11 +307,6 @@ def _unknown(here: Here, name: str) -> str:
 def _brokers(here: Here) -> list[AsyncBroker]:
     given = here.site.broker
     return list(here.tracker.brokers) if given is None else [given]
-
-
-def _is_own(name: str) -> bool:
-    """Whether it is a sweep: those are sent by schedules, and may delete."""
-    return name.startswith(f"{OWN_MODULE}:")
 
 
 async def _find(here: Here, task_id: str) -> Execution:

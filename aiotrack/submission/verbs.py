@@ -16,7 +16,7 @@ from aiotrack.errors import ExecutionNotFound, StoreError, UnknownTask
 from aiotrack.labels import METADATA, is_tracked, read_metadata
 from aiotrack.lifecycle import Lifecycle
 from aiotrack.middleware import TrackerMiddleware
-from aiotrack.model import OWN_MODULE, Queue, TaskInfo, TaskStatus, WorkerStatus
+from aiotrack.model import Queue, TaskInfo, TaskStatus, WorkerStatus, is_own
 from aiotrack.submission import depth, messages
 from aiotrack.submission.feature import Submission
 from aiotrack.submission.wishes import Wish, check
@@ -144,7 +144,7 @@ class Submitting(Lifecycle):
 
         Those of all brokers with this tracker, but not its own sweeps.
         """
-        return [one for one in catalog.tasks(self.brokers) if not _is_own(one.name)]
+        return [one for one in catalog.tasks(self.brokers) if not is_own(one.name)]
 
     def _task_of(
         self, task: AsyncTaskiqDecoratedTask[Any, Any] | str
@@ -214,7 +214,3 @@ class Submitting(Lifecycle):
 def _named(task_ids: list[str]) -> list[str]:
     more = len(task_ids) - NAMED
     return [*task_ids[:NAMED], *([f"and {more} more"] if more > 0 else ())]
-
-
-def _is_own(name: str) -> bool:
-    return name.startswith(f"{OWN_MODULE}:")

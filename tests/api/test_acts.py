@@ -115,6 +115,21 @@ async def test_rerun(api: Clients, tracker: Tracker, adding: Any) -> None:
     )
 
 
+async def test_a_sweep_is_not_rerun(api: Clients, tracker: Tracker, broker: InMemoryBroker) -> None:
+    """As `POST /tasks` sends none: it may delete."""
+    sweep = broker.find_task("aiotrack:cleanup")
+    assert sweep is not None
+    await sweep.kiq(retention_days=30)
+    await broker.wait_all()
+    (record,) = (await tracker.list(module="aiotrack")).items
+    async with api() as client:
+        one = await client.post(f"/executions/{record.id}/rerun/")
+        many = await client.post("/executions/rerun/?module=aiotrack")
+
+    assert (409, "not-repeatable") == (one.status_code, one.json()["code"])
+    assert 0 == many.json()["total"]
+
+
 async def test_sync(api: Clients, tracker: Tracker, adding: Any, broker: InMemoryBroker) -> None:
     """What the result backend knows is in the record afterwards, and in the answer."""
     sent = await adding.kiq(1)

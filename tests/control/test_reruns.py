@@ -8,6 +8,7 @@ import functools
 import math
 import pickle
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -297,6 +298,30 @@ async def test_a_name_that_taskiq_keeps_for_itself_cannot_be_repeated(tracker: T
             await tracker.rerun("a1")
 
     assert "rerun_as" not in (await tracker.get("a1")).metadata
+
+
+async def test_a_sweep_is_left_to_its_schedule(tracker: Tracker) -> None:
+    """It deletes: who may only repeat work must not send it."""
+    async with bench(tracker) as b:
+        echo, given = add_echo(b)
+        cleanup = b.broker.find_task("aiotrack:cleanup")
+        assert cleanup is not None
+        await cleanup.kiq(retention_days=30)
+        await b.settle()
+        (sweep,) = (await tracker.list(module="aiotrack")).items
+        record = await b.run(echo, 1)
+        with pytest.raises(NotRepeatable, match="its schedule sends it") as refused:
+            await tracker.rerun(sweep.task_id)
+        told = await tracker.rerun_many(since=timedelta(hours=1))
+        asked = await tracker.rerun_many(module="aiotrack")
+        await b.settle()
+        kept = await tracker.get(sweep.task_id)
+
+    assert "arguments" not in str(refused.value)
+    assert [record.task_id] == [one.task_id for one in told]
+    assert [] == asked
+    assert 2 == len(given)
+    assert "rerun_as" not in kept.metadata
 
 
 async def test_arguments_that_were_not_recorded_cannot_be_repeated(tracker: Tracker) -> None:

@@ -29,6 +29,7 @@ EXAMPLES: list[AioTrackError] = [
     errors.DefinitionNotFound("nightly"),
     errors.ScheduleUnavailable(ConnectionError()),
     errors.NotRepeatable("t", {"kwargs.password": "redacted"}),
+    errors.NotRepeatable("t", {"task_name": "a sweep"}),
     errors.UnknownTask("m:f", brokers=0),
     errors.UnknownTask("m:f", brokers=1),
     errors.InvalidQuery("limit must be 1 to 500"),
