@@ -7,10 +7,11 @@ stream brokers of taskiq-redis are read here; of all others nobody knows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from aiotrack.errors import QueueFull
@@ -35,18 +36,28 @@ TENTH: Final = 10
 
 @dataclass(slots=True)
 class _Seen:
-    """A depth: until when, and for how many more sends, it is believed."""
+    """What is known of a queue: until when, and for how many more sends, it is believed."""
 
-    until: float
-    sends: float
+    until: float = 0.0
+    sends: float = 0.0
+    room: float = 0.0
+    """Messages that it takes, those that are on their way counted."""
+    sending: int = 0
+    """Messages that are on their way."""
+    unsure: int = 0
+    """Those that were when a look began: it may have seen them, or not."""
+    looks: int = 0
+    """Looks that were answered."""
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Gate:
     """Refuses sends to a queue that is full, as one event loop sees it.
 
     A depth is believed for a second at most, and for sends that fill a tenth of the room that it
-    left: near the limit each send asks. So several processes together may pass the limit by what
-    they send within that second, each by a tenth of the room at the most.
+    left: near the limit each send asks. Those that ask at once share one look, and each takes its
+    place before it is sent: what one event loop sends alone never passes the limit. Several
+    processes together may, by what they send until they ask again.
 
     Args:
         limit: Messages; 0: any number.
@@ -57,23 +68,55 @@ class Gate:
         self._seen: dict[tuple[AsyncBroker, str], _Seen] = {}
 
     async def check(self, broker: AsyncBroker, labels: Mapping[str, Any]) -> None:
-        """Let a send pass.
+        """Tell whether a send would pass now; it takes no place.
+
+        Raises:
+            QueueFull: As many wait as the limit allows. Where nobody knows, none is too many.
+        """
+        if self._limit:
+            await self._free(broker, target(broker, labels))
+
+    @contextlib.asynccontextmanager
+    async def place(self, broker: AsyncBroker, labels: Mapping[str, Any]) -> AsyncIterator[None]:
+        """Let a send pass, which is the body; when that raises, its place is free again.
 
         Raises:
             QueueFull: As many wait as the limit allows. Where nobody knows, none is too many.
         """
         if self._limit == 0:
+            yield
             return
-        name = target(broker, labels)
-        seen = self._seen.get((broker, name))
-        if seen is None or seen.sends < 1 or time.monotonic() > seen.until:
-            depth = await _depth(broker, name)
-            room = float("inf") if depth is None else self._limit - depth
-            if depth is not None and room <= 0:
-                self._seen.pop((broker, name), None)
-                raise QueueFull(name, depth, self._limit)
-            seen = self._seen[broker, name] = _Seen(time.monotonic() + BELIEVED, room / TENTH)
+        seen = await self._free(broker, target(broker, labels))
         seen.sends -= 1
+        seen.room -= 1
+        seen.sending += 1
+        try:
+            yield
+        except BaseException:
+            seen.room += 1
+            seen.unsure -= 1
+            raise
+        finally:
+            seen.sending -= 1
+
+    async def _free(self, broker: AsyncBroker, name: str) -> _Seen:
+        """Give a queue that has room. Who takes it does so before anybody else runs."""
+        seen = self._seen.setdefault((broker, name), _Seen())
+        if seen.sends < 1 or time.monotonic() > seen.until:
+            known = seen.looks
+            async with seen.asking:
+                if seen.looks == known:  # else one was answered since we came
+                    await self._look(broker, name, seen)
+        if seen.room < 1:
+            raise QueueFull(name, int(self._limit - seen.room), self._limit)
+        return seen
+
+    async def _look(self, broker: AsyncBroker, name: str, seen: _Seen) -> None:
+        seen.unsure = seen.sending
+        depth = await _depth(broker, name)
+        room = float("inf") if depth is None else self._limit - depth - seen.unsure
+        seen.until, seen.sends, seen.room = time.monotonic() + BELIEVED, room / TENTH, room
+        seen.looks += 1
 
 
 def target(broker: AsyncBroker, labels: Mapping[str, Any]) -> str:

@@ -112,9 +112,9 @@ class Submitting(Lifecycle):
                 if await self._is_waiting(feature, wish):
                     await feature.gate.check(broker, labels)
                     return await self._hold(feature, broker, known, labels, wish)
-        await feature.gate.check(broker, labels)
         kicker = known.kicker().with_broker(broker).with_labels(**labels)
-        sent: AsyncTaskiqTask[Any] = await kicker.kiq(*wish.args, **wish.kwargs)
+        async with feature.gate.place(broker, labels):
+            sent: AsyncTaskiqTask[Any] = await kicker.kiq(*wish.args, **wish.kwargs)
         return sent
 
     async def queues(self) -> list[Queue]:

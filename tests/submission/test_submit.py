@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from taskiq import AckableMessage, AsyncBroker, InMemoryBroker, SendTaskError
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage, InMemoryBroker, SendTaskError
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
 from aiotrack import (
@@ -418,6 +418,97 @@ async def test_a_depth_far_from_the_limit_is_believed_for_a_moment(
 
     assert 3 == far
     assert 6 == broker.asked
+
+
+async def test_those_who_submit_at_once_do_not_pass_the_limit(
+    open_broker: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share one look, and each counts."""
+    looks = 0
+    ask = depth._depth
+
+    async def counted(broker: AsyncBroker, name: str) -> int | None:
+        nonlocal looks
+        looks += 1
+        return await ask(broker, name)
+
+    monkeypatch.setattr(depth, "_depth", counted)
+    async with open_broker("priority", max_queue=5) as (tracker, _):
+        told = await asyncio.gather(
+            *(tracker.submit("shop.note", [str(number)]) for number in range(30)),
+            return_exceptions=True,
+        )
+        (queue,) = await tracker.queues()
+        at_once = looks
+        with pytest.raises(QueueFull):
+            await tracker.submit("shop.note", ["late"])
+
+    refused = [one for one in told if isinstance(one, QueueFull)]
+    assert (25, 5) == (len(refused), queue.depth)
+    assert {(5, 5)} == {(one.depth, one.limit) for one in refused}
+    assert 1 == at_once
+
+
+class Slow(Telling):
+    """A broker that tells the truth of what it has taken, and takes its time."""
+
+    fails = False
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Take it later."""
+        await asyncio.sleep(0.05)
+        if self.fails:
+            raise ConnectionError("away")
+        self.depth += 1
+
+    async def queue_states(self) -> list[Queue]:
+        """Tell, late, what was true before."""
+        told = await super().queue_states()
+        await asyncio.sleep(0.02)
+        return told
+
+
+async def test_what_is_on_its_way_counts_until_it_failed(made_sqlite_url: str) -> None:
+    """A look does not see it; what the broker did not take leaves its place."""
+    async with Tracker(made_sqlite_url, settings={"max_queue": 8}) as tracker:
+        broker = Slow(tracker)
+        broker.fails = True
+        for _ in range(3):
+            lost = await asyncio.gather(
+                *(tracker.submit("shop.pay") for _ in range(8)), return_exceptions=True
+            )
+            assert {SendTaskError} == {type(one) for one in lost}
+        broker.fails = False
+
+        async def later(number: int) -> None:
+            await asyncio.sleep(0.005 * number)
+            await tracker.submit("shop.pay")
+
+        told = await asyncio.gather(*map(later, range(30)), return_exceptions=True)
+        sent = broker.depth
+        with contextlib.suppress(QueueFull):
+            for _ in range(8):  # what a look may have seen twice has its place now
+                await tracker.submit("shop.pay")
+        feature = tracker.core().feature(Submission)
+        (seen,) = feature.gate._seen.values()
+
+    assert 8 == broker.depth
+    assert told.count(None) == sent
+    assert 0 == seen.sending
+
+
+async def test_who_gives_up_a_look_leaves_it_to_the_next(made_sqlite_url: str) -> None:
+    """It was not answered."""
+    async with Tracker(made_sqlite_url, settings={"max_queue": 1}) as tracker:
+        broker = Slow(tracker)
+        first = asyncio.create_task(tracker.submit("shop.pay"))
+        second = asyncio.create_task(tracker.submit("shop.pay"))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.wait({first})
+        await second
+
+    assert (2, 1) == (broker.asked, broker.depth)
 
 
 # ── tasks ───────────────────────────────────────────────────────────────────────────────────────
