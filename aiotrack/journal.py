@@ -8,6 +8,7 @@ is harmless when repeated, because reports may be told any number of times.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
 import logging
@@ -35,6 +36,9 @@ READ_AT_ONCE = 1 * 1024 * 1024
 
 ADOPTED_AT_ONCE = 16
 """Journals of others that are open at a time."""
+
+TRIES = 16
+"""New files that others may take before it is given up: more than one is hardly ever taken."""
 
 _FRAME = struct.Struct(">II")
 _TORN = 1 << 62
@@ -157,26 +161,31 @@ class Journal:
             is_theirs = path.suffix == ".journal" and path != self._path
             if not is_theirs or len(found) >= ADOPTED_AT_ONCE:
                 continue
-            with contextlib.suppress(OSError):
-                file = path.open("r+b", buffering=0)
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                file = stack.enter_context(path.open("r+b", buffering=0))
                 if _lock(file) and path.exists():
+                    stack.pop_all()
                     found.append(Orphan(path, file))
-                else:
-                    file.close()
         return found
 
     def _open(self) -> IO[bytes]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        while True:
+        for _ in range(TRIES):
             handle = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
             file = os.fdopen(handle, "r+b", buffering=0)
-            if (_lock(file) or not _CAN_LOCK) and self._path.exists():
-                break
+            try:
+                is_ours = (_lock(file) or not _CAN_LOCK) and self._path.exists()
+            except OSError:  # unlocked, two might use it at once: better none
+                file.close()
+                self._path.unlink(missing_ok=True)
+                raise
+            if is_ours:
+                _sync_folder(self._folder)
+                self._file = file
+                return file
             file.close()  # whoever adopts was faster than the lock, and removes it
             self._path = _new_path(self._folder)
-        _sync_folder(self._folder)
-        self._file = file
-        return file
+        raise OSError(errno.EAGAIN, "others take every new journal", str(self._folder))
 
 
 _CAN_LOCK = importlib.util.find_spec("fcntl") is not None
@@ -204,14 +213,21 @@ class Orphan:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Take a file for this process; where the system has no such locks nothing is adopted."""
+    """Take a file for this process; where the system has no such locks nothing is adopted.
+
+    Returns:
+        False when another process has it.
+
+    Raises:
+        OSError: No file can be locked there: NFS without its lock daemon, some of FUSE's.
+    """
     try:
         import fcntl
     except ImportError:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False
     return True
 

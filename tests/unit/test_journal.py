@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -265,6 +267,30 @@ def test_a_disk_that_takes_a_part_takes_nothing(tmp_path: Path) -> None:
     assert "OSError" == done.stdout.split()[0]
     assert "1" == done.stdout.split()[2]
     assert [report(0), report(3)] == adopted(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EAGAIN])
+@pytest.mark.timeout(10)
+def test_where_no_file_can_be_locked_there_is_no_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """NFS without its lock daemon, or somebody takes every file: told at once, nothing is left."""
+
+    def failing(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", failing)
+    journal = Journal(tmp_path)
+    with pytest.raises(OSError) as told:
+        journal.append([report(1)])
+    left = list(tmp_path.iterdir())
+    monkeypatch.undo()
+    count = journal.append([report(2)])
+    journal.close()
+
+    assert code == told.value.errno
+    assert len(left) <= (16 if code == errno.EAGAIN else 0)
+    assert (1, [report(2)]) == (count, adopted(tmp_path))
 
 
 # ── a life of its own ───────────────────────────────────────────────────────────────────────────
