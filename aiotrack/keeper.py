@@ -19,7 +19,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PIECE = 500
-"""Reports that are replayed at once, between two groups of fresh ones."""
+"""Reports that are replayed at once, between two groups of fresh ones; half as many after each
+piece that fails: it may be too large for the time that a statement has."""
+
+STREAK = 8
+"""Pieces of one size that go well before the next is twice as large: to meet the limit again is an
+outage each time."""
 
 AT_STOP = 5000
 """Reports that are appended at once at a stop: their frames are in memory, too."""
@@ -46,6 +51,8 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._replayed = 0
         self._adopted = 0
+        self._piece = PIECE
+        self._streak = 0
         self._orphans: list[Orphan] = []
         self._next_look = 0.0
         self._is_broken = self._is_blind = False
@@ -140,7 +147,7 @@ class Keeper:
 
     async def _replay_own(self) -> None:
         try:
-            reports, after = await self._call(self._journal.read, self._replayed, PIECE)
+            reports, after = await self._call(self._journal.read, self._replayed, self._piece)
             if after == self._replayed and await self._call(self._journal.clear, after):
                 self._replayed = 0
                 return
@@ -150,25 +157,35 @@ class Keeper:
             self._replayed = 0
             return
         if reports:
-            await self._write(reports)
+            await self._write_piece(reports)
         self._replayed = after
 
     async def _replay_orphan(self, orphan: Orphan) -> None:
         try:
-            reports, after = await self._call(orphan.read, self._adopted, PIECE)
+            reports, after = await self._call(orphan.read, self._adopted, self._piece)
         except OSError as error:
             log.error("%s cannot be read; it is left where it is: %s", orphan.path, error)
             await self._let_go(orphan.close)
             self._next_look = time.monotonic() + LOOK_AGAIN
             return
         if reports:
-            await self._write(reports)
+            await self._write_piece(reports)
         if after > self._adopted:
             self._adopted = after
             return
         if self._adopted:
             log.warning("the journal of a process that is gone was replayed: %s", orphan.path)
         await self._let_go(orphan.remove)
+
+    async def _write_piece(self, reports: Sequence[Report]) -> None:
+        try:
+            await self._write(reports)
+        except Exception:
+            self._piece, self._streak = max(1, len(reports) // 2), 0
+            raise
+        self._streak += 1
+        if self._streak == STREAK:
+            self._piece, self._streak = min(PIECE, 2 * self._piece), 0
 
     async def _let_go(self, how: Callable[[], None]) -> None:
         """Be done with the last orphan."""
