@@ -206,11 +206,49 @@ COLLECTING: ContextVar[Collecting | None] = ContextVar("aiotrack_collecting", de
 """The innermost `TaskLogCollector` of this context."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """What is not known while an untracked message is run, in whose place, and before that."""
+
+    message_id: str
+    run: Run
+    collecting: Collecting | None
+    outer: _Aside | None
+
+
+_ASIDE: ContextVar[_Aside | None] = ContextVar("aiotrack_aside", default=None)
+
+
+def stand_aside(message_id: str) -> None:
+    """Let an untracked message know no run: in-place brokers run it inside the one that sent it."""
+    run = CURRENT.get()
+    if run is not None:
+        _ASIDE.set(_Aside(message_id, run, COLLECTING.get(), _ASIDE.get()))
+        CURRENT.set(None)
+        COLLECTING.set(None)
+
+
+def run_aside() -> Run | None:
+    """Give the run that stands aside here."""
+    aside = _ASIDE.get()
+    return None if aside is None else aside.run
+
+
+def come_back(message_id: str) -> None:
+    """Let the run be known again that stood aside for this message, if one did."""
+    aside = _ASIDE.get()
+    if aside is not None and aside.message_id == message_id:
+        _ASIDE.set(aside.outer)
+        CURRENT.set(aside.run)
+        COLLECTING.set(aside.collecting)
+
+
 def _after_fork() -> None:
     """Let a child know no run: all that a pool's process ever does is done in this context."""
     CURRENT.set(None)
     INHERITED.set(None)
     COLLECTING.set(None)
+    _ASIDE.set(None)
 
 
 if hasattr(os, "register_at_fork"):

@@ -14,7 +14,7 @@ from aiotrack import acks, collector
 from aiotrack.body import Revoked, wrap
 from aiotrack.by_hand import describe, leave
 from aiotrack.classes import TIMEOUT
-from aiotrack.current import CURRENT, INHERITED, Inherited, Run
+from aiotrack.current import CURRENT, INHERITED, Inherited, Run, come_back, run_aside, stand_aside
 from aiotrack.encode import Encoder, encode_task_id, format_traceback
 from aiotrack.errors import TaskCancelled
 from aiotrack.guard import complain, guarded, stand_back
@@ -155,6 +155,8 @@ class TrackerMiddleware(TaskiqMiddleware):
         try:
             if is_tracked(message.labels):
                 self._begin(message)
+            else:
+                stand_aside(message.task_id)
         except Exception as error:
             complain("pre_execute", error)
         return message
@@ -178,6 +180,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         """Report the outcome, and wait for its commit: the message is acknowledged after it."""
         run = self._run_of(message)
         if run is None:
+            come_back(message.task_id)
             return
         try:
             recorder = self.tracker.recorder(run)
@@ -194,7 +197,7 @@ class TrackerMiddleware(TaskiqMiddleware):
 
     def _run_of(self, message: TaskiqMessage) -> Run | None:
         """Find this message's run in the context: in-place brokers nest runs in one task."""
-        run = CURRENT.get()
+        run = CURRENT.get() or run_aside()  # an untracked one may have died before its end
         while run is not None:
             if run.tracker is self.tracker and run.message_id == message.task_id:
                 return None if run.is_over else run
@@ -288,8 +291,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         return names or ()
 
     def _begin(self, message: TaskiqMessage) -> None:
-        labels = message.labels
-        now = self.tracker.clock.now()
+        labels, now = message.labels, self.tracker.clock.now()
         created_at = moment(labels.get(CREATED_AT), now)
         if not created_at:
             created_at = now
@@ -382,8 +384,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         try:
             run.is_over = True
             died = asyncio.CancelledError() if task.cancelled() else task.exception()
-            duration = run.elapsed()
-            report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
+            report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, run.elapsed())
             error = died if run.exception is None else run.exception
             if error is None:
                 report.error = "the run ended without an outcome: a hook of TaskIQ was not called"
