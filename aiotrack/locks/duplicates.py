@@ -252,9 +252,10 @@ class _Guard:
 
 
 def _tell(run: Run | None, holder: str) -> None:
-    """Let the record say who did the work instead."""
+    """Let each tracker's record say who did the work instead."""
     if run is not None and not run.is_over:
-        run.tracker.note(run, {"skipped_by": holder})
+        for one in run.with_twins():
+            one.tracker.note(one, {"skipped_by": holder})
 
 
 class _Portal:

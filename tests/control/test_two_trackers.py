@@ -18,6 +18,7 @@ from aiotrack import (
     TrackerMiddleware,
     prevent_duplicate_task,
     raise_if_cancelled,
+    task_lock,
 )
 
 REVOKED, RETRY, SUCCESS = TaskStatus.REVOKED, TaskStatus.RETRY, TaskStatus.SUCCESS
@@ -169,3 +170,39 @@ async def test_neither_judges_what_is_answered_for_a_skipped_body(pair: Pair) ->
     assert [[SUCCESS], [SUCCESS]] == await pair.statuses(task_id)
     result = (await pair.trackers[0].get(task_id)).result
     assert {"success": False, "status": "skipped", "reason": "lock_unavailable"} == result
+
+
+@pytest.mark.parametrize("is_sync", [False, True], ids=["async", "sync"])
+async def test_both_tell_who_did_what_was_skipped(
+    tracker: Tracker, redis_url: str, queue_name: str, tmp_path: Path, is_sync: bool
+) -> None:
+    """And count it: each keeps a record of its own."""
+    settings = {"namespace": queue_name}
+    url = f"sqlite+aiosqlite:///{tmp_path / 'other.db'}"
+    async with (
+        Tracker(tracker.database, redis=redis_url, settings=settings) as first,
+        Tracker(url, redis=redis_url, settings=settings) as second,
+        task_lock("rebuild", tracker=first),
+    ):
+        pair = Pair(first, second)
+
+        @prevent_duplicate_task("rebuild")
+        async def rebuild() -> None:
+            pair.told.append("rebuilt")
+
+        @prevent_duplicate_task("rebuild")
+        def rebuild_here() -> None:
+            pair.told.append("rebuilt")
+
+        task = pair.broker.task("shop.rebuild")(rebuild_here if is_sync else rebuild)
+        await pair.broker.startup()
+        sent = await task.kiq()
+        statuses = await pair.statuses(sent.task_id)
+        records = [await one.get(sent.task_id) for one in pair.trackers]
+        skipped = [(await one.stats()).skipped for one in pair.trackers]
+        await pair.broker.shutdown()
+
+    assert [] == pair.told
+    assert [[SUCCESS], [SUCCESS]] == statuses
+    assert [{"skipped_by": first.worker_id}] * 2 == [one.metadata for one in records]
+    assert [1, 1] == skipped
