@@ -186,6 +186,19 @@ def big_int(value: int) -> dict[str, object]:
     return {INT: about, "$truncated": True, "digits": int(power) + 1}
 
 
+def stored_int(value: int) -> int | dict[str, object]:
+    """Return what the JSON of an integer says: itself, or its stand-in."""
+    return value if -SAFE_INT <= value <= SAFE_INT else big_int(value)
+
+
+def is_stored_int(value: object) -> bool:
+    """Tell whether a JSON value is the whole stand-in of an integer."""
+    if not isinstance(value, dict) or value.keys() != {INT}:
+        return False
+    digits = value[INT]
+    return isinstance(digits, str) and digits.isascii() and digits.removeprefix("-").isdecimal()
+
+
 def _digits(value: int) -> str:
     try:
         return int.__repr__(value)

@@ -3,7 +3,8 @@
 A dict is contained when each of its keys is there with a value that contains the wanted one; a list
 when each of its elements is contained in some stored element, in any order; anything else when it
 is equal in type and value: 7 is not "7" and true is not 1, but 7 is 7.0. This is what ``@>`` means
-in Postgres; for SQLite it is spelled out over ``json_each``.
+in Postgres; for SQLite it is spelled out over ``json_each``. A whole number that is stored as its
+stand-in, beyond 2**53, is looked for as that.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, and_, case, func, select, true, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 
+from aiotrack.encode import is_stored_int, stored_int
 from aiotrack.errors import InvalidQuery
 from aiotrack.repository.cursor import is_int
-from aiotrack.repository.keyed import has_value, is_indexed
+from aiotrack.repository.keyed import has_value, is_indexed, json_text
 
 MAX_PARTS: Final = 100
 """Values in one filter: SQLite takes expressions up to a thousand levels deep."""
@@ -89,7 +91,7 @@ def _leaf(value: object) -> Any:
         return _text(value)
     if isinstance(value, int):
         if is_int(value):
-            return int(value)
+            return stored_int(int(value))
         raise InvalidQuery("metadata has a whole number beyond 64 bits")
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
@@ -152,6 +154,8 @@ def _is(kind: ColumnElement[Any], value: ColumnElement[Any], wanted: Any) -> Col
         return and_(kind == "text", value == wanted)
     if isinstance(wanted, (int, float)):
         return and_(kind.in_(("integer", "real")), value == wanted)
+    if is_stored_int(wanted):  # as one value: a level more would be too deep for SQLite's parser
+        return and_(kind == "object", value == json_text(wanted))
     name = "object" if isinstance(wanted, dict) else "array"
     inner = case((kind == name, value), else_=_ABSENT)
     return and_(kind == name, _within(inner, wanted))

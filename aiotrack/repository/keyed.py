@@ -8,12 +8,14 @@ it holds the value. Rows without the key are in no index.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, func, literal_column, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 
+from aiotrack.encode import is_stored_int
 from aiotrack.repository.statements import EXECUTIONS
 
 _PLAIN_KEY: Final = re.compile(r'[^\x00-\x1f"\\\x7f-\U0010ffff]+')
@@ -29,8 +31,10 @@ def is_indexed(key: str, value: Any, dialect: str) -> bool:
     """Tell whether the index of *key* finds *value*: texts, numbers and booleans are found.
 
     A list or dict is contained in others that are not equal, and None has no value on SQLite.
+    The stand-in of a large number is a value like any other.
     """
-    return value is not None and not isinstance(value, (dict, list)) and is_indexable(key, dialect)
+    is_plain = not isinstance(value, (dict, list)) or is_stored_int(value)
+    return value is not None and is_plain and is_indexable(key, dialect)
 
 
 def has_value(key: str, value: Any, dialect: str) -> ColumnElement[bool]:
@@ -40,8 +44,14 @@ def has_value(key: str, value: Any, dialect: str) -> ColumnElement[bool]:
     """
     found: ColumnElement[Any] = literal_column(_expression(key, dialect, f"{EXECUTIONS}."))
     if dialect == "sqlite":
-        return and_(found.is_not(None), found == value)
+        told = json_text(value) if isinstance(value, dict) else value
+        return and_(found.is_not(None), found == told)
     return found == func.jsonb_hash(type_coerce(value, JSONB))
+
+
+def json_text(value: Any) -> str:
+    """Give the text that SQLite makes of an object that it takes out of another."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _expression(key: str, dialect: str, table: str = "") -> str:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aiotrack import Tracker
 from aiotrack.clock import EPOCH, Clock
 from aiotrack.errors import InvalidQuery, InvalidStatus, InvalidValue
 from aiotrack.model import TaskStatus
@@ -315,6 +316,34 @@ async def test_metadata_matches_by_type_and_value(repository, reader):
     assert "dict" == await ids(reader, metadata={"k": {}})
     assert "list" == await ids(reader, metadata={"k": []})
     assert "" == await ids(reader, metadata={"K": 7})
+
+
+LARGE = {
+    "safe": 2**53,
+    "next": 2**53 + 1,
+    "long": 1234567890123456789,
+    "most": 2**63 - 1,
+    "least": -(2**63),
+    "text": "1234567890123456789",
+    "deep": [[[[2**60]]]],
+}
+
+
+async def test_large_numbers_are_found_as_they_are_stored(database_url: str) -> None:
+    """Beyond 2**53 they are stand-ins, with or without an index of their key, at any depth."""
+    async with Tracker(database_url, settings={"indexed_metadata": "k"}) as tracker:
+        for name, value in LARGE.items():
+            await tracker.register(name, "shop:pay", metadata={"k": value, "plain": value})
+        for key in ("k", "plain"):
+            for name, wanted in {**LARGE, "": 2**53 + 2}.items():
+                found = (await tracker.list(metadata={key: wanted})).items
+
+                assert name == " ".join(one.task_id for one in found), (key, wanted)
+                assert len(found) == (await tracker.stats(metadata={key: wanted})).total
+        both = {"k": LARGE["deep"], "plain": LARGE["deep"]}
+        several = {"status": ["pending", "done"], "module": ["shop", "bank"], "text": "deep"}
+
+        assert 1 == len((await tracker.list(metadata=both, **several)).items)
 
 
 values = st.recursive(

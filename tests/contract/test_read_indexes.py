@@ -55,12 +55,14 @@ FILTERS = {
     "metadata true": {"metadata": {KEYS[0]: True}},
     "metadata list": {"metadata": {KEYS[0]: [7]}},
     "metadata null": {"metadata": {KEYS[0]: None}},
+    "metadata large": {"metadata": {KEYS[0]: 2**60}},
     "metadata odd": {"metadata": {KEYS[1]: 1.5}},
     "metadata two": {"metadata": {KEYS[0]: 7.0, KEYS[1]: 1.5}},
     "metadata other": {"metadata": {"other": 1}},
     "together": {"module": ["m1", "m2"], "status": ["FAILURE", "SUCCESS"], "text": "m"},
 }
-VALUES = (7, 7.0, "7", 1, True, False, 0, [7], {"a": 7}, None, "x" * 60_000, 2**53 + 1)
+LARGE = {"$int": str(2**60)}
+VALUES = (7, 7.0, "7", 1, True, False, 0, [7], {"a": 7}, None, "x" * 60_000, 2**53 + 1, LARGE)
 
 
 def reports(count: int) -> Iterator[Report]:
