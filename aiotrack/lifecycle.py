@@ -63,7 +63,7 @@ class Lifecycle:
         self.worker_id = _new_worker_id()
         self.classes = ErrorClasses()
         self._redacted: tuple[str | re.Pattern[str], ...] = ()
-        self.redact(())
+        self.encoder = Encoder(max_value_bytes=self.options.max_value_bytes)
         self._cores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Core] = (
             weakref.WeakKeyDictionary()
         )
@@ -282,7 +282,7 @@ class Lifecycle:
     def redact(self, names: str | re.Pattern[str] | Iterable[str | re.Pattern[str]]) -> None:
         """Never store values under *names* (or patterns), besides the usual secrets."""
         self._redacted += (names,) if isinstance(names, (str, re.Pattern)) else tuple(names)
-        self.encoder = Encoder(max_value_bytes=self.options.max_value_bytes, redact=self._redacted)
+        self.encoder.redact(self._redacted)
 
 
 _EVERY: weakref.WeakSet[Lifecycle] = weakref.WeakSet()

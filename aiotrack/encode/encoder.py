@@ -87,6 +87,10 @@ class Encoder:
         self._chars = max_text_bytes // 4  # a character may take four bytes
         self._depths = range(max_depth)
 
+    def redact(self, names: Iterable[str | re.Pattern[str]]) -> None:
+        """Take other names than it was made with, for whoever holds this encoder."""
+        self._redactor = Redactor(names)
+
     def encode(self, value: object, seconds: float = _SECONDS) -> Encoded:
         """Return *value*, a result, as JSON. Unknown objects are asked for their repr.
 

@@ -272,6 +272,25 @@ async def test_a_name_is_no_secret_behind_its_colon(small: Tracker, inplace: boo
     assert "db://ada:[redacted]@db" == other.created_by
 
 
+async def test_names_that_the_tracker_learns_later_are_redacted_too(
+    small: Tracker, inplace: bool
+) -> None:
+    """`Tracker.redact` after the middleware was made holds for messages, as for `register`."""
+    async with bench(small, inplace=inplace, redact="pin") as b:
+
+        @b.task("shop.pay")
+        async def pay(card: str, *, iban: str, pin: str) -> dict[str, str]:
+            return {"iban": iban, "card": card}
+
+        small.redact(["iban", "card"])
+        record = await b.run(pay, "4111-1111", iban="DE00", pin="0000")
+        registered = await small.register("x", "shop.pay", kwargs={"iban": "DE00", "pin": "0000"})
+
+    rows = str((record, registered))
+    assert {"iban", "pin"} == set(record.kwargs)
+    assert not [word for word in ("4111-1111", "DE00", "0000'") if word in rows]
+
+
 # ── module ──────────────────────────────────────────────────────────────────────────────────────
 def _first_letter(name: str) -> str:
     return name[0]
