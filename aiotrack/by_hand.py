@@ -243,7 +243,10 @@ class Change:
             InvalidValue: A result, error or traceback without a status.
         """
         if self.status is None and (self.result or self.error or self.traceback):
-            raise InvalidValue("a result, error or traceback needs a status: update(id, 'failed')")
+            raise InvalidValue(
+                "a result, error or traceback needs the status that it comes with: "
+                "update(id, 'success', result=...), update(id, 'failed', error=...)"
+            )
 
     def on(self, now: int, tracker: Lifecycle) -> Callable[[History], Iterable[Report]]:
         """Give the function that makes the reports, filled from the record as it is."""

@@ -257,6 +257,14 @@ async def test_an_unknown_id_is_told(tracker: Tracker) -> None:
         assert "nobody" in str(caught.value) or "id" in str(caught.value)
 
 
+async def test_what_needs_a_status_says_which(small: Tracker) -> None:
+    """An outcome alone would leave a record that is not over and has one."""
+    await small.register("x", "a")
+    for outcome in ({"result": None}, {"error": "no"}, {"traceback": "no"}):
+        with pytest.raises(InvalidValue, match=r"'success', result=.*'failed', error="):
+            await small.update("x", **outcome)  # type: ignore[arg-type]
+
+
 # ── refused ─────────────────────────────────────────────────────────────────────────────────────
 async def test_bad_input_is_refused_by_name(small: Tracker) -> None:
     """Naive times, unknown words, limits and cursors out of range: an error, nothing stored."""
