@@ -191,6 +191,12 @@ class Given:
     result: str | None = None
     error: str | BaseException | None = None
 
+    def earliest(self) -> int | None:
+        """Give the first of the times: nothing is created after it began, or ended."""
+        return min(
+            (at for at in (self.started_at, self.finished_at) if at is not None), default=None
+        )
+
 
 def register_reports(
     origin: Origin, status: TaskStatus, now: int, given: Given, tracker: Lifecycle

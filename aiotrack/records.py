@@ -54,7 +54,8 @@ class Records(Lifecycle):
             created_by: Who asked for it; it comes before what a message said.
             metadata: Key-value pairs.
             status: In any vocabulary that `TaskStatus.parse` knows.
-            created_at: Aware; default: now. Given times let rows of an old table be moved.
+            created_at: Aware; default: now, or the earliest of the given times. They let rows of an
+                old table be moved.
             started_at: Aware; default: now, when *status* says that it started.
             finished_at: Aware; default: now, when *status* is final.
             result: What it gave.
@@ -78,14 +79,16 @@ class Records(Lifecycle):
             created_by=created_by,
             metadata=metadata or {},
         )
-        if created_at is not None:
-            origin.created_at = to_micros(created_at, "created_at")
         given = by_hand.Given(
             started_at=None if started_at is None else to_micros(started_at, "started_at"),
             finished_at=None if finished_at is None else to_micros(finished_at, "finished_at"),
             result=None if result is UNSET else self.encoder.encode(result).text,
             error=error,
         )
+        if created_at is not None:
+            origin.created_at = to_micros(created_at, "created_at")
+        elif (known := given.earliest()) is not None:
+            origin.created_at = min(origin.created_at, known)
         reports = by_hand.register_reports(origin, word, self.clock.now(), given, self)
         try:
             await core.repository.modify(origin.task_id, by_hand.unless_known(reports))

@@ -128,6 +128,21 @@ async def test_everybody_is_cleaned_by_their_own_value(tracker: Tracker) -> None
     assert [] == await left(tracker)
 
 
+async def test_whose_end_alone_is_told_goes_by_it(tracker: Tracker) -> None:
+    """It was not created after its end: also where its creator keeps less than all others."""
+    ago = datetime.now(UTC) - timedelta(days=3)
+    for task_id, user in (("theirs", "42"), ("others", "43")):
+        await tracker.register(task_id, "shop.pay", status="done", finished_at=ago, created_by=user)
+    await tracker.register("began", "shop.pay", status="done", started_at=ago, created_by="42")
+    await tracker.settings.set("retention_days", 1, user="42")
+    found = await tracker.get("theirs")
+
+    assert ago == found.finished_at == found.created_at
+    assert ago == (await tracker.get("began")).created_at
+    assert 1 == await tracker.cleanup()
+    assert ["began", "others"] == await left(tracker)
+
+
 async def test_what_belongs_to_an_execution_goes_with_it(database_url: str) -> None:
     """Attempts, logs, checkpoints, cancels and held messages; nothing of others."""
     async with Tracker(database_url) as tracker:
