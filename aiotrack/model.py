@@ -300,6 +300,9 @@ LASTING: Final = frozenset(
 """Actions of the audit that say what a schedule is from then on."""
 
 
+DEPENDS_ON: Final = "depends_on"
+"""Key of an execution's metadata: what it waits for, or waited for."""
+
 OWN_MODULE: Final = "aiotrack"
 """The module of the sweeps' own records, which `Tracker.stats` leaves out unless asked."""
 

@@ -21,9 +21,10 @@ from aiotrack.errors import (
     StoreUnavailable,
     UnknownTask,
 )
-from aiotrack.labels import CONFIG, METADATA, PARENT, RERUN_OF, is_tracked
-from aiotrack.model import Execution, Rerun, is_own
+from aiotrack.labels import CONFIG, METADATA, PARENT, RERUN_OF, is_tracked, word
+from aiotrack.model import DEPENDS_ON, Execution, Rerun, is_own
 from aiotrack.records import Records
+from aiotrack.schedules.entry import labels_of
 
 if TYPE_CHECKING:
     import builtins
@@ -41,6 +42,11 @@ RERUN_AS: Final = "rerun_as"
 
 RERUN_BY: Final = "rerun_by"
 """Key of a rerun's metadata: who asked for it."""
+
+OF_ONE: Final = {RERUN_AS, RERUN_BY, DEPENDS_ON}
+"""Keys of metadata that say nothing of the next one: a rerun waits for nobody, say."""
+
+RETRY_LABELS: Final = ("max_retries", "retry_on_error")
 
 MOST: Final = 500
 """Reruns of one call."""
@@ -62,8 +68,9 @@ class Reruns(Records):
 
         The new execution has a task_id of its own, ``rerun_of`` names the old one, and ``cause`` of
         its first attempt is ``rerun``. It has the same creator, module, metadata (as it was sent),
-        queue, priority and time limit; the old one's ``metadata["rerun_as"]`` names it. Nothing is
-        asked of the old one: it may still run. Checkpoints go on where they were.
+        queue, priority and time limit, and the retries that its definition gives now; the old one's
+        ``metadata["rerun_as"]`` names it. Nothing is asked of the old one: it may still run, and
+        what it waited for does not count. Checkpoints go on where they were.
 
         Args:
             task_id: The execution.
@@ -186,8 +193,9 @@ class Reruns(Records):
         args, kwargs = arguments(execution, is_exact=birth.exact)
         if wrong := catalog.unsendable(kwargs):
             raise NotRepeatable(execution.task_id, {"arguments": "; ".join(wrong)})
-        labels = task.labels | _labels(execution, task, broker)
-        metadata = {k: v for k, v in birth.metadata.items() if k not in {RERUN_AS, RERUN_BY}}
+        labels = task.labels | await self._retries(execution)
+        labels |= _labels(execution, labels, broker)
+        metadata = {k: v for k, v in birth.metadata.items() if k not in OF_ONE}
         if by is not None:
             metadata[RERUN_BY] = str(by)
         if metadata:
@@ -208,6 +216,18 @@ class Reruns(Records):
         finally:
             INHERITED.reset(token)
         return new_id
+
+    async def _retries(self, execution: Execution) -> dict[str, Any]:
+        """Give what its definition, as it is now, says of retries: no record has that."""
+        from aiotrack.repository.control.definitions import DefinitionRows
+
+        if execution.config_id is None:
+            return {}
+        found = await DefinitionRows(self.core().repository).meant(execution.config_id)
+        if found is None or found.task_type != execution.task_name:
+            return {}
+        told = labels_of(found)
+        return {name: told[name] for name in RETRY_LABELS if name in told}
 
     def _task(self, name: str) -> tuple[AsyncBroker, AsyncTaskiqDecoratedTask[Any, Any]]:
         found = find_task(self.brokers, name)
@@ -278,10 +298,14 @@ def _is_wanted(execution: Execution) -> bool:
     return is_free and not is_own(execution.task_name)
 
 
-def _labels(
-    execution: Execution, task: AsyncTaskiqDecoratedTask[Any, Any], broker: AsyncBroker
-) -> dict[str, Any]:
-    """Give the labels that make the new execution what the old one was, as far as they differ."""
+def _labels(execution: Execution, known: Mapping[str, Any], broker: AsyncBroker) -> dict[str, Any]:
+    """Give the labels that make the new execution what the old one was, as far as they differ.
+
+    Args:
+        execution: The old one.
+        known: Labels that the new one has anyway.
+        broker: Sends it.
+    """
     told: dict[str, Any] = {
         RERUN_OF: execution.task_id,
         "module": execution.module,
@@ -292,9 +316,9 @@ def _labels(
         "timeout": execution.time_limit,
     }
     queue = execution.queue
-    named = {task.labels.get(label) for label in ("queue", "queue_name")}
-    if queue is not None and queue not in named | {getattr(broker, "queue_name", None)}:
+    named = word(known.get("queue")) or word(known.get("queue_name"))
+    if queue not in {None, named or getattr(broker, "queue_name", None)}:
         told |= {"queue": queue, "queue_name": queue}  # brokers read the one or the other
-    if not is_tracked(task.labels):
+    if not is_tracked(known):
         told["track"] = True
     return {label: value for label, value in told.items() if value is not None}

@@ -15,6 +15,7 @@ from aiotrack.cli.output import Json, console, print_json
 from aiotrack.cli.records import Key, found, locks_of
 from aiotrack.clock import to_datetime
 from aiotrack.errors import ExecutionNotFound
+from aiotrack.model import DEPENDS_ON
 from aiotrack.terminal import COLOURS, SIGNS, failure, moment, one_line, seconds, value
 
 WIDTH: Final = 160
@@ -163,7 +164,7 @@ async def _present(tracker: Tracker, it: Execution, now: datetime) -> list[str]:
         told.append(f"It waits for attempt {it.attempt}.")
     else:
         told.append(f"It has waited for {seconds((now - it.created_at).total_seconds())}.")
-    needs = it.metadata.get("depends_on")
+    needs = it.metadata.get(DEPENDS_ON)
     if isinstance(needs, list):
         told += [one async for one in _needs(tracker, needs)]
     knows = [one for one in alive if it.task_name in one.tasks]

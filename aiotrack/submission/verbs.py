@@ -16,7 +16,7 @@ from aiotrack.errors import ExecutionNotFound, StoreError, UnknownTask
 from aiotrack.labels import METADATA, is_tracked, read_metadata
 from aiotrack.lifecycle import Lifecycle
 from aiotrack.middleware import TrackerMiddleware
-from aiotrack.model import Queue, TaskInfo, TaskStatus, WorkerStatus, is_own
+from aiotrack.model import DEPENDS_ON, Queue, TaskInfo, TaskStatus, WorkerStatus, is_own
 from aiotrack.submission import depth, messages
 from aiotrack.submission.feature import Submission
 from aiotrack.submission.wishes import Wish, check
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask
 
 log = logging.getLogger(__name__)
-
-DEPENDS_ON: Final = "depends_on"
-"""Key of an execution's metadata: what it waits for, or waited for."""
 
 NAMED: Final = 20
 """Executions that this metadata names; of more it says how many."""

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from taskiq import BrokerMessage, InMemoryBroker, SendTaskError, TaskiqMessage, TaskiqMiddleware
+from taskiq import (
+    BrokerMessage,
+    InMemoryBroker,
+    SendTaskError,
+    SimpleRetryMiddleware,
+    TaskiqMessage,
+    TaskiqMiddleware,
+)
 from taskiq.abc.formatter import TaskiqFormatter
 
 from aiotrack import (
@@ -31,6 +38,7 @@ from aiotrack import (
     tracking,
 )
 from aiotrack.testing.servers import PostgresServer
+from tests.control.crew import QuietBroker
 from tests.integration.bench import Bench, bench
 
 
@@ -106,6 +114,45 @@ async def test_a_rerun_has_the_facts_of_the_old_one(tracker: Tracker) -> None:
     assert "why" not in new.metadata
     assert {"order", "progress_percent", "progress_message", "parcel"} == set(third.metadata)
     assert new.task_id == third.rerun_of
+
+
+@pytest.mark.parametrize("queue", ["own", "gpu", "other"])
+async def test_a_rerun_goes_to_the_queue_of_the_old_one(tracker: Tracker, queue: str) -> None:
+    """Also to the broker's own, which one message of another queue's task went to."""
+    broker = QuietBroker("own")
+    broker.add_middlewares(TrackerMiddleware(tracker))
+    task = broker.register_task(lambda: None, task_name="shop.draw", queue="gpu")
+    old = await task.kicker().with_labels(queue=queue).kiq()
+    new = await tracker.rerun(old.task_id)
+    third = await tracker.rerun(new.task_id)
+
+    assert queue == (await tracker.get(old.task_id)).queue
+    assert (queue, queue) == (new.queue, third.queue)
+
+
+async def test_a_rerun_is_retried_as_its_definition_says(tracker: Tracker) -> None:
+    """As it is now; and as the task says when it is gone."""
+    async with bench(tracker, after=[SimpleRetryMiddleware()]) as b:
+
+        @b.task("shop.fails")
+        async def fails() -> None:
+            raise ValueError
+
+        async def attempts() -> int:
+            new = await again(b, old)
+            return len(await tracker.attempts(new.task_id))
+
+        known = await tracker.definitions.create(name="f", task_type="shop.fails", max_retries=2)
+        old = await tracker.schedules.trigger("f")
+        await b.settle()
+        first = await attempts()
+        await tracker.definitions.update("f", max_retries=1)
+        second = await attempts()
+        await tracker.definitions.delete("f")
+        third = await attempts()
+
+    assert known.id == old.config_id
+    assert [3, 2, 1] == [first, second, third]
 
 
 async def test_the_metadata_of_progress_does_not_begin_a_rerun(tracker: Tracker) -> None:

@@ -393,6 +393,19 @@ async def test_arguments_come_back_as_they_were(small_shop: Shop) -> None:
     assert (({"kilos": 2}, {"street": "Elm St"}), {}) in got
 
 
+async def test_a_rerun_of_what_waited_waits_for_nobody(small_shop: Shop) -> None:
+    """Nor does its record say so."""
+    small_shop.gate.set()
+    broken = await small_shop.tracker.submit(small_shop.fail, ["a"])
+    held = await small_shop.hold("b", broken)
+    await small_shop.tracker.wait(held.task_id, 10)
+    new = await small_shop.tracker.rerun(held.task_id, by="ada")
+    ended = await small_shop.tracker.wait(new.task_id, 10)
+
+    assert TaskStatus.SUCCESS is ended.status
+    assert {"rerun_by": "ada"} == ended.metadata
+
+
 async def test_many_needs_are_named_in_part(small_shop: Shop) -> None:
     """The metadata stays small, and says how many there are."""
     for number in range(25):
