@@ -39,13 +39,13 @@ def make(
 
 
 def dump(message: TaskiqMessage) -> str:
-    """Give a message as JSON.
+    """Give a message as JSON, its arguments as TaskIQ's own formatter makes plain data of them.
 
     Raises:
         InvalidInput: An argument is nothing that JSON has a word for.
     """
     try:
-        return json.dumps(message.model_dump())
+        return json.dumps(message.model_dump(mode="json"))
     except (TypeError, ValueError, RecursionError) as error:
         fault = f"what waits for other executions is kept as JSON: {error}"
         raise InvalidInput([fault], message.task_name) from None

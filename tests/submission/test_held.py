@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
@@ -383,7 +387,7 @@ async def test_arguments_come_back_as_they_were(small_shop: Shop) -> None:
         take, [Parcel(kilos=2), Place("Elm St")], depends_on=first
     )
     with pytest.raises(InvalidInput, match="kept as JSON"):
-        await small_shop.tracker.submit(take, [{1, 2}], depends_on=first)
+        await small_shop.tracker.submit(take, [{1: object()}], depends_on=first)
     assert (2, 2) == await small_shop.held()
     small_shop.gate.set()
 
@@ -391,6 +395,43 @@ async def test_arguments_come_back_as_they_were(small_shop: Shop) -> None:
     assert SUCCESS is (await small_shop.done(rich)).status
     assert (tuple(values), {"key": values}) in got
     assert (({"kilos": 2}, {"street": "Elm St"}), {}) in got
+
+
+RICH: tuple[Any, ...] = (
+    *(datetime(2026, 3, 1, 8, tzinfo=UTC), date(2026, 3, 1), timedelta(hours=2), UUID(int=7)),
+    *(Decimal("1.50"), {1}, b"raw", (1, (2,)), {3: "x"}, math.nan, [Place("Elm St")]),
+    *([Parcel(kilos=2)], TaskStatus.SUCCESS),
+)
+
+
+async def test_what_waits_gets_what_it_would_get_at_once(small_shop: Shop) -> None:
+    """As text where the function does not say what it is, and as that where it does."""
+    got: list[Any] = []
+
+    @small_shop.broker.task("shop.take")
+    async def take(*args: Any) -> None:
+        got.append(args)
+
+    @small_shop.broker.task("shop.know")
+    async def know(at: datetime, key: UUID, price: Decimal, kinds: set[int], raw: bytes) -> None:
+        got.append((at, key, price, kinds, raw))
+
+    first = await small_shop.tracker.submit("shop.wait", ["a"])
+    known = [RICH[0], *RICH[3:7]]
+    held = [
+        await small_shop.tracker.submit(take, RICH, depends_on=first),
+        await small_shop.tracker.submit(know, known, depends_on=first),
+    ]
+    at_once = [await small_shop.tracker.submit(take, RICH), await take.kiq(*RICH)]
+    for one in at_once:
+        await one.wait_result(timeout=10)
+    small_shop.gate.set()
+    for one in held:
+        assert SUCCESS is (await small_shop.done(one)).status
+
+    assert 4 == len(got)
+    assert tuple(known) in got
+    assert 3 == sum(repr(one) == repr(got[0]) for one in got)
 
 
 async def test_a_rerun_of_what_waited_waits_for_nobody(small_shop: Shop) -> None:
