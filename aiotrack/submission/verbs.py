@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taskiq import AsyncTaskiqTask
+from taskiq.kicker import AsyncKicker
 
 from aiotrack import catalog
 from aiotrack.body import find_task
-from aiotrack.errors import ExecutionNotFound, StoreError, UnknownTask
+from aiotrack.errors import ExecutionNotFound, InvalidInput, StoreError, UnknownTask
 from aiotrack.labels import METADATA, is_tracked, read_metadata
 from aiotrack.lifecycle import Lifecycle
 from aiotrack.middleware import TrackerMiddleware
@@ -66,7 +67,8 @@ class Submitting(Lifecycle):
         waits. Nobody can make a ring: only what exists can be waited for.
 
         Args:
-            task: A task of a broker with this tracker's `TrackerMiddleware`, or its name.
+            task: A task of a broker with this tracker's `TrackerMiddleware`, or its name; no
+                kicker, which has labels of its own.
             args: Positional arguments.
             kwargs: Keyword arguments.
             priority: 1, the lowest, to 10, or ``low`` (2), ``medium`` (5), ``high`` (8), ``urgent``
@@ -147,6 +149,9 @@ class Submitting(Lifecycle):
         self, task: AsyncTaskiqDecoratedTask[Any, Any] | str
     ) -> tuple[AsyncBroker, AsyncTaskiqDecoratedTask[Any, Any]]:
         """Find a task, and a broker of ours that sends it: its own, if that is one."""
+        if isinstance(task, AsyncKicker):  # what it was told, its task_id too, would be lost
+            fault = "a kicker is sent by its own kiq(): give its task, or the task's name"
+            raise InvalidInput([fault], task.task_name)
         name = task if isinstance(task, str) else getattr(task, "task_name", None)
         if not isinstance(name, str):
             raise UnknownTask(repr(task), brokers=len(self.brokers))

@@ -138,6 +138,17 @@ async def test_a_task_that_nobody_knows(small: Tracker) -> None:
             await small.submit(unknown)
 
 
+async def test_a_kicker_is_refused(small: Tracker) -> None:
+    """Its labels would be lost."""
+    shop = Shop(small)
+    kicker: Any = shop.note.kicker().with_labels(queue="gpu", priority=9).with_task_id("own")
+    with pytest.raises(InvalidInput, match=r"shop\.note.*its own kiq\(\)"):
+        await small.submit(kicker, ["a"])
+
+    assert [] == shop.begun
+    assert [] == (await small.list()).items
+
+
 async def test_the_task_of_a_broker_goes_to_that_broker(small: Tracker) -> None:
     """Where several know a task of its name; by name it is the first."""
     brokers = [QuietBroker("one"), QuietBroker("two")]
