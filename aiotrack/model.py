@@ -253,7 +253,8 @@ class TaskDefinition:
     ``manual``, ``cron``, ``interval`` or ``once``, and ``schedule`` what that needs:
     ``{"cron": "*/5 * * * *", "tz": "Europe/Berlin"}`` (UTC without ``tz``), ``{"seconds": 300}``,
     ``{"at": "2027-01-01T00:00:00Z"}``. ``timeout_seconds`` is what a run may take (None: the
-    task's own limit), ``priority`` 1 to 10, the highest first. Ids are never used again.
+    task's own limit), ``max_retries`` how often it is tried again (0: as the task's own labels
+    say), ``priority`` 1 to 10, the highest first. Ids are never used again.
     """
 
     id: int

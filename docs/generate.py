@@ -126,7 +126,7 @@ COLUMNS = {
     "schedule_kind": "`manual`, `cron`, `interval` or `once`.",
     "schedule": "When, as JSON; its keys depend on the kind.",
     "parameters": "Keyword arguments, as JSON.",
-    "max_retries": "Retries after the first attempt.",
+    "max_retries": "Retries after the first attempt; 0: as the task's own labels say.",
     "timeout_seconds": "Seconds that a run may take.",
     "updated_at": "When it was changed last.",
     "actor": "Who did it, where that is known.",

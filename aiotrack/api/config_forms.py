@@ -29,7 +29,9 @@ class Fields(BaseModel):
         '`{"at": "2027-01-01T00:00:00Z"}`; of a manual one `{}`.',
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments.")
-    max_retries: int = Field(0, ge=0, le=2**31 - 2)
+    max_retries: int = Field(
+        0, ge=0, le=2**31 - 2, description="After the first attempt; 0: as the task's labels say."
+    )
     timeout_seconds: float | None = Field(None, gt=0, description="What a run may take.")
     priority: int = Field(5, ge=1, le=10)
     queue: Text | None = Field(None, min_length=1, max_length=1000)

@@ -167,6 +167,13 @@ def test_an_entry_is_read_as_it_was_written() -> None:
     } == entry.labels
 
 
+def test_who_names_no_retries_leaves_them_to_the_task() -> None:
+    """0 is what a definition has that says nothing: the labels of the task's decorator hold."""
+    labels = Entry.of(replace(definition(), max_retries=0), ACTIVE, SECOND).labels
+
+    assert not {"max_retries", "retry_on_error"} & labels.keys()
+
+
 GOOD = Entry.of(definition(), ACTIVE, SECOND).write()
 
 
