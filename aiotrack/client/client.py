@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import quote
@@ -10,6 +10,7 @@ from urllib.parse import quote
 from aiotrack.cancellation import CancelOutcome
 from aiotrack.client import shapes
 from aiotrack.client.around import Around
+from aiotrack.client.cache import Cache
 from aiotrack.client.configs import Definitions, Schedules
 from aiotrack.client.faults import error_told
 from aiotrack.client.follow import follow
@@ -38,7 +39,7 @@ class Client(Around):
     502 or 504. What sends tasks, and `cancel_many`, are made again only when they were certainly
     not done. Before the n-th retry a random time of up to ``backoff`` * 2 ** (n - 1) seconds is
     waited for, or what the server's ``Retry-After`` says; never more than ``max_backoff``.
-    Executions with a true final status are kept: they are asked for once.
+    Executions with a true final status are kept: they are asked for once, and again after a rerun.
 
     Args:
         url: Of the server; without a path the API is at ``/api/v1``, as `aiotrack serve` has it.
@@ -66,8 +67,7 @@ class Client(Around):
         self._transport = Transport(
             url, token, retries=retries, backoff=backoff, max_backoff=max_backoff
         )
-        self._cache_size = cache_size
-        self._cache: OrderedDict[str | int, Execution] = OrderedDict()
+        self._cache = Cache(cache_size)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._transport.base!r})"
@@ -134,20 +134,14 @@ class Client(Around):
         return f"/executions/by-task-id/{quote(key, safe='')}"
 
     async def _execution(self, key: str | int, path: str) -> Execution:
-        kept = self._cache.get(key)
+        kept = self._cache.find(key)
         if kept is not None:
-            self._cache.move_to_end(key)
             return kept
         return self._keep(await self._transport.ask("GET", path, key=key), key)
 
     def _keep(self, told: Any, key: str | int | None = None) -> Execution:
         found = shapes.execution(told)
-        if found.is_completed and not found.presumed:
-            key = found.task_id if key is None else key
-            self._cache[key] = found
-            self._cache.move_to_end(key)
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
+        self._cache.keep(found.task_id if key is None else key, found)
         return found
 
     async def list(
@@ -257,7 +251,11 @@ class Client(Around):
             ClientError: Its broker, or what stands between, failed: it may have been sent.
         """
         path = f"{await self._at(task_id)}/rerun/"
-        told = await self._transport.ask("POST", path, key=str(task_id), again=Again.UNHEARD)
+        key = str(task_id)
+        try:
+            told = await self._transport.ask("POST", path, key=key, again=Again.UNHEARD)
+        finally:  # it says as what it was sent again, also when the answer got lost
+            self._cache.forget(key)
         return self._keep(told)
 
     # ── many at once ────────────────────────────────────────────────────────────────────────────
@@ -306,7 +304,10 @@ class Client(Around):
         """
         params = [*shapes.chosen(filters), ("limit", str(limit))]
         path = "/executions/rerun/"
-        told = await self._transport.ask("POST", path, params=params, again=Again.UNHEARD)
+        try:
+            told = await self._transport.ask("POST", path, params=params, again=Again.UNHEARD)
+        finally:
+            self._cache.clear()  # which of them were sent again, a lost answer does not say
         return [await self._rerun(one) for one in told["items"]]
 
     async def _rerun(self, told: Mapping[str, Any]) -> Rerun:

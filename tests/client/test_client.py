@@ -425,6 +425,32 @@ async def test_only_what_is_certain_is_kept(tracker: Tracker, client: Client) ->
 
 
 @SQLITE
+async def test_what_was_rerun_is_asked_for_again(
+    tracker: Tracker, broker: InMemoryBroker, client: Client
+) -> None:
+    """It names its rerun: also where it was asked for by its number, and among many."""
+
+    @broker.task("shop.add")
+    async def add(a: int) -> int:
+        return a
+
+    made = [await client.submit("shop.add", kwargs={"a": 1}) for _ in range(3)]
+    alone, other, kept = [await client.wait(one.task_id, 10) for one in made]
+    asked = [await client.get_by_id(one.id) for one in (alone, other, kept)]
+    again = await client.rerun(alone.task_id)
+    told = [await client.get(alone.task_id), await client.get_by_id(alone.id)]
+    still = client._cache.get(kept.task_id)
+    await client.wait(again.task_id, 10)
+    (many,) = await client.rerun_many(text=other.task_id)
+
+    assert [alone, other, kept] == asked
+    assert [again.task_id] * 2 == [one.metadata["rerun_as"] for one in told]
+    assert kept == still
+    assert many.execution is not None
+    assert many.execution.task_id == (await client.get_by_id(other.id)).metadata["rerun_as"]
+
+
+@SQLITE
 async def test_the_cache_is_bounded(tracker: Tracker, client: Client) -> None:
     """What was asked for last stays."""
     for number in range(4):
