@@ -17,14 +17,12 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from uuid import uuid4
 
-from aiotrack.clock import boot_id, host_offset, settle_by_host
-from aiotrack.model import TaskStatus
-from aiotrack.report import Origin, Report, Witness, is_unsettled, settled
+from aiotrack.report import Report
+from aiotrack.wording import from_json, to_json
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +34,12 @@ READ_AT_ONCE = 1 * 1024 * 1024
 
 ADOPTED_AT_ONCE = 16
 """Journals of others that are open at a time."""
+
+TOLD = 3
+"""Faults of one file that are told one by one; the rest is counted."""
+
+UNREAD = 16
+"""Files that nobody could read whole and that are kept, of one database: the newest ones."""
 
 TRIES = 16
 """New files that others may take before it is given up: more than one is hardly ever taken."""
@@ -67,6 +71,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._file: IO[bytes] | None = None
         self._path = _new_path(folder)
+        self._damage = Damage()
         self.size = 0
         """Bytes that are kept now."""
 
@@ -106,7 +111,7 @@ class Journal:
         """Give up to *count* reports from *offset* (bytes) on, and where the next ones begin."""
         if self._file is None or offset >= self.size:
             return [], offset
-        return read(self._file, offset, count)
+        return read(self._file, offset, count, self._damage)
 
     def clear(self, offset: int) -> bool:
         """Forget what this process kept: it is in the database up to *offset*.
@@ -116,7 +121,10 @@ class Journal:
         """
         if offset < self.size:
             return False
-        if self._file is not None:
+        if self._damage.count:
+            _set_aside(self._path, self._damage)
+            self.leave()
+        elif self._file is not None:
             self._file.truncate(0)
             os.fsync(self._file.fileno())
         self.size = 0
@@ -126,6 +134,7 @@ class Journal:
         """Start anew in another file; this one waits for whoever adopts it."""
         self.close()
         self._path = _new_path(self._folder)
+        self._damage = Damage()
         self.size = 0
 
     def close(self) -> None:
@@ -191,20 +200,37 @@ class Journal:
 _CAN_LOCK = importlib.util.find_spec("fcntl") is not None
 
 
+class Damage:
+    """What of a file could not be read."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, text: str, *values: object) -> None:
+        """Count a fault, and tell it unless there were many."""
+        self.count += 1
+        if self.count <= TOLD:
+            log.error(text, *values)
+
+
 class Orphan:
     """A journal whose process is gone."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.path = path
         self._file = file
+        self._damage = Damage()
 
     def read(self, offset: int, count: int) -> tuple[list[Report], int]:
         """Give up to *count* reports from *offset* on, up to the first damage."""
-        return read(self._file, offset, count)
+        return read(self._file, offset, count, self._damage)
 
     def remove(self) -> None:
-        """Delete it: its reports are in the database."""
-        self.path.unlink(missing_ok=True)
+        """Delete it: its reports are in the database; what could not be read is kept."""
+        if self._damage.count:
+            _set_aside(self.path, self._damage)
+        else:
+            self.path.unlink(missing_ok=True)
         self._file.close()
 
     def close(self) -> None:
@@ -253,8 +279,22 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def read(file: IO[bytes], offset: int, count: int) -> tuple[list[Report], int]:
+def _set_aside(path: Path, damage: Damage) -> None:
+    """Keep what nobody could read under a name that is not looked for; of many the newest."""
+    kept = path.with_suffix(".unread")
+    path.replace(kept)
+    log.error("%s could not be read in %d places: it is kept as %s", path, damage.count, kept)
+    with contextlib.suppress(OSError):
+        others = sorted(path.parent.glob("*.unread"), key=lambda one: one.stat().st_mtime_ns)
+        for one in others[:-UNREAD]:
+            one.unlink(missing_ok=True)
+
+
+def read(
+    file: IO[bytes], offset: int, count: int, damage: Damage | None = None
+) -> tuple[list[Report], int]:
     """Read frames of a journal, and say where the next one begins; damage is passed over."""
+    damage = damage or Damage()
     reports: list[Report] = []
     end = os.fstat(file.fileno()).st_size
     enough = min(end, offset + READ_AT_ONCE)
@@ -262,17 +302,30 @@ def read(file: IO[bytes], offset: int, count: int) -> tuple[list[Report], int]:
         file.seek(offset)
         length, payload = _frame(file)
         if length > end - offset:
-            log.warning("%s is torn or damaged at byte %d: the rest is lost", file.name, offset)
+            if _is_blank(file, offset):  # a power cut in a write: nobody was told that it is kept
+                log.warning("%s was not written to its end, from byte %d on", file.name, offset)
+            else:
+                what = "%s is torn or damaged at byte %d: the rest is not read"
+                damage.add(what, file.name, offset)
             return reports, end
         if payload is None:
-            log.error("%s is damaged at byte %d: a report is lost", file.name, offset)
+            damage.add("%s is damaged at byte %d: a report is not read", file.name, offset)
         else:
             try:
                 reports.append(from_json(json.loads(payload)))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                log.error("%s holds a report that cannot be read: %r", file.name, error)
+            except Exception as error:  # whatever damage or a newer release makes of it
+                damage.add("%s holds a report that cannot be read: %r", file.name, error)
         offset += length
     return reports, offset
+
+
+def _is_blank(file: IO[bytes], offset: int) -> bool:
+    """Whether nothing but zeros follows."""
+    file.seek(offset)
+    while piece := file.read(READ_AT_ONCE):
+        if piece.strip(b"\0"):
+            return False
+    return True
 
 
 def _frame(file: IO[bytes]) -> tuple[int, bytes | None]:
@@ -281,32 +334,7 @@ def _frame(file: IO[bytes]) -> tuple[int, bytes | None]:
     if len(head) < _FRAME.size:
         return _TORN, None
     length, checksum = _FRAME.unpack(head)
-    if length > MAX_BYTES:
+    if not 0 < length <= MAX_BYTES:  # zeros would be frames of nothing, with a true checksum
         return _TORN, None
     payload = file.read(length)
     return _FRAME.size + length, payload if zlib.crc32(payload) == checksum else None
-
-
-def to_json(report: Report) -> dict[str, Any]:
-    """Give a report as JSON can hold it; one without a date says whose clock it is by."""
-    said = asdict(report)
-    if is_unsettled(report):
-        said["clock"] = [boot_id(), host_offset()]
-    return said
-
-
-def from_json(said: dict[str, Any]) -> Report:
-    """Give back what `to_json` made, also by an older release: unknown fields are left out."""
-    told = said.pop("origin")
-    origin = Origin(**{k: v for k, v in told.items() if k in Origin.__slots__})
-    patch = said.pop("patch", None)
-    boot, offset = said.pop("clock", None) or (None, 0)
-    rest = {k: v for k, v in said.items() if k in Report.__slots__}
-    rest["witness"] = Witness(rest["witness"])
-    rest["status"] = TaskStatus(rest["status"])
-    report = Report(origin=origin, **rest)
-    if patch:
-        report.patch = {key: (tuple(stamp), text) for key, (stamp, text) in patch.items()}
-    if boot is not None and boot != boot_id():
-        return settled(report, lambda moment: settle_by_host(moment, offset))
-    return report

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiotrack.clock import UNSETTLED, Clock, boot_id, host_offset
-from aiotrack.journal import from_json, to_json
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness, is_unsettled, settled
+from aiotrack.wording import from_json, to_json
 
 HOUR = 3_600_000_000
 NOON = 1_763_000_000_000_000

@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiotrack.journal import Journal, Orphan, from_json, to_json
+from aiotrack.journal import Journal, Orphan
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness
+from aiotrack.wording import from_json, to_json
 
 TEXT = st.text(max_size=30)
 MAYBE = st.none() | TEXT
@@ -86,15 +87,21 @@ def adopted(folder: Path) -> list[Report]:
     """Give what a new process finds in *folder*."""
     found: list[Report] = []
     for orphan in Journal(folder).adopt():
-        offset = 0
-        while True:
-            some, after = orphan.read(offset, 2)
-            found += some
-            if after == offset:
-                break
-            offset = after
+        found += rest(orphan)
         orphan.close()
     return found
+
+
+def rest(orphan: Orphan) -> list[Report]:
+    """Give all that can be read of a journal."""
+    found: list[Report] = []
+    offset = 0
+    while True:
+        some, after = orphan.read(offset, 2)
+        found += some
+        if after == offset:
+            return found
+        offset = after
 
 
 def abandoned(folder: Path, content: bytes) -> list[Report]:
@@ -195,6 +202,87 @@ def test_another_release_may_say_more_and_other_things(tmp_path: Path) -> None:
     content = b"".join(frame(said) for said in [newer, *strange, to_json(report(4))])
 
     assert [report(1), report(4)] == abandoned(tmp_path, content)
+
+
+def test_zeros_of_a_lost_power_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file grew and its end was not written: one line, and what is before it comes back."""
+    frames = b"".join(frame(to_json(report(number))) for number in range(3))
+    found = abandoned(tmp_path, frames + bytes(1 << 20))
+    (orphan,) = Journal(tmp_path).adopt()
+    orphan.read(len(frames), 10)
+    orphan.remove()
+
+    assert [report(0), report(1), report(2)] == found
+    assert ["was not written to its end" in one.message for one in caplog.records] == [True] * 2
+    assert [] == list(tmp_path.iterdir())
+
+
+DEEP = b'{"a":' * 100_000
+UNREADABLE = [
+    json.dumps(to_json(report(2)) | {"status": "PAUSED"}).encode(),
+    json.dumps(to_json(report(2)) | {"attempt": "a"}).encode(),
+    json.dumps(to_json(report(2)) | {"started_at": 10**30}).encode(),
+    json.dumps(
+        to_json(report(2)) | {"origin": to_json(report(2))["origin"] | {"created_at": None}}
+    ).encode(),
+    DEEP,
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("payload", UNREADABLE, ids=lambda payload: str(payload[-20:]))
+def test_what_cannot_be_read_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, payload: bytes
+) -> None:
+    """A newer release's words, or damage: its neighbours come back, the file is kept and named."""
+    strange = struct.pack(">II", len(payload), zlib.crc32(payload)) + payload
+    content = frame(to_json(report(1))) + strange * 9 + frame(to_json(report(3)))
+    (tmp_path / "1-dead.journal").write_bytes(content)
+    (orphan,) = Journal(tmp_path).adopt()
+    found = rest(orphan)
+    orphan.remove()
+    kept = tmp_path / "1-dead.unread"
+
+    assert [report(1), report(3)] == found
+    assert [kept] == list(tmp_path.iterdir())
+    assert content == kept.read_bytes()
+    assert [] == Journal(tmp_path).adopt()
+    assert 4 == len(caplog.records), "a few lines, however much is damaged"
+    assert f"in 9 places: it is kept as {kept}" in caplog.text
+
+
+def test_of_what_cannot_be_read_the_newest_is_kept(tmp_path: Path) -> None:
+    """A host that is damaged again and again does not fill its disk."""
+    for number in range(20):
+        path = tmp_path / f"{number}-dead.journal"
+        path.write_bytes(b"noise")
+        os.utime(path, (number, number))
+        (orphan,) = Journal(tmp_path).adopt()
+        orphan.read(0, 10)
+        orphan.remove()
+
+    assert {f"{number}-dead.unread" for number in range(4, 20)} == {
+        one.name for one in tmp_path.iterdir()
+    }
+
+
+def test_a_process_keeps_what_it_cannot_read_of_its_own(tmp_path: Path) -> None:
+    """The disk changed a byte: the file is kept, and the process goes on in another."""
+    journal = Journal(tmp_path)
+    journal.append([report(1), report(2)])
+    with only(tmp_path).open("r+b") as file:
+        file.seek(HEAD + 20)
+        file.write(b"\0")
+    found, end = journal.read(0, 10)
+    cleared = journal.clear(end)
+    journal.append([report(3)])
+    journal.close()
+
+    assert ([report(2)], True) == (found, cleared)
+    assert [report(3)] == adopted(tmp_path)
+    assert 1 == len(list(tmp_path.glob("*.unread")))
 
 
 # ── bounds and disks ────────────────────────────────────────────────────────────────────────────
