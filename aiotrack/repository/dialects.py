@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 COMMAND_TIMEOUT = 2.0
 """Seconds for one command of a read: an outage must not hang a caller."""
 
+LOCK_TIMEOUT = COMMAND_TIMEOUT + 1.0
+"""Seconds that a session waits for a lock: for those that could not be told that nobody waits for
+their statement. Not for a whole statement: a COMMIT that is cut short tells of success."""
+
 POOL_SIZE = 2
 """Connections of one process: one is the writer's, one serves reads; more come as needed."""
 
@@ -154,6 +158,8 @@ def _options(url: URL, command_timeout: float | None, *, pooled: bool) -> dict[s
             "application_name": "aiotrack",
             "synchronous_commit": "on",
         }
+        if command_timeout is not None:
+            options["server_settings"]["lock_timeout"] = f"{LOCK_TIMEOUT * 1000:.0f}"
     if len(hosts_of(url)) > 1:
         options["async_creator_fn"] = Hosts(url).connect
     return options

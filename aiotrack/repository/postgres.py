@@ -21,6 +21,7 @@ from aiotrack.errors import StoreUnavailable
 from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
+from aiotrack.repository.ending import Ending
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
 from aiotrack.repository.rendering import render, render_rows, told
 from aiotrack.repository.statistics.marks import POSTGRES_MARK, Marks, Unmarked, uptime
@@ -103,6 +104,7 @@ class PostgresWriter:
         self._until = math.inf
         """When the write that is going on must be over, by the monotonic clock."""
         self._watchdog: asyncio.TimerHandle | None = None
+        self._ending = Ending()
         self._lock = asyncio.Lock()
 
     def write(self, reports: Sequence[Report]) -> Awaitable[None]:
@@ -180,11 +182,8 @@ class PostgresWriter:
             if self._watchdog is not None:
                 self._watchdog.cancel()
                 self._watchdog = None
-            held, self._held, self._prepared = self._held, None, {}
-            if held is not None:
-                with contextlib.suppress(asyncpg.PostgresError, *_BROKEN):
-                    await self._driver.close(timeout=CLOSE_TIMEOUT)
-                held.invalidate()
+            self._drop()
+            await self._ending.over(CLOSE_TIMEOUT)
 
     async def _connected(
         self, work: Callable[Concatenate[Any, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -197,14 +196,16 @@ class PostgresWriter:
         await self._lock.acquire()
         try:
             if self._held is None:
-                self._held = await self._open()
-                self._driver = self._held.driver_connection
+                await self._open()
             self._until = time.monotonic() + LIMIT
             if self._watchdog is None:
                 self._watch()
             while True:
                 try:
-                    return await work(self._driver, *args, **kwargs)
+                    done = await work(self._driver, *args, **kwargs)
+                    if self._held is None:  # a cancelled COMMIT says yes, and no standby has it
+                        raise TimeoutError
+                    return done
                 except _BROKEN as error:
                     self._drop()
                     await self._on_left()  # others may wait for the same silence
@@ -225,13 +226,13 @@ class PostgresWriter:
     def _watch(self) -> None:
         """End a write that takes too long; one timer looks at all, one for each costs a lone task.
 
-        Cut off, the driver raises whatever it waits for, and the write is one that failed.
+        Ended, the driver raises whatever it waits for, and the write is one that failed.
         """
         self._watchdog = None
         left = self._until - time.monotonic()
         if left <= 0:
             self._until = math.inf
-            self._driver.terminate()
+            self._drop()
         elif left < math.inf:
             loop, context = asyncio.get_running_loop(), contextvars.Context()  # of no run
             self._watchdog = loop.call_later(left, self._watch, context=context)
@@ -243,17 +244,19 @@ class PostgresWriter:
                 await connection.execute(sql.POSTGRES_DURABLY, timeout=COMMAND_TIMEOUT)
             yield
 
-    async def _open(self) -> Any:
+    async def _open(self) -> None:
         """Connect. Whatever goes wrong here is never the data's fault.
 
         The driver's own errors come raw, wrapped or translated: 'the database system is starting
         up' is neither SQLAlchemy's nor asyncpg's.
         """
+        await self._ending.over()
         try:
             async with asyncio.timeout(LIMIT):
-                return await self._engine.raw_connection()
+                held = await self._engine.raw_connection()
         except Exception as error:
             raise StoreUnavailable(f"cannot connect to the database: {error!r}") from error
+        self._held, self._driver = held, held.driver_connection
 
     async def _after_error(self, error: asyncpg.PostgresError) -> NoReturn:
         state = error.sqlstate or ""
@@ -268,10 +271,7 @@ class PostgresWriter:
         """Forget a connection that may be in an unknown state."""
         held, self._held, self._prepared = self._held, None, {}
         if held is not None:
-            with contextlib.suppress(Exception):
-                self._driver.terminate()
-            with contextlib.suppress(Exception):
-                held.invalidate()
+            self._ending.begin(held, self._driver)
 
     async def _transact(self, connection: Any, work: Callable[[Any], Awaitable[None]]) -> None:
         """Run *work* in a transaction, and again when it met an hour that must be marked first."""
