@@ -272,6 +272,7 @@ async def test_a_name_is_no_secret_behind_its_colon(small: Tracker, inplace: boo
     assert "db://ada:[redacted]@db" == other.created_by
 
 
+@INPLACE
 async def test_names_that_the_tracker_learns_later_are_redacted_too(
     small: Tracker, inplace: bool
 ) -> None:
