@@ -97,16 +97,6 @@ def _program(
     pass
 
 
-def version() -> None:
-    """Show the version."""
-    _print_version(wanted=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the verb to the program."""
-    app.command()(version)
-
-
 class _Harmless(logging.Formatter):
     """Lets no foreign text in a log steer the terminal."""
 

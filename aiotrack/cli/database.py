@@ -77,12 +77,18 @@ def sql(
     since: Annotated[
         str, typer.Option("--from", metavar="VERSION", help="Version that is there already.")
     ] = "base",
+    as_json: Json = False,
 ) -> None:
     """Print the SQL of the migrations.
 
     For those who run it themselves.
     """
-    sys.stdout.write(_sql(dialect, since))
+    written = _sql(dialect, since)
+    if as_json:
+        told = {"dialect": dialect.value, "from": since, "version": HEAD, "sql": written}
+        print_json(told)
+    else:
+        sys.stdout.write(written)
 
 
 def _sql(dialect: Dialect, since: str) -> str:

@@ -45,7 +45,7 @@ GROUPS: Final = {
         "serve": Verb("serve", "Serve the REST API and the dashboard."),
         "doctor": Verb("doctor", "Find what is wrong with a project's set-up."),
         "db": Verb("database", "Look after the schema."),
-        "version": Verb("app", "Show the version."),
+        "version": Verb("version", "Show the version."),
     },
 }
 """Help shows all of this without loading any of it: TaskIQ and SQLAlchemy take half a second."""

@@ -22,6 +22,7 @@ from aiotrack import Tracker, __version__
 from aiotrack.cli import main
 from aiotrack.cli.app import app
 from aiotrack.cli.taskiq_command import TrackCommand
+from aiotrack.repository.columns import HEAD
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -296,11 +297,23 @@ def test_the_printed_sql_makes_the_schema(run: Run, tmp_path: Path) -> None:
     assert "JSONB" in run("db", "sql").stdout
 
 
+def test_the_printed_sql_comes_as_json_too(run: Run) -> None:
+    """With what it is for."""
+    for dialect in ("postgresql", "sqlite"):
+        options = ("--dialect", dialect, "--from", "0007")
+        told = json.loads(run("db", "sql", *options, "--json").stdout)
+        plain = run("db", "sql", *options).stdout
+
+        assert "UPDATE aiotrack_version" in plain
+        assert told == {"dialect": dialect, "from": "0007", "version": HEAD, "sql": plain}
+
+
 def test_the_version_is_told(run: Run) -> None:
     """`version` and `--version` say the same."""
     told = f"aiotrack {__version__}\n"
 
     assert (told, told) == (run("version").stdout, run("--version").stdout)
+    assert {"version": __version__} == json.loads(run("version", "--json").stdout)
 
 
 def test_main_gives_exit_codes() -> None:

@@ -28,8 +28,8 @@ EVIL = "evil\x1b]0;title\x07\u202egnp\u200f\u2028\x9b31m\x7f\ufeff\U000e0041é"
 RAW = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200f\u2028-\u202e\ufeff\U000e0000-\U000e007f]")
 LONG = "id-" + "x" * 200
 
-PLAIN = ("demo", "serve", "sql", "version")
-"""Verbs without --json: they show something live, or print something else that programs read."""
+PLAIN = ("demo", "serve")
+"""Verbs without --json: they show something live."""
 
 PROJECT = """
 print("what a project prints while it is imported")
