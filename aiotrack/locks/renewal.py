@@ -47,7 +47,7 @@ class Lease:
         token: Its owner's.
         ttl: Seconds.
         deadline: Monotonic seconds until which it is surely ours.
-        until: Monotonic seconds after which it is renewed no more.
+        until: Monotonic seconds at which it ends, whatever its holder does.
         on_lost: Called in the event loop with this and the reason.
     """
 
@@ -184,8 +184,9 @@ class Renewer:
         if self._silent > STALL:
             self._lose(lease, f"its event loop did nothing for {STALL:g} s")
             return
+        ttl = min(lease.ttl, lease.until - now)
         try:
-            is_ours = await space.extend(lease.name, lease.token, lease.ttl)
+            is_ours = await space.extend(lease.name, lease.token, ttl)
         except FAULTS as error:
             if time.monotonic() >= lease.deadline:
                 self._lose(lease, f"Redis did not answer: {error}")
@@ -196,8 +197,8 @@ class Renewer:
             lease.due = time.monotonic() + RETRY
             return
         if is_ours:
-            lease.deadline = now + lease.ttl - margin(lease.ttl)
-            lease.due = now + lease.ttl / 3
+            lease.deadline = now + ttl - margin(ttl)
+            lease.due = min(now + lease.ttl / 3, lease.until)
         else:
             self._lose(lease, "its lease ended, or somebody took it away")
 

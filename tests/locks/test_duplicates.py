@@ -27,7 +27,9 @@ from aiotrack import (
     task_lock,
 )
 from aiotrack.locks import duplicates
+from aiotrack.locks.holders import held, server_time
 from aiotrack.locks.space import Space
+from aiotrack.locks.verbs import Locks
 from aiotrack.testing.servers import ValkeyServer
 
 SKIPPED = {"success": False, "status": "skipped", "reason": "task_already_running"}
@@ -387,6 +389,34 @@ async def test_it_is_held_for_no_longer_than_its_timeout(tracker: Tracker) -> No
     await asyncio.sleep(0.6)
     assert "done" == await work(0)
     assert "done" == await running
+
+
+@pytest.mark.parametrize("lease", [duplicates.LEASE, 0.6])
+async def test_its_lock_ends_in_redis_with_its_timeout(
+    tracker: Tracker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    lease: float,
+) -> None:
+    """The last renewal is for what is left: by the server's clock, it never lasts for longer."""
+    monkeypatch.setattr(duplicates, "LEASE", lease)
+
+    @prevent_duplicate_task("x", timeout=1.5)
+    async def work() -> None:
+        await asyncio.sleep(2.5)
+
+    space = tracker.feature(Locks).holders().space
+    lasts = []
+    running = asyncio.create_task(work())
+    while not running.done():
+        now = await server_time(space, "x")
+        if found := await held(space, "x"):
+            lasts.append((now - int(found["since"])) / 1e6 + found["left"])
+        await asyncio.sleep(0.02)
+    await running
+
+    assert 1.4 < max(lasts) < 1.8
+    assert "lock x was lost, its body runs on: it was held for as long as it may be" in caplog.text
 
 
 async def test_the_lock_of_the_decorator_is_a_lock(tracker: Tracker) -> None:
