@@ -130,7 +130,7 @@ class Checkpoints(Lifecycle):
 
         repository = self.core().repository
         rerun_of = None if run is None else run.origin.rerun_of
-        key = encode_task_id(task_id or "") if run is None else run.origin.task_id
+        key = encode_task_id(task_id) if run is None else run.origin.task_id
 
         async def read() -> str | None:
             await repository.connect()

@@ -73,6 +73,16 @@ async def test_a_state_comes_back_as_it_was(tracker: Tracker) -> None:
     assert STATES[-1] == after
 
 
+@pytest.mark.parametrize("task_id", [0, ""])
+async def test_an_id_may_be_nothing(tracker: Tracker, task_id: int | str) -> None:
+    """Ids are what people number their work with: a 0 is not an empty text."""
+    async with tracker.track("shop.import", task_id=task_id):
+        await tracker.checkpoint("here")
+
+    assert "here" == await tracker.last_checkpoint(task_id=task_id)
+    assert "here" == await asyncio.to_thread(tracker.last_checkpoint_sync, task_id=task_id)
+
+
 async def test_a_checkpoint_is_committed_when_it_returns(tracker: Tracker) -> None:
     """Another tracker of the same database reads it at once, and the record is untouched."""
     other = Tracker(tracker.database)
