@@ -71,7 +71,8 @@ def begin(tracker: Tracker, name: str, task_id: str | int | None = None, **facts
     outer = CURRENT.get()
     if inherited is not None:
         facts["module"] = facts["module"] or inherited.module
-        facts["created_by"] = facts["created_by"] or inherited.created_by
+        if facts["created_by"] is None:  # 0 is somebody
+            facts["created_by"] = inherited.created_by
         facts["metadata"] = {**inherited.metadata, **facts["metadata"]}
     own_id = uuid4().hex if task_id is None else str(task_id)
     origin = origin_of(tracker, own_id, name, **facts)

@@ -41,6 +41,15 @@ async def test_a_block_of_code_is_tracked(tracker: Tracker) -> None:
     assert current_execution() is None
 
 
+async def test_whoever_a_block_names_has_made_it(tracker: Tracker) -> None:
+    """Also one whose number is 0, whatever is said around it."""
+    with tracking(created_by=9):
+        async with tracker.track("shop.block", created_by=0) as run:
+            pass
+
+    assert "0" == (await tracker.get(run.task_id)).created_by
+
+
 async def test_an_exception_passes_through_a_tracked_block(tracker: Tracker) -> None:
     """The very exception comes out, and is the record's error."""
     boom = ValueError("boom")
