@@ -175,7 +175,9 @@ async def release_task_lock(
     Raises:
         LockUnavailable: Redis does not answer.
     """
-    return await find_holders(tracker).space.release(lock_name(name, key), token)
+    space, lock = find_holders(tracker).space, lock_name(name, key)
+    is_text = token.isascii()  # what we give is; else it may be no UTF-8 for Redis
+    return is_text and await space.release(lock, token)
 
 
 async def is_task_locked(

@@ -289,6 +289,7 @@ async def test_a_token_frees_its_own_lock_only(tracker: Tracker) -> None:
     assert token is not None
     assert None is await acquire_task_lock("x", ttl=10)
     assert not await release_task_lock("x", "0" * 32)
+    assert not await release_task_lock("x", "\udc80")
     assert await is_task_locked("x")
     assert await release_task_lock("x", token)
     assert not await release_task_lock("x", token)
