@@ -170,8 +170,7 @@ class Tracker(
             return
         progress = run.progress
         if progress is None:
-            loop = run.loop or asyncio.get_running_loop()
-            progress = self._progress_of(run, loop)
+            progress = self._progress_of(run, run.loop or asyncio.get_running_loop())
         progress.put(values)
         now = time.monotonic()
         if now - progress.yielded_at >= YIELD_EVERY:
@@ -189,7 +188,9 @@ class Tracker(
         total: float | None = None,
         **extra: Any,
     ) -> None:
-        """Tell how far the work is, from a task that runs in a thread. As `progress`."""
+        """Tell how far the work here is, from a task that runs in a thread. As `progress`."""
+        if "task_id" in extra:
+            raise TypeError("progress_sync() tells of the run here: await progress() for others")
         values = progress_values(percent, message, step, current, total, extra, self.count_nonsense)
         run = run_here(self)
         if run is None:
@@ -210,8 +211,7 @@ class Tracker(
             if run.is_over:
                 made.forget()
                 return
-            report = run.started()
-            if report.patch is not None:
+            if (report := run.started()).patch is not None:
                 run.tracker.recorder().add(report)
 
         made = Progress(loop, hand_over)

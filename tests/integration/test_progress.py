@@ -147,6 +147,16 @@ async def test_another_threads_loop_tells_the_progress_of_a_run(tracker: Tracker
     assert {"progress_percent": 100, "elsewhere": 999} == record.metadata
 
 
+async def test_a_thread_cannot_tell_of_another_execution(tracker: Tracker) -> None:
+    """As metadata of its own run the id would be read as said of the other."""
+    async with tracker.track("shop.threads") as run:
+        with pytest.raises(TypeError, match="await progress"):
+            await asyncio.to_thread(tracker.progress_sync, 10, task_id="other")
+    record = await tracker.get(run.task_id)
+
+    assert {} == record.metadata
+
+
 async def test_progress_after_the_end_changes_nothing(tracker: Tracker) -> None:
     """Neither a task nor a thread that outlives its run writes over its record."""
     over = asyncio.Event()
