@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 Check = Callable[[Any], None]
 
+ASYNC: Final = "its validator is async, and nobody awaits it: give a plain function"
+
 SHOWN: Final = 5
 """Faults that a message tells."""
 
@@ -37,9 +39,8 @@ def check_of(
         encoder: Masks what a validator says.
     """
     if callable(rule):
-        if inspect.iscoroutinefunction(rule):
-            _warn(task_name, "its validator is async: give a plain function")
-            return None
+        if any(map(inspect.iscoroutinefunction, (rule, type(rule).__call__))):
+            log.warning("every result of %s will be refused: %s", task_name, ASYNC)
         return _by(task_name, rule, encoder)
     try:
         hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
@@ -106,7 +107,12 @@ def _told(error: ValidationError) -> str:
 def _by(task_name: str, validator: Callable[[Any], object], encoder: Encoder) -> Check:
     def check(value: Any) -> None:
         try:
-            told = " by its validator" if validator(value) is False else ""
+            answer = validator(value)
+            told = " by its validator" if answer is False else ""
+            if inspect.isawaitable(answer):  # whatever it would say: not that all is fine
+                told = f": {ASYNC}"
+                if inspect.iscoroutine(answer):
+                    answer.close()
         except Exception as error:
             told = f": {type(error).__name__}: {error_text(error, encoder)}"
         if told:  # outside the handler, as above

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, Any
@@ -306,18 +308,48 @@ async def test_what_cannot_be_checked_is_told_once_and_harms_nothing(
     assert why in told[0]
 
 
-async def test_an_async_validator_and_an_awaitable_result_are_told(
+async def later(value: Any) -> bool:
+    """Answer where nobody awaits it."""
+    return bool(value)
+
+
+class Later:
+    """As `later`."""
+
+    async def __call__(self, value: Any) -> bool:
+        """Answer."""
+        return bool(value)
+
+
+@pytest.mark.parametrize(
+    ("validator", "warned"),
+    [
+        (later, True),
+        (Later(), True),
+        (functools.partial(later), True),
+        (lambda value: later(int(value)), False),
+        (lambda value: asyncio.get_running_loop().create_future(), False),
+    ],
+)
+async def test_an_async_validator_refuses(
+    small: Tracker, validator: Any, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its answer is never known, so it never counts as fine; once it is told at the start."""
+    async with bench(small, after=[SimpleRetryMiddleware()]) as b:
+        task, values = add_task(b, int, validate_result=validator, retry_on_error=True)
+        values.append(1)
+        records = [await b.run(task) for _ in range(2)]
+
+    assert [("invalid_result", 1)] * 2 == [(one.error_class, one.runs) for one in records]
+    assert "its validator is async" in str(records[0].error)
+    assert int(warned) == caplog.text.count("every result of shop.give will be refused")
+
+
+async def test_an_awaitable_result_is_told(
     small: Tracker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither can be checked where bodies end: a warning, no harm."""
-
-    async def later(value: Any) -> bool:
-        return False
-
+    """It cannot be checked where bodies end: a warning, no harm."""
     async with bench(small) as b:
-        task, values = add_task(b, int, validate_result=later)
-        values.append("x")
-        one = await b.run(task)
 
         @b.task("shop.lazy", validate_result=True)
         def lazy() -> Awaitable[int]:
@@ -326,10 +358,9 @@ async def test_an_async_validator_and_an_awaitable_result_are_told(
 
             return give()
 
-        two = await b.run(lazy)
+        record = await b.run(lazy)
 
-    assert (TaskStatus.SUCCESS, TaskStatus.SUCCESS) == (one.status, two.status)
-    assert "its validator is async" in caplog.text
+    assert TaskStatus.SUCCESS is record.status
     assert "the result of shop.lazy is not checked" in caplog.text
 
 
