@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiotrack import timing
 from aiotrack.clock import EPOCH, to_datetime
-from aiotrack.labels import CONFIG, SCHEDULE
+from aiotrack.labels import CONFIG, SCHEDULE, is_tracked
 from aiotrack.model import TaskDefinition
 from aiotrack.timing import Timing
 
@@ -138,8 +138,13 @@ class Entry:
 
 
 def labels_of_task(task: AsyncTaskiqDecoratedTask[Any, Any], time_limit: float) -> dict[str, Any]:
-    """Give what a task's decorator says; without a time limit there, the default in seconds."""
+    """Give what a task's decorator says; without a time limit there, the default in seconds.
+
+    What a definition sends is recorded, also of a task that otherwise is not.
+    """
     told = {key: value for key, value in task.labels.items() if key != "schedule"}
+    if not is_tracked(told):
+        told["track"] = True
     if time_limit > 0:
         told.setdefault("timeout", time_limit)
     return told

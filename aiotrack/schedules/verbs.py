@@ -19,7 +19,6 @@ from aiotrack.errors import (
     StoreUnavailable,
     UnknownTask,
 )
-from aiotrack.labels import is_tracked
 from aiotrack.model import LASTING
 from aiotrack.schedules import moves
 from aiotrack.schedules.entry import INACTIVE, labels_of, labels_of_task
@@ -130,8 +129,6 @@ class Schedules:
         broker, task = found
         labels = labels_of_task(task, self._tracker.options.task_timeout_seconds)
         labels |= labels_of(known)
-        if not is_tracked(task.labels):
-            labels["track"] = True
         if by is not None:
             labels["created_by"] = str(by)
         new_id: str = broker.id_generator()

@@ -407,6 +407,27 @@ async def test_a_source_needs_redis_and_a_known_word(made_sqlite_url: str, redis
         )
 
 
+async def test_what_a_definition_sends_is_recorded(one_site: Site) -> None:
+    """Also of a task that otherwise is not, by its schedule and by hand."""
+
+    @one_site.broker.task("shop.hidden", track=False)
+    async def hidden() -> None: ...
+
+    definition = await one_site.define("hidden", task_type="shop.hidden", parameters={})
+    await one_site.tracker.schedules.start("hidden")
+    await one_site.rewind(definition, 1)
+    async with Beat(one_site) as beat:
+        await beat.tick()
+    by_hand = await one_site.tracker.schedules.trigger("hidden")
+    tick, again = await one_site.sent(definition)
+    found = await one_site.tracker.wait(tick, 10)
+
+    assert by_hand.task_id == again
+    assert ("SUCCESS", definition.id, f"task_{definition.id}") == (
+        *(found.status, found.config_id, found.schedule_id),
+    )
+
+
 async def test_a_retried_definition_is_retried(one_site: Site) -> None:
     """max_retries of the definition reach TaskIQ's retry middleware."""
     tracker = one_site.tracker
