@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
+from aiotrack.files import copy, is_at, listed, lock, make, write_all
 from aiotrack.report import Report
 from aiotrack.wording import from_json, to_json
 
@@ -40,9 +40,6 @@ TOLD = 3
 
 UNREAD = 16
 """Files that nobody could read whole and that are kept, of one database: the newest ones."""
-
-TRIES = 16
-"""New files that others may take before it is given up: more than one is hardly ever taken."""
 
 _FRAME = struct.Struct(">II")
 _TORN = 1 << 62
@@ -64,10 +61,16 @@ class Journal:
 
     Args:
         folder: Where journals of this database lie; made on first use.
+        max_bytes: What it takes.
+        former: Where an older release put them: they are adopted from there, too.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, folder: Path, *, max_bytes: int = MAX_BYTES, former: Path | None = None
+    ) -> None:
         self._folder = folder
+        self._folders = (folder,) if former in {None, folder} else (folder, former)
+        self._faults: set[Path] = set()
         self._max_bytes = max_bytes
         self._file: IO[bytes] | None = None
         self._path = _new_path(folder)
@@ -94,11 +97,12 @@ class Journal:
             frames.append(frame)
             count += 1
         if frames:
-            file = self._file or self._open()
+            file = self._ready()
+            self._check(file)
             try:
                 if os.fstat(file.fileno()).st_size != self.size:
                     file.truncate(self.size)  # the rest of an append that failed
-                _write_all(file, b"".join(frames))
+                write_all(file, b"".join(frames))
                 os.fsync(file.fileno())
             except OSError:
                 with contextlib.suppress(OSError):
@@ -111,6 +115,7 @@ class Journal:
         """Give up to *count* reports from *offset* (bytes) on, and where the next ones begin."""
         if self._file is None or offset >= self.size:
             return [], offset
+        self._check(self._file)
         return read(self._file, offset, count, self._damage)
 
     def clear(self, offset: int) -> bool:
@@ -123,6 +128,7 @@ class Journal:
             return False
         if self._damage.count:
             _set_aside(self._path, self._damage)
+            self.size = 0
             self.leave()
         elif self._file is not None:
             self._file.truncate(0)
@@ -139,6 +145,9 @@ class Journal:
 
     def close(self) -> None:
         """Let the file go; an empty one is removed, another waits for whoever adopts it."""
+        if self.size and self._file is not None:
+            with contextlib.suppress(OSError):
+                self._ready()
         file, self._file = self._file, None
         if file is not None:
             if self.size == 0:
@@ -162,42 +171,47 @@ class Journal:
             OSError: The folder is there, and cannot be looked into.
         """
         found: list[Orphan] = []
-        try:
-            paths = sorted(self._folder.iterdir())  # glob says nothing of a fault, from 3.13 on
-        except (FileNotFoundError, NotADirectoryError):
-            return found
-        for path in paths:
-            is_theirs = path.suffix == ".journal" and path != self._path
-            if not is_theirs or len(found) >= ADOPTED_AT_ONCE:
+        faults: dict[Path, OSError] = {}
+        for path in [path for folder in self._folders for path in listed(folder)]:
+            if path == self._path or len(found) >= ADOPTED_AT_ONCE:
                 continue
-            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-                file = stack.enter_context(path.open("r+b", buffering=0))
-                if _lock(file) and path.exists():
-                    stack.pop_all()
-                    found.append(Orphan(path, file))
+            try:
+                with contextlib.ExitStack() as stack:
+                    file = stack.enter_context(path.open("r+b", buffering=0))
+                    if lock(file) and path.exists():
+                        stack.pop_all()
+                        found.append(Orphan(path, file))
+            except FileNotFoundError:  # another adopted it
+                pass
+            except OSError as error:
+                faults[path] = error
+        for path in [path for path in faults if path not in self._faults][:1]:
+            what = "%s and %d others are not replayed: another account's, or damaged: %s"
+            log.warning(what, path, len(faults) - 1, faults[path])
+        self._faults = set(faults)
         return found
 
-    def _open(self) -> IO[bytes]:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for _ in range(TRIES):
-            handle = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
-            file = os.fdopen(handle, "r+b", buffering=0)
+    def _check(self, file: IO[bytes]) -> None:
+        if os.fstat(file.fileno()).st_size < self.size:  # behind a hole nobody would read
+            raise OSError(errno.EIO, "somebody cut the journal", str(self._path))
+
+    def _ready(self) -> IO[bytes]:
+        """Give the file to write to; where somebody removed it, a new one with what it held."""
+        old = self._file
+        if old is not None and is_at(self._path, old):
+            return old
+        file, path = make(self._folder, _new_path)
+        if old is not None:
             try:
-                is_ours = (_lock(file) or not _CAN_LOCK) and self._path.exists()
-            except OSError:  # unlocked, two might use it at once: better none
+                copy(old, file, self.size)
+            except OSError:
                 file.close()
-                self._path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 raise
-            if is_ours:
-                _sync_folder(self._folder)
-                self._file = file
-                return file
-            file.close()  # whoever adopts was faster than the lock, and removes it
-            self._path = _new_path(self._folder)
-        raise OSError(errno.EAGAIN, "others take every new journal", str(self._folder))
-
-
-_CAN_LOCK = importlib.util.find_spec("fcntl") is not None
+            log.warning("%s was removed; what it held is in %s: see journal_dir", self._path, path)
+            old.close()
+        self._file, self._path = file, path
+        return file
 
 
 class Damage:
@@ -238,45 +252,8 @@ class Orphan:
         self._file.close()
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Take a file for this process; where the system has no such locks nothing is adopted.
-
-    Returns:
-        False when another process has it.
-
-    Raises:
-        OSError: No file can be locked there: NFS without its lock daemon, some of FUSE's.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name survive a power cut, where folders can be opened."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _new_path(folder: Path) -> Path:
     return folder / f"{os.getpid()}-{uuid4().hex[:12]}.journal"
-
-
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    """Write every byte: a disk that is nearly full takes a part of them and says nothing."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _set_aside(path: Path, damage: Damage) -> None:

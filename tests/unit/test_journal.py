@@ -7,10 +7,12 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -379,6 +381,103 @@ def test_where_no_file_can_be_locked_there_is_no_journal(
     assert code == told.value.errno
     assert len(left) <= (16 if code == errno.EAGAIN else 0)
     assert (1, [report(2)]) == (count, adopted(tmp_path))
+
+
+def gone(folder: Path) -> None:
+    """Do as somebody who tidies up."""
+    shutil.rmtree(folder)
+
+
+def replaced(folder: Path) -> None:
+    """Put another file at the place of the one that is in use."""
+    path = only(folder)
+    path.unlink()
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("tidy", [lambda folder: only(folder).unlink(), gone, replaced])
+@pytest.mark.parametrize("is_kept", [False, True], ids=["empty", "full"])
+def test_a_file_that_was_removed_is_made_anew(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    tidy: Callable[[Path], None],
+    is_kept: bool,
+) -> None:
+    """A cleaner of temporary files, or a task: what is kept, then and later, can be found."""
+    folder = tmp_path / "journals"
+    journal = Journal(folder)
+    journal.append([report(1)])
+    if not is_kept:
+        journal.clear(journal.size)
+    tidy(folder)
+    journal.append([report(2)])
+    known, _ = journal.read(0, 10)
+    journal.append([report(3)])
+    journal.close()
+    first = [report(1)] if is_kept else []
+
+    assert [*first, report(2)] == known
+    assert [*first, report(2), report(3)] == adopted(folder)
+    assert 1 == caplog.text.count("was removed")
+
+
+def test_a_stop_finds_that_its_file_was_removed(tmp_path: Path) -> None:
+    """Nothing more comes; what was kept waits for whoever adopts it all the same."""
+    journal = Journal(tmp_path)
+    journal.append([report(1)])
+    only(tmp_path).unlink()
+    journal.close()
+
+    assert [report(1)] == adopted(tmp_path)
+
+
+def test_a_file_that_was_cut_takes_nothing_more(tmp_path: Path) -> None:
+    """Behind a hole nobody would read it: a fault of the disk, and another file takes the next."""
+    journal = Journal(tmp_path)
+    journal.append([report(1)])
+    os.truncate(only(tmp_path), 0)
+    with pytest.raises(OSError, match="cut"):
+        journal.append([report(2)])
+    with pytest.raises(OSError, match="cut"):
+        journal.read(0, 10)
+    journal.leave()
+    journal.append([report(3)])
+    journal.close()
+
+    assert [report(3)] == adopted(tmp_path)
+
+
+def test_what_cannot_be_adopted_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another account wrote it: its path is told, at the first look."""
+    for number in range(3):
+        (tmp_path / f"{number}-dead.journal").mkdir()  # which nobody may open, not even root
+    journal = Journal(tmp_path)
+    found = [journal.adopt() for _ in range(3)]
+    said = [one.getMessage() for one in caplog.records]
+
+    assert [[]] * 3 == found
+    assert 1 == len(said)
+    assert f"{tmp_path / '0-dead.journal'} and 2 others are not replayed" in said[0]
+
+
+def test_journals_of_an_older_release_are_adopted(tmp_path: Path) -> None:
+    """It put them into another folder; new ones do not go there."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    before = Journal(old)
+    before.append([report(1)])
+    before.close()
+    journal = Journal(new, former=old)
+    (orphan,) = journal.adopt()
+    found = rest(orphan)
+    orphan.remove()
+    journal.append([report(2)])
+    journal.close()
+
+    assert [report(1)] == found
+    assert [] == list(old.iterdir())
+    assert [report(2)] == adopted(new)
 
 
 # ── a life of its own ───────────────────────────────────────────────────────────────────────────
