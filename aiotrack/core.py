@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiotrack.ends import at_loop_end, at_process_end
 from aiotrack.feature import Feature, hooks
-from aiotrack.journal import Journal, default_folder
+from aiotrack.journal import Journal
 from aiotrack.keeper import Keeper
 from aiotrack.live import Live
 from aiotrack.progress_tracker import follow
@@ -63,9 +63,10 @@ class Core:
             on_commit=self._committed,
         )
         self.reader: Reader = Reader(self.repository)
-        told = settings.journal_dir
-        base = Path(told) if told else default_folder()
-        journal = Journal(base / hashlib.sha256(self.repository.name.encode()).hexdigest()[:16])
+        journal = Journal(
+            _folder(tracker.journals, self.repository.name),
+            former=_folder(tracker.journals, self.repository.former_name),
+        )
         self.keeper = Keeper(journal, self.repository.write)
         self.recorder = Recorder(
             self.repository.write,
@@ -168,6 +169,11 @@ class Core:
             log.warning("%d reports wait in the journal: they came too late to be written", kept)
         if len(left) > kept:
             log.error("%d reports were not written: nobody stopped the tracker", len(left) - kept)
+
+
+def _folder(base: Path, name: str) -> Path:
+    """Give the folder of a database's journals."""
+    return base / hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 async def _closed(feature: Feature, *, for_good: bool) -> None:

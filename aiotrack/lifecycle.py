@@ -21,6 +21,7 @@ from aiotrack.core import Core
 from aiotrack.encode import Encoder
 from aiotrack.errors import AioTrackError, InvalidSetting
 from aiotrack.feature import Feature
+from aiotrack.journal import default_folder
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report
 from aiotrack.settings import DEFAULT_DATABASE, Settings, driver_of, masked
@@ -59,6 +60,9 @@ class Lifecycle:
         self.options = settings if isinstance(settings, Settings) else Settings.load(settings)
         self.database: str | AsyncEngine = _checked(database or self.options.database_url)
         self.redis = _checked_redis(redis or self.options.redis_url)
+        told = self.options.journal_dir
+        self.journals = (Path(told) if told else default_folder()).absolute()
+        """Where journals lie: where it is now, whatever a task makes the current folder."""
         self.clock = Clock()
         self.worker_id = _new_worker_id()
         self.classes = ErrorClasses()

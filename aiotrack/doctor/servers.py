@@ -14,7 +14,6 @@ from aiotrack.doctor.finding import Finding, advice, wrong
 from aiotrack.doctor.project import USE_OURS, is_stock_stream, named
 from aiotrack.errors import AioTrackError, SchemaOutdated, SchemaTooNew
 from aiotrack.health import Checks
-from aiotrack.journal import default_folder
 from aiotrack.model import OWN_MODULE, WorkerStatus
 from aiotrack.settings import DEFAULT_DATABASE
 from aiotrack.sweeps import must_be_recorded_since
@@ -69,8 +68,7 @@ def _file(tracker: Tracker) -> list[Finding]:
 
 
 def _journal(tracker: Tracker) -> list[Finding]:
-    told = tracker.options.journal_dir
-    folder = Path(told).absolute() if told else default_folder()
+    folder = tracker.journals
     while not folder.exists():
         folder = folder.parent
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):

@@ -1,0 +1,81 @@
+"""Which journals a process looks for: its database's, wherever it stands and whoever it is."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from aiotrack import ExecutionNotFound, Tracker
+from aiotrack.journal import Journal
+from aiotrack.testing.servers import PostgresServer
+from tests.integration.load import run_report
+from tests.waits import until
+
+
+def abandon(folder: Path, task_id: str) -> None:
+    """Leave a journal as a process does that is killed in an outage."""
+    journal = Journal(folder)
+    journal.append([run_report(task_id)])
+    journal.close()
+
+
+def journals(folder: Path) -> list[Path]:
+    """Give the journals below a folder."""
+    return list(folder.rglob("*.journal"))
+
+
+async def appears(tracker: Tracker, task_id: str) -> None:
+    """Wait until a task is recorded."""
+
+    async def is_there() -> bool:
+        try:
+            await tracker.get(task_id)
+        except ExecutionNotFound:
+            return False
+        return True
+
+    await until(f"{task_id} is recorded", is_there, 10)
+
+
+@pytest.mark.parametrize("variable", ["AIOTRACK_JOURNAL_DIR", "XDG_STATE_HOME"])
+async def test_a_task_may_change_the_current_folder(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """A relative folder is where it was when the tracker was made: the next process finds it."""
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.delenv("AIOTRACK_JOURNAL_DIR", raising=False)
+    monkeypatch.setenv(variable, "journals")
+    monkeypatch.chdir(tmp_path / "here")
+    tracker = Tracker(sqlite_url)
+    monkeypatch.chdir(tmp_path / "there")
+    async with tracker:
+        kept = await tracker.core().keeper.keep(run_report("a"))
+        found = journals(tmp_path)
+
+    assert kept
+    assert 1 == len(found)
+    assert found[0].is_relative_to(tmp_path / "here" / "journals")
+
+
+async def test_another_user_of_the_database_finds_its_journals(
+    own_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Credentials rotate between a kill and the next start; so do those of the older release."""
+    own_postgres.psql("CREATE ROLE rotated SUPERUSER LOGIN PASSWORD 'x'")
+    settings = {"journal_dir": str(tmp_path)}
+    url = make_url(own_postgres.url)
+    other = url.set(username="rotated", password="x").render_as_string(hide_password=False)
+    async with Tracker(own_postgres.url, settings=settings) as tracker:
+        folder = tracker.core().keeper._journal._folder
+    abandon(folder, "killed")
+    named = f"postgresql:rotated@{url.host}:{url.port}/{url.database}"
+    abandon(tmp_path / hashlib.sha256(named.encode()).hexdigest()[:16], "older")
+    async with Tracker(other, settings=settings) as heir:
+        for task_id in ("killed", "older"):
+            await appears(heir, task_id)
+
+    assert [] == journals(tmp_path)
