@@ -55,7 +55,7 @@ class Keeper:
         self._streak = 0
         self._orphans: list[Orphan] = []
         self._next_look = 0.0
-        self._is_broken = self._is_blind = False
+        self._is_broken = self._is_blind = self._is_full = False
 
     @property
     def has_work(self) -> bool:
@@ -138,6 +138,7 @@ class Keeper:
         self._next_look = time.monotonic() + LOOK_AGAIN
         try:
             self._orphans = await self._call(self._journal.adopt)
+            self._is_blind = False
         except OSError as error:
             if not self._is_blind:
                 self._is_blind = True
@@ -215,13 +216,21 @@ class Keeper:
                     future.set_result(position < count)
 
     async def _append(self, reports: Sequence[Report]) -> int:
+        was_empty = self._journal.size == 0
         try:
-            return await self._call(self._journal.append, reports)
+            count = await self._call(self._journal.append, reports)
         except Exception as error:
             if not self._is_broken:
                 self._is_broken = True
                 log.error("the journal cannot be written: %s", error)
             return 0
+        self._is_broken = False
+        if was_empty:
+            self._is_full = False
+        if count < len(reports) and not self._is_full:
+            self._is_full = True
+            log.error("the journal is full at %d bytes: the rest is in memory", self._journal.size)
+        return count
 
     async def _call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -459,6 +460,58 @@ async def test_a_fault_of_the_journal_is_no_outage(
     assert 0 < len(said) == len(set(said))
     assert failures == recorder.counters["failures"]
     assert (fault != "look") == caplog.text.count("are not being recorded")
+
+
+async def test_each_trouble_of_the_journal_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder that breaks, is mended and breaks again: one line for each time."""
+    folder = tmp_path / "journals"
+    keeper = kept(FaultyStore(), folder)
+    told = []
+    for is_broken in (True, False, True):
+        if is_broken:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.write_text("no folder")
+        else:
+            folder.unlink()
+        told.append([await keeper.keep(end(number)) for number in range(3)])
+    await keeper.close()
+
+    assert [[False] * 3, [True] * 3, [False] * 3] == told
+    assert 2 == caplog.text.count("cannot be written")
+
+
+async def test_a_folder_that_cannot_be_looked_into_is_told_each_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is away, comes back and goes again."""
+    monkeypatch.setattr("aiotrack.keeper.LOOK_AGAIN", 0.0)
+    keeper = kept(FaultyStore(), tmp_path)
+    for is_broken in (True, True, False, True):
+        with monkeypatch.context() as patch:
+            if is_broken:
+                patch.setattr(Path, "iterdir", failing)
+            await keeper.replay()
+    await keeper.close()
+
+    assert 2 == caplog.text.count("cannot be looked for")
+
+
+async def test_a_full_journal_is_told_once_each_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it does not take is in memory only, and lost with the process: somebody must know."""
+    keeper = kept(FaultyStore(), tmp_path, max_bytes=2_000)
+    counts = []
+    for _ in range(2):
+        counts.append([await keeper.keep(end(number)) for number in range(10)].count(False))
+        while keeper.is_holding:
+            await keeper.replay()
+    await keeper.close()
+
+    assert 0 < min(counts)
+    assert 2 == caplog.text.count("the journal is full")
 
 
 # ── bounds ──────────────────────────────────────────────────────────────────────────────────────
