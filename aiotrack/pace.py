@@ -35,6 +35,12 @@ take as many connections, and what they hold does not fit into a processor's cac
 HOLD = 0.005
 """Seconds for which hooks are let go by strides: a body that blocks the loop may run in between."""
 
+LATE = 0.1
+"""Seconds by which a timer comes late when a body has blocked the loop."""
+
+GRACE = 0.2
+"""Seconds for an answer that came while the loop was blocked: who wrote may read it first."""
+
 UNKNOWN = 1 << 62
 """No limit of runs at once was met so far."""
 
@@ -97,6 +103,7 @@ class Alarm:
         self._groups = groups
         self._give_up = give_up
         self._timer: asyncio.TimerHandle | None = None
+        self._is_spared = False
 
     def watch(self, group: Waiting) -> None:
         """Begin a group's budget."""
@@ -125,7 +132,12 @@ class Alarm:
         self._timer = self._loop.call_at(due, self._ring, context=context)
 
     def _ring(self) -> None:
-        self._timer = None
+        timer, self._timer = self._timer, None
+        is_late = timer is not None and self._loop.time() - timer.when() > LATE
+        self._is_spared = is_late and not self._is_spared
+        if self._is_spared:
+            self._set(self._loop.time() + GRACE)
+            return
         for group in self._groups():
             if group.since is None:
                 continue

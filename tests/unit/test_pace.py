@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aiotrack.pace import FEW, GATHER, HOLD, RECENT, STEP, STRIDE, Pace
+from aiotrack.pace import FEW, GATHER, GRACE, HOLD, LATE, RECENT, STEP, STRIDE, Alarm, Pace, Waiting
 
 
 class Watch:
@@ -211,3 +212,41 @@ async def test_what_gathered_during_a_write_follows_it() -> None:
     watch.pace.done()
 
     assert (2, 3) == (during, len(watch.moments))
+
+
+# ── the alarm ───────────────────────────────────────────────────────────────────────────────────
+class Group:
+    """A group that waits, and what became of it."""
+
+    def __init__(self, budget: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.waiting = Waiting(self.loop)
+        self.given_up: list[float] = []
+        self.alarm = Alarm(self.loop, budget, lambda: [self.waiting], self._give_up)
+        self.alarm.watch(self.waiting)
+
+    def _give_up(self, waiting: Waiting) -> None:
+        self.given_up.append(self.loop.time())
+        waiting.release(False)
+
+
+async def test_an_answer_that_came_while_the_loop_was_blocked_is_in_time() -> None:
+    """Who wrote is woken a turn after the alarm; without an answer it rings a moment later."""
+    answered, silent = Group(0.05), Group(0.05)
+    answer: asyncio.Future[bool] = answered.loop.create_future()
+
+    async def write() -> None:
+        answered.waiting.release(await answer)
+
+    writing = asyncio.create_task(write())
+    await asyncio.sleep(0)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(answered.loop.call_soon_threadsafe, answer.set_result, True)
+    time.sleep(0.05 + 2 * LATE)  # noqa: ASYNC251 - as a body that blocks
+    begun = answered.loop.time()
+    await writing
+    await asyncio.sleep(GRACE + 0.1)
+
+    assert [] == answered.given_up
+    assert 1 == len(silent.given_up)
+    assert GRACE / 2 < silent.given_up[0] - begun
