@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import functools
 import json
 import logging
 import math
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 
 from aiotrack.errors import StoreUnavailable
 from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
-from aiotrack.repository.ending import Ending
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
 from aiotrack.repository.rendering import render, render_rows, told
+from aiotrack.repository.session import BROKEN, Session
 from aiotrack.repository.statistics.marks import POSTGRES_MARK, Marks, Unmarked, uptime
 from aiotrack.repository.statistics.periods import Period
 
@@ -38,14 +35,6 @@ P = ParamSpec("P")
 COMMAND_TIMEOUT = 2.0
 """Seconds for one statement of a write; a server that accepts and never answers costs no more."""
 
-LIMIT = 5.0
-"""Seconds for a connect, and for a whole write: an engine that was given to us may have no limits,
-BEGIN, COMMIT and ROLLBACK take none from here, and the driver none when it closes a statement that
-it has kept for long."""
-
-CLOSE_TIMEOUT = 0.5
-"""Seconds for the goodbye to a server that may be gone: TaskIQ leaves five for the whole end."""
-
 CONFLICT_TRIES = 20
 """Quick tries after a deadlock or serialization failure, about 10 ms apart."""
 
@@ -59,16 +48,6 @@ _CONFLICTS = {"40P01", "40001"}
 
 _READ_ONLY = "25006"
 """SQLSTATE of a server that was the writer before a fail-over, or is not yet."""
-
-_BROKEN = (
-    SQLAlchemyError,
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-)
-"""What a connection raises that was cut, ended or answered with nonsense."""
 
 
 class PostgresWriter:
@@ -89,22 +68,13 @@ class PostgresWriter:
         is_durable: bool,
         marks: Marks,
     ) -> None:
-        self._engine = engine
         self._on_left = on_left
         self._is_durable = is_durable
         self._marks = marks
         known = (sql.POSTGRES_SEND, sql.POSTGRES_SEND_ONE, sql.POSTGRES_RUN, sql.POSTGRES_RUN_ONE)
         hot = known if is_durable else tuple(map(sql.durably, known))
         self._sends, self._send, self._runs, self._run = hot
-        self._held: Any = None
-        self._driver: Any = None
-        """What `_held` wraps: to find it out takes as long as the rest of the way here."""
-        self._prepared: dict[str, Callable[..., Awaitable[Sequence[Any]]]] = {}
-        """Runs a hot statement on it: the driver has not to look for it by its text each time."""
-        self._until = math.inf
-        """When the write that is going on must be over, by the monotonic clock."""
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._ending = Ending()
+        self._session = Session(engine)
         self._lock = asyncio.Lock()
 
     def write(self, reports: Sequence[Report]) -> Awaitable[None]:
@@ -179,11 +149,7 @@ class PostgresWriter:
     async def release(self) -> None:
         """Close the connection until the next write."""
         async with self._lock:
-            if self._watchdog is not None:
-                self._watchdog.cancel()
-                self._watchdog = None
-            self._drop()
-            await self._ending.over(CLOSE_TIMEOUT)
+            await self._session.close()
 
     async def _connected(
         self, work: Callable[Concatenate[Any, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -193,49 +159,31 @@ class PostgresWriter:
         A function and no context manager: a task that runs alone waits for every step here.
         """
         tries = CONFLICT_TRIES
+        session = self._session
         await self._lock.acquire()
         try:
-            if self._held is None:
-                await self._open()
-            self._until = time.monotonic() + LIMIT
-            if self._watchdog is None:
-                self._watch()
+            session.begin()
             while True:
+                if session.driver is None or session.driver.is_closed():
+                    await session.open()
                 try:
-                    done = await work(self._driver, *args, **kwargs)
-                    if self._held is None:  # a cancelled COMMIT says yes, and no standby has it
+                    done = await work(session.driver, *args, **kwargs)
+                    if session.driver is None:  # a cancelled COMMIT says yes; no standby has it
                         raise TimeoutError
                     return done
-                except _BROKEN as error:
-                    self._drop()
-                    await self._on_left()  # others may wait for the same silence
-                    fault = f"the database did not take a write: {error!r}"
-                    raise StoreUnavailable(fault) from error
+                except BROKEN as error:
+                    await self._after_cut(error, is_safe=work == self._write)
                 except asyncpg.PostgresError as error:
                     tries -= 1
                     if error.sqlstate not in _CONFLICTS or not tries:
                         await self._after_error(error)
                 except asyncio.CancelledError:
-                    self._drop()
+                    session.drop()
                     raise
                 await asyncio.sleep(random.uniform(0.005, 0.015))
         finally:
-            self._until = math.inf
+            session.until = math.inf
             self._lock.release()
-
-    def _watch(self) -> None:
-        """End a write that takes too long; one timer looks at all, one for each costs a lone task.
-
-        Ended, the driver raises whatever it waits for, and the write is one that failed.
-        """
-        self._watchdog = None
-        left = self._until - time.monotonic()
-        if left <= 0:
-            self._until = math.inf
-            self._drop()
-        elif left < math.inf:
-            loop, context = asyncio.get_running_loop(), contextvars.Context()  # of no run
-            self._watchdog = loop.call_later(left, self._watch, context=context)
 
     @contextlib.asynccontextmanager
     async def _transaction(self, connection: Any) -> AsyncIterator[None]:
@@ -244,34 +192,21 @@ class PostgresWriter:
                 await connection.execute(sql.POSTGRES_DURABLY, timeout=COMMAND_TIMEOUT)
             yield
 
-    async def _open(self) -> None:
-        """Connect. Whatever goes wrong here is never the data's fault.
-
-        The driver's own errors come raw, wrapped or translated: 'the database system is starting
-        up' is neither SQLAlchemy's nor asyncpg's.
-        """
-        await self._ending.over()
-        try:
-            async with asyncio.timeout(LIMIT):
-                held = await self._engine.raw_connection()
-        except Exception as error:
-            raise StoreUnavailable(f"cannot connect to the database: {error!r}") from error
-        self._held, self._driver = held, held.driver_connection
+    async def _after_cut(self, error: Exception, *, is_safe: bool) -> None:
+        may_repeat = self._session.may_repeat(error, is_safe=is_safe)
+        self._session.drop()
+        await self._on_left()  # others may wait for the same silence
+        if not may_repeat:
+            raise StoreUnavailable(f"the database did not take a write: {error!r}") from error
 
     async def _after_error(self, error: asyncpg.PostgresError) -> NoReturn:
         state = error.sqlstate or ""
         if state[:2] in _POISON_CLASSES:
             raise PoisonError(str(error)) from error
-        self._drop()
+        self._session.drop()
         if state == _READ_ONLY:  # the other connections lead to the same server
             await self._on_left()
         raise StoreUnavailable(f"the database refused a write: {error!r}") from error
-
-    def _drop(self) -> None:
-        """Forget a connection that may be in an unknown state."""
-        held, self._held, self._prepared = self._held, None, {}
-        if held is not None:
-            self._ending.begin(held, self._driver)
 
     async def _transact(self, connection: Any, work: Callable[[Any], Awaitable[None]]) -> None:
         """Run *work* in a transaction, and again when it met an hour that must be marked first."""
@@ -314,7 +249,7 @@ class PostgresWriter:
             statement, values = one, told(reports[0])
         else:
             statement, values = many, ("[" + ",".join(map(render, reports)) + "]",)
-        fetch = self._prepared.get(statement)
+        fetch = self._session.prepared.get(statement)
         if fetch is None:
             return self._fetch(connection, statement, values)
         return fetch(*values, timeout=COMMAND_TIMEOUT)
@@ -326,7 +261,7 @@ class PostgresWriter:
         fetch = functools.partial(connection.fetch, statement)
         if self._is_durable:
             prepared = await connection.prepare(statement, timeout=COMMAND_TIMEOUT)
-            fetch = self._prepared[statement] = prepared.fetch
+            fetch = self._session.prepared[statement] = prepared.fetch
         rows: Sequence[Any] = await fetch(*values, timeout=COMMAND_TIMEOUT)
         return rows
 
