@@ -20,6 +20,7 @@ from aiotrack.errors import (
     StoreUnavailable,
 )
 from aiotrack.model import Page, TaskDefinition
+from aiotrack.timing import MANUAL
 
 if TYPE_CHECKING:
     import builtins
@@ -57,6 +58,9 @@ class Fields(TypedDict, total=False):
 
 class Follower(Protocol):
     """Who must know what becomes of a definition: its schedule."""
+
+    async def rests(self, definition: TaskDefinition) -> bool:
+        """Tell whether there is nothing to follow: it is manual, and nothing of it goes on."""
 
     async def check(self) -> None:
         """Raise when nothing can be followed now: then nothing is changed."""
@@ -141,7 +145,8 @@ class Definitions:
     ) -> TaskDefinition:
         """Change a definition; a schedule that is active or paused follows at once.
 
-        A new crontab, interval or moment is timed anew; other changes keep its times.
+        A new crontab, interval or moment is timed anew; other changes keep its times. One that is
+        manual and stays so needs no Redis.
 
         Args:
             definition: Its id or name.
@@ -151,7 +156,8 @@ class Definitions:
         Raises:
             DefinitionNotFound: There is none.
             InvalidDefinition: Nothing is stored; ``faults`` lists all that is wrong.
-            ScheduleUnavailable: Redis did not answer; ask again, which does no harm.
+            ScheduleUnavailable: Redis did not answer, and nothing is stored; or it went away right
+                after that was asked: ask again, which does no harm.
             StoreUnavailable: The database did not answer.
         """
         for _ in range(TRIES):
@@ -163,7 +169,8 @@ class Definitions:
                 found += await self._taken(told["name"])
             if found:
                 raise InvalidDefinition(found)
-            if known.is_scheduled:
+            stays = told["schedule_kind"] == MANUAL and await self._follower.rests(known)
+            if not stays:
                 await self._follower.check()
             rows, now = await self._rows()
             try:
@@ -178,7 +185,8 @@ class Definitions:
                 old = {key: before[key] for key in changed}
                 if changed:
                     await self._record("definition.update", made, old, changed, by)
-                await self._follower.changed(made, by=_word(by))
+                if not stays:
+                    await self._follower.changed(made, by=_word(by))
                 return made
             await asyncio.sleep(random.uniform(0, PAUSE))
         raise StoreUnavailable(f"the definition {definition!r} is being changed by others")
@@ -186,19 +194,23 @@ class Definitions:
     async def delete(self, definition: int | str, *, by: str | int | None = None) -> None:
         """Delete a definition, and stop its schedule; its executions stay, with its id.
 
+        A manual one without a schedule needs no Redis.
+
         Raises:
             DefinitionNotFound: There is none.
             ScheduleUnavailable: Redis did not answer: the definition stays.
             StoreUnavailable: The database did not answer.
         """
         known = await self.get(definition)
-        await self._follower.dropped(known, by=_word(by))
+        if not await self._follower.rests(known):
+            await self._follower.dropped(known, by=_word(by))
         rows, _ = await self._rows()
         if not await rows.delete(known.id):
             raise DefinitionNotFound(definition)
         try:  # who started it between found it still there
-            await self._follower.dropped(known, by=_word(by))
-        except ScheduleUnavailable:
+            if not await self._follower.rests(known):
+                await self._follower.dropped(known, by=_word(by))
+        except (ScheduleUnavailable, StoreUnavailable):
             log.warning("%r is deleted; if it was started meanwhile, it is still sent", known.name)
         await self._record("definition.delete", known, _fields(known), None, by)
 

@@ -181,6 +181,16 @@ class Schedules:
         return {one: at for one, at in times.items() if at is not None}
 
     # ── what definitions need ───────────────────────────────────────────────────────────────────
+    async def rests(self, definition: TaskDefinition) -> bool:
+        """Tell by the audit, without Redis, whether there is nothing to follow; see `Follower`."""
+        from aiotrack.repository.control.audit import Audit
+
+        if definition.is_scheduled:
+            return False
+        target = f"definition:{definition.id}"
+        kept = await Audit(self._core().repository).last_of(LASTING, [target])
+        return target not in kept or kept[target].after == _told(NOTHING)
+
     async def check(self) -> None:
         """Raise when nothing can be changed here now; see `aiotrack.definitions.verbs.Follower`."""
         if self._tracker.redis is not None:

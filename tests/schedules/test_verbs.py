@@ -394,3 +394,32 @@ async def test_a_redis_that_is_away_is_told_soon(made_sqlite_url: str) -> None:
 
     assert 5 == left.priority
     assert took < 20
+
+
+async def test_a_manual_definition_needs_no_redis(site: Site) -> None:
+    """Unless it becomes another, or something of it may still go on: an error changed nothing."""
+    told: dict[str, Any] = {"schedule_kind": "interval", "schedule": {"seconds": 60}}
+    manual: dict[str, Any] = {"schedule_kind": "manual", "schedule": {}}
+    await site.define("idle", **manual)
+    once, active = await site.define("once"), await site.define("active")
+    await site.tracker.schedules.start("once")
+    await site.tracker.schedules.start("active")
+    await site.tracker.definitions.update("once", **manual)
+    async with Tracker(site.tracker.database, redis="redis://127.0.0.1:1/0") as away:
+        definitions = away.definitions
+        with pytest.raises(ScheduleUnavailable):
+            await definitions.update("idle", **told)
+        with pytest.raises(ScheduleUnavailable):
+            await definitions.update("active", **manual)
+        kinds = [(await definitions.get(name)).schedule_kind for name in ("idle", "active")]
+        changed = [await definitions.update(name, priority=9) for name in ("idle", "once")]
+        await definitions.delete("idle")
+        await definitions.delete(once.id)
+        with pytest.raises(ScheduleUnavailable):
+            await definitions.delete("active")
+        left = [one.name for one in (await definitions.list()).items]
+
+    assert ["manual", "interval"] == kinds
+    assert [9, 9] == [one.priority for one in changed]
+    assert ["active"] == left
+    assert {active.id: "active"} == await site.tracker.schedules.statuses()
