@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +61,12 @@ class Keeper:
     @property
     def has_work(self) -> bool:
         """Whether something waits to be replayed."""
-        return self._journal.size > 0 or bool(self._orphans) or time.monotonic() >= self._next_look
+        return self._journal.size > 0 or bool(self._orphans) or self.is_due
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to look for journals of processes that are gone."""
+        return time.monotonic() >= self._next_look
 
     @property
     def is_holding(self) -> bool:
@@ -206,6 +212,7 @@ class Keeper:
             await self._call(orphan.close)
         await self._call(self._journal.close)
         self._thread.shutdown(wait=False)
+        self._next_look = math.inf
 
     async def _append_all(self) -> None:
         while self._queue:

@@ -100,12 +100,19 @@ class Workers(Feature):
     def _beat(self) -> Beat:
         from aiotrack.repository.control.workers import Beat
 
+        if self.core.keeper.is_due:  # else only a report would make it look
+            self.core.loop.call_soon_threadsafe(self._look_for_journals)
         runs = list(self.core.recorder.running)  # at once: the loop's thread changes it
         return Beat(
             running=[run.run_id for run in runs if isinstance(run, Run)],
             memory=facts.memory(),
             cpu=self._cpu.share(),
         )
+
+    def _look_for_journals(self) -> None:
+        """Adopt what other processes left, in the worker's loop: nothing else need happen here."""
+        if self._heart is not None and self.core.keeper.is_due:
+            self.core.recorder.start()
 
     def _look(self) -> None:
         """Look after lost workers, in a task of no run; never two at a time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sqlalchemy import make_url
 from aiotrack import ExecutionNotFound, Tracker
 from aiotrack.journal import Journal
 from aiotrack.testing.servers import PostgresServer
+from tests.control.crew import serving
 from tests.integration.load import run_report
 from tests.waits import until
 
@@ -77,5 +79,23 @@ async def test_another_user_of_the_database_finds_its_journals(
     async with Tracker(other, settings=settings) as heir:
         for task_id in ("killed", "older"):
             await appears(heir, task_id)
+
+    assert [] == journals(tmp_path)
+
+
+async def test_an_idle_worker_adopts_what_another_left(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there first, and runs nothing: what a killed one kept is recorded all the same."""
+    monkeypatch.setattr("aiotrack.keeper.LOOK_AGAIN", 0.3)
+    settings = {"journal_dir": str(tmp_path), "heartbeat_seconds": 0.1}
+    tracker = Tracker(sqlite_url, settings={**settings, "rescue_lost_enabled": False})
+    broker = serving(tracker)
+    await broker.startup()
+    await until("it looked", lambda: not tracker.core().keeper.has_work)
+    await asyncio.sleep(0.5)
+    abandon(tracker.core().keeper._journal._folder, "killed")
+    await appears(tracker, "killed")
+    await broker.shutdown()
 
     assert [] == journals(tmp_path)
