@@ -19,6 +19,7 @@ from aiotrack.clock import Clock
 from aiotrack.errors import SchemaOutdated, SchemaTooNew, StoreError, StoreUnavailable
 from aiotrack.report import Report
 from aiotrack.repository import migrations, schema
+from aiotrack.repository.apart import Apart
 from aiotrack.repository.columns import HEAD
 from aiotrack.repository.dialects import (
     is_reading,
@@ -27,7 +28,7 @@ from aiotrack.repository.dialects import (
     parse_url,
     sqlite_path,
 )
-from aiotrack.repository.faults import FAULTS, explain, is_broken
+from aiotrack.repository.faults import FAULTS, explain, is_broken, is_missing
 from aiotrack.repository.hosts import hosts_of
 from aiotrack.repository.key_indexes import KeyIndexes, create_all
 from aiotrack.repository.probe import is_pooled
@@ -49,6 +50,9 @@ LEARN_AGAIN = 60.0
 much, is then 6 ms off."""
 
 TIME = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
+LOOK_AGAIN = 3.0
+"""Seconds between two looks at a schema of which something is missing."""
 
 CLOSE_WAIT = 0.5
 """Seconds at a close for reads and changes that are under way: a healthy database needs less."""
@@ -103,8 +107,8 @@ class Connections:
         self._indexes = KeyIndexes(sorted(self.keys), self._path, self._patient_engine)
         self._ready = False
         self._connecting = asyncio.Lock()
-        self._apart: set[asyncio.Task[Any]] = set()
-        self._learn_at = 0.0
+        self._apart = Apart()
+        self._learn_at = self._look_at = 0.0
 
     def _make_writer(self) -> SqliteWriter | PostgresWriter:
         if self._path is not None:
@@ -114,6 +118,7 @@ class Connections:
         return PostgresWriter(
             self.engine,
             on_left=self._leave_server,
+            on_missing=self._doubt,
             is_durable=self._is_direct,
             marks=self._marks,
         )
@@ -162,6 +167,13 @@ class Connections:
                 self._ready = True
                 self._indexes.start()
 
+    def _doubt(self) -> None:
+        """Look at the schema as at first before the next use: somebody dropped or restored it."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_AGAIN
+            self._ready = False
+            self._marks.forget()
+
     async def upgrade(self, revision: str = "head") -> str:
         """Bring the schema to *revision* and give the version it is at then."""
         async with self._connecting:
@@ -208,6 +220,8 @@ class Connections:
         except StoreError:
             raise
         except FAULTS as error:
+            if is_missing(error):
+                self._doubt()
             raise explain(error, self.engine) from error
 
     async def ask(
@@ -233,41 +247,32 @@ class Connections:
             return await self.apart(run())  # it broke while it rested: others may be whole
 
     async def ping(self) -> None:
-        """Hear from the database.
+        """Hear from the database that it holds the schema.
 
         Raises:
-            StoreUnavailable: It did not answer.
+            StoreUnavailable: It did not answer, or lacks tables.
             SchemaOutdated: It needs `upgrade`.
             SchemaTooNew: A newer release made it.
         """
 
-        async def work(connection: AsyncConnection) -> None:
+        async def work(connection: AsyncConnection) -> bool:
             await at_once(connection)
-            await connection.execute(text("SELECT 1"))
+            return await connection.run_sync(schema.is_whole)
 
-        await self.ask(work, only_reads=True)
+        if await self.ask(work, only_reads=True):
+            return
+        self._doubt()
+        if self._ready or not await self.ask(work, only_reads=True):
+            raise StoreUnavailable("the database has lost tables of aiotrack")
 
     async def apart(self, work: Coroutine[Any, Any, T]) -> T:
         """Run *work* in a task of its own: a caller's cancellation never reaches a connection."""
-        task = asyncio.ensure_future(work)
-        self._apart.add(task)
-        task.add_done_callback(self._is_apart_no_more)
-        return await asyncio.shield(task)
-
-    def _is_apart_no_more(self, task: asyncio.Task[Any]) -> None:
-        self._apart.discard(task)
-        if not task.cancelled():
-            task.exception()  # heard, even if the caller went away: asyncio would complain
+        return await self._apart.run(work)
 
     async def close(self) -> None:
         """Wait a moment for what runs, end the rest of it, and let the database go."""
         await self._indexes.stop()
-        if self._apart:
-            _, late = await asyncio.wait(self._apart, timeout=CLOSE_WAIT)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=CLOSE_WAIT)
+        await self._apart.end(CLOSE_WAIT)
         await self.release()
         if self._temporary is not None:
             for suffix in ("", "-wal", "-shm", "-lock"):
@@ -292,9 +297,7 @@ class Connections:
             for engine in {self.engine, self._reads}:
                 resting = engine.pool
                 await engine.dispose(close=False)
-                closing = asyncio.ensure_future(greenlet_spawn(resting.dispose))
-                self._apart.add(closing)
-                closing.add_done_callback(self._is_apart_no_more)
+                self._apart.begin(greenlet_spawn(resting.dispose))
 
     async def _check(self) -> None:
         try:
@@ -390,9 +393,7 @@ class Connections:
     def _learn_again(self) -> None:
         """Learn the time again while nobody waits for it."""
         self._learn_at = time.monotonic() + LEARN_AGAIN
-        task = asyncio.ensure_future(self._relearn_time())
-        self._apart.add(task)
-        task.add_done_callback(self._apart.discard)
+        self._apart.begin(self._relearn_time())
 
     async def _relearn_time(self) -> None:
         with contextlib.suppress(StoreError):  # then the next time

@@ -25,6 +25,15 @@ def is_broken(error: StoreUnavailable) -> bool:
     return isinstance(error.__cause__, DBAPIError) and error.__cause__.connection_invalidated
 
 
+_MISSING = {"42P01", "42703", "3F000"}
+"""SQLSTATE of a statement that names a table, column or schema that is not there."""
+
+
+def is_missing(error: BaseException) -> bool:
+    """Tell whether a part of the schema is not there any more."""
+    return getattr(getattr(error, "orig", None) or error, "sqlstate", None) in _MISSING
+
+
 def explain(error: BaseException, engine: AsyncEngine) -> StoreUnavailable:
     """Say which database failed and what to try, without its password."""
     where = shown_url(engine.url)

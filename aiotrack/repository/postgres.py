@@ -18,6 +18,7 @@ from aiotrack.errors import StoreUnavailable
 from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
 from aiotrack.repository.batch import Batch, PoisonError
+from aiotrack.repository.faults import is_missing
 from aiotrack.repository.fold import Row, fold, history_of, placeholder
 from aiotrack.repository.rendering import render, render_rows, told
 from aiotrack.repository.session import BROKEN, Session
@@ -56,6 +57,7 @@ class PostgresWriter:
     Args:
         engine: Gives the connection.
         on_left: Called when the server does not write any more, or says nothing.
+        on_missing: Called when a part of the schema is not there.
         is_durable: Its sessions wait for the disk at each commit; else every write says so itself.
         marks: Says which hours must be marked before a write.
     """
@@ -65,10 +67,12 @@ class PostgresWriter:
         engine: AsyncEngine,
         *,
         on_left: Callable[[], Awaitable[None]],
+        on_missing: Callable[[], None],
         is_durable: bool,
         marks: Marks,
     ) -> None:
         self._on_left = on_left
+        self._on_missing = on_missing
         self._is_durable = is_durable
         self._marks = marks
         known = (sql.POSTGRES_SEND, sql.POSTGRES_SEND_ONE, sql.POSTGRES_RUN, sql.POSTGRES_RUN_ONE)
@@ -204,6 +208,8 @@ class PostgresWriter:
         if state[:2] in _POISON_CLASSES:
             raise PoisonError(str(error)) from error
         self._session.drop()
+        if is_missing(error):
+            self._on_missing()
         if state == _READ_ONLY:  # the other connections lead to the same server
             await self._on_left()
         raise StoreUnavailable(f"the database refused a write: {error!r}") from error

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.errors import StoreUnavailable
-from aiotrack.repository.columns import VERSION_TABLE
+from aiotrack.repository.columns import HEAD, VERSION_TABLE
+from aiotrack.repository.statements import EXECUTIONS
 
 WAIT = 30.0
 """Seconds to wait while another process makes the schema: a guess, many starts on a busy host."""
@@ -82,13 +83,24 @@ async def take_turn(connection: AsyncConnection) -> None:
 
 def version(connection: Connection) -> str | None:
     """Read the schema's version without loading Alembic."""
-    if connection.dialect.name == "sqlite":
-        query = text("SELECT 1 FROM sqlite_master WHERE name = :name")
-        known = connection.execute(query, {"name": VERSION_TABLE}).first() is not None
-    else:
-        row = connection.execute(text("SELECT to_regclass(:name)"), {"name": VERSION_TABLE})
-        known = row.scalar() is not None
-    if not known:
+    if not _has(connection, VERSION_TABLE):
         return None
     found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).first()
     return None if found is None else str(found[0])
+
+
+def is_whole(connection: Connection) -> bool:
+    """Tell whether there still is what was found or made at first: no older one, nor none.
+
+    A newer one may do: processes of two releases work side by side while one replaces the other.
+    """
+    return (version(connection) or "") >= HEAD and _has(connection, EXECUTIONS)
+
+
+def _has(connection: Connection, table: str) -> bool:
+    if connection.dialect.name == "sqlite":
+        query = text("SELECT 1 FROM sqlite_master WHERE name = :name")
+        return connection.execute(query, {"name": table}).first() is not None
+    return (
+        connection.execute(text("SELECT to_regclass(:name)"), {"name": table}).scalar() is not None
+    )

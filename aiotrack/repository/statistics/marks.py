@@ -97,3 +97,7 @@ class Marks:
         if len(self._made) > MAX_KNOWN:
             self._made.clear()
         self._made.update(dict.fromkeys(periods, begun))
+
+    def forget(self) -> None:
+        """Take it that none is there any more."""
+        self._made.clear()
