@@ -10,7 +10,6 @@ import itertools
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from aiotrack.ends import at_loop_end, at_process_end
@@ -63,10 +62,8 @@ class Core:
             on_commit=self._committed,
         )
         self.reader: Reader = Reader(self.repository)
-        journal = Journal(
-            _folder(tracker.journals, self.repository.name),
-            former=_folder(tracker.journals, self.repository.former_name),
-        )
+        name = hashlib.sha256(self.repository.name.encode()).hexdigest()[:16]
+        journal = Journal(tracker.journals / name)
         self.keeper = Keeper(journal, self.repository.write)
         self.recorder = Recorder(
             self.repository.write,
@@ -169,11 +166,6 @@ class Core:
             log.warning("%d reports wait in the journal: they came too late to be written", kept)
         if len(left) > kept:
             log.error("%d reports were not written: nobody stopped the tracker", len(left) - kept)
-
-
-def _folder(base: Path, name: str) -> Path:
-    """Give the folder of a database's journals."""
-    return base / hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 async def _closed(feature: Feature, *, for_good: bool) -> None:

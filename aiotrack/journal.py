@@ -62,14 +62,10 @@ class Journal:
     Args:
         folder: Where journals of this database lie; made on first use.
         max_bytes: What it takes.
-        former: Where an older release put them: they are adopted from there, too.
     """
 
-    def __init__(
-        self, folder: Path, *, max_bytes: int = MAX_BYTES, former: Path | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self._folder = folder
-        self._folders = (folder,) if former in {None, folder} else (folder, former)
         self._faults: set[Path] = set()
         self._max_bytes = max_bytes
         self._file: IO[bytes] | None = None
@@ -172,7 +168,7 @@ class Journal:
         """
         found: list[Orphan] = []
         faults: dict[Path, OSError] = {}
-        for path in [path for folder in self._folders for path in listed(folder)]:
+        for path in listed(self._folder):
             if path == self._path or len(found) >= ADOPTED_AT_ONCE:
                 continue
             try:

@@ -125,18 +125,15 @@ class Connections:
 
     @property
     def name(self) -> str:
-        """Which database this is, for all processes of this host, whoever they connect as."""
+        """Which database this is, for all processes of this host, without its password.
+
+        Its user belongs to it: the tables of two users may lie in two schemas.
+        """
         if self._path is not None:
             return f"sqlite:{self._path.resolve()}"
         url = self.engine.url
         hosts = ",".join(sorted(f"{host}:{port}" for host, port in hosts_of(url)))
-        return f"postgresql:{hosts}/{url.database}"
-
-    @property
-    def former_name(self) -> str:
-        """What an older release called it: by its user, whom some change every day."""
-        kind, rest = self.name.split(":", 1)
-        return self.name if self._sqlite else f"{kind}:{self.engine.url.username}@{rest}"
+        return f"postgresql:{url.username}@{hosts}/{url.database}"
 
     @property
     def path(self) -> Path | None:

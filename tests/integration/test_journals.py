@@ -1,17 +1,14 @@
-"""Which journals a process looks for: its database's, wherever it stands and whoever it is."""
+"""Which journals a process looks for: its database's, wherever it stands and whether it works or not."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
 
 from aiotrack import ExecutionNotFound, Tracker
 from aiotrack.journal import Journal
-from aiotrack.testing.servers import PostgresServer
 from tests.control.crew import serving
 from tests.integration.load import run_report
 from tests.waits import until
@@ -61,26 +58,6 @@ async def test_a_task_may_change_the_current_folder(
     assert kept
     assert 1 == len(found)
     assert found[0].is_relative_to(tmp_path / "here" / "journals")
-
-
-async def test_another_user_of_the_database_finds_its_journals(
-    own_postgres: PostgresServer, tmp_path: Path
-) -> None:
-    """Credentials rotate between a kill and the next start; so do those of the older release."""
-    own_postgres.psql("CREATE ROLE rotated SUPERUSER LOGIN PASSWORD 'x'")
-    settings = {"journal_dir": str(tmp_path)}
-    url = make_url(own_postgres.url)
-    other = url.set(username="rotated", password="x").render_as_string(hide_password=False)
-    async with Tracker(own_postgres.url, settings=settings) as tracker:
-        folder = tracker.core().keeper._journal._folder
-    abandon(folder, "killed")
-    named = f"postgresql:rotated@{url.host}:{url.port}/{url.database}"
-    abandon(tmp_path / hashlib.sha256(named.encode()).hexdigest()[:16], "older")
-    async with Tracker(other, settings=settings) as heir:
-        for task_id in ("killed", "older"):
-            await appears(heir, task_id)
-
-    assert [] == journals(tmp_path)
 
 
 async def test_an_idle_worker_adopts_what_another_left(

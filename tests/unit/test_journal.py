@@ -462,24 +462,6 @@ def test_what_cannot_be_adopted_is_told_once(
     assert f"{tmp_path / '0-dead.journal'} and 2 others are not replayed" in said[0]
 
 
-def test_journals_of_an_older_release_are_adopted(tmp_path: Path) -> None:
-    """It put them into another folder; new ones do not go there."""
-    old, new = tmp_path / "old", tmp_path / "new"
-    before = Journal(old)
-    before.append([report(1)])
-    before.close()
-    journal = Journal(new, former=old)
-    (orphan,) = journal.adopt()
-    found = rest(orphan)
-    orphan.remove()
-    journal.append([report(2)])
-    journal.close()
-
-    assert [report(1)] == found
-    assert [] == list(old.iterdir())
-    assert [report(2)] == adopted(new)
-
-
 # ── a life of its own ───────────────────────────────────────────────────────────────────────────
 def test_clear_forgets_only_what_was_read(tmp_path: Path) -> None:
     """A report that is kept between the last read and the clearing stays."""
