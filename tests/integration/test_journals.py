@@ -1,4 +1,4 @@
-"""Which journals a process looks for: its database's, wherever it stands and whether it works or not."""
+"""Which journals a process looks for: its database's, also when it is idle."""
 
 from __future__ import annotations
 
