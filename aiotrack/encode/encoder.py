@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aiotrack.encode import leaves
 from aiotrack.encode.leaves import SAFE_FLOAT, SAFE_INT
-from aiotrack.encode.redact import KEY_LENGTH, Redactor, hints, named
+from aiotrack.encode.redact import KEY_LENGTH, Redactor, hints
 from aiotrack.encode.sheet import Limits, write
 from aiotrack.encode.walk import Walk
 
@@ -151,10 +151,10 @@ class Encoder:
     def name(self, value: str) -> str:
         """Return a text that names something (a task, a scope, a person): at most 1 KiB.
 
-        Only what has the shape of a secret is masked. ``shop.token:refresh`` holds none behind its
-        colon, and two that look the same afterwards would be one: one task, or one person.
+        What has the shape of a secret is masked, and ``password=...``; ``shop.token:refresh`` holds
+        none behind its colon, and two that look the same afterwards would be one task, or person.
         """
-        return named(value, _NAME_BYTES)
+        return self._redactor.named(value, _NAME_BYTES)
 
     def code(self, line: str) -> str:
         """Return a line of source code with its literal secrets masked."""

@@ -84,6 +84,7 @@ _PEM: Final = re.compile(
 _AWS: Final = re.compile(r"(?<![A-Z0-9])A[KS]IA[A-Z0-9]{16}(?![A-Z0-9])")
 
 _NAME: Final = re.compile(r"(?<![\w.-])([\w.-]{1,128}+)(?:\\?[\"'])?\s{0,4}[=:]\s{0,4}")
+_EQUAL: Final = re.compile(_NAME.pattern.replace("[=:]", "="))
 # The same in JSON, where a name may stand behind an escape and before an escaped quote; the names
 # of its own objects, before a bare quote, are none of them.
 _JSON_NAME: Final = re.compile(r"(?<![\w.-])([\w.-]{1,128}+)(?:\\+[\"']|')?\s{0,4}[=:]")
@@ -269,6 +270,10 @@ class Redactor:
         """Return *value* masked, also behind secret names, cleaned, within *limit* bytes."""
         return _bounded(value, limit, lambda window: self._pairs(mask(clean(window)), _VALUE))
 
+    def named(self, value: str, limit: int) -> str:
+        """Return a name masked, cleaned, within *limit* bytes; a colon in it parts nothing."""
+        return _bounded(value, limit, lambda window: self._pairs(mask(clean(window)), _VALUE, "="))
+
     def pairs(self, text: str) -> str:
         """Return *text* with what follows secret names masked."""
         return self._pairs(text, _VALUE)
@@ -287,15 +292,16 @@ class Redactor:
         """Return a line of source code with secrets masked where they are literals."""
         return self._pairs(mask(clean(line)), _LITERAL)
 
-    def _pairs(self, text: str, values: re.Pattern[str]) -> str:
-        if "=" not in text and ":" not in text:
+    def _pairs(self, text: str, values: re.Pattern[str], signs: str = "=:") -> str:
+        if "=" not in text and (signs == "=" or ":" not in text):
             return text
-        if not any(map(self.is_secret, set(_NAME.findall(text)))):
+        names = _NAME if signs == "=:" else _EQUAL
+        if not any(map(self.is_secret, set(names.findall(text)))):
             return text
         parts: list[str] = []
         done = end = 0
         for _ in range(_MAX_PAIRS):
-            match = _NAME.search(text, end)
+            match = names.search(text, end)
             if match is None:
                 return "".join([*parts, text[done:]]) if parts else text
             end = match.end()
@@ -307,11 +313,6 @@ class Redactor:
                     end = done = value.end()
         # Nothing readable has so many: what was not examined is not kept.
         return "".join([*parts, text[done:end], "…"])
-
-
-def named(value: str, limit: int) -> str:
-    """Return a name cleaned, within *limit* bytes, without what has the shape of a secret."""
-    return _bounded(value, limit, lambda window: mask(clean(window)))
 
 
 def _bounded(value: str, limit: int, masked: Callable[[str], str]) -> str:
