@@ -144,6 +144,8 @@ class LogRow(Base):
 class RollupRow(Base):
     """What ended, of the executions created in an hour or a day (UTC); see ``rollups``.
 
+    The span ``gone`` holds what was deleted of recent hours, at level 2 only; see ``gone``.
+
     ``level`` says of what: 0 all modules but aiotrack's own, 1 one module, 2 one task name of one
     module. Names that a level does not tell are empty. Times are seconds; ``durations`` and
     ``waits`` are JSON objects of logarithmic bucket and count.
@@ -179,4 +181,5 @@ class DirtyRow(Base):
     start: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
     marked_at: Mapped[datetime] = mapped_column(UtcDateTime)
     cleaned: Mapped[bool]
-    """Rows of it were deleted: its rollups tell what was there, and are never computed again."""
+    """Rows of it were deleted: its rollups tell what was there. They are computed again only while
+    a row with the span ``gone`` says that what was deleted is kept."""

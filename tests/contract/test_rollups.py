@@ -20,6 +20,7 @@ from aiotrack.counts import Stats
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness
 from aiotrack.repository import Repository
+from aiotrack.repository.control.retention import COMPLETED
 from aiotrack.repository.read import Reader
 from aiotrack.repository.statistics import histogram
 from aiotrack.repository.statistics.periods import DAY, HOUR, Coverage, day_of, hour_of
@@ -85,6 +86,25 @@ async def settle(repository: Repository) -> None:
     async with repository.engine.begin() as connection:
         old = to_datetime(repository._clock.now() - 61_000_000)
         await connection.execute(update(DirtyRow).values(marked_at=old))
+
+
+async def drop(repository: Repository, *task_ids: str, days: bool = True) -> int:
+    """Delete what ended, all of it or these, as a clean-up does; *days* says so first."""
+    done, last = 0, None
+    latest = repository._clock.now() + 9 * DAY
+    async with repository.connection() as connection:
+        rows = await connection.execute(text("SELECT id, task_id FROM aiotrack_executions"))
+        names = {row.id: row.task_id for row in rows}
+    while found := await repository.retention.oldest(
+        COMPLETED, after=last, until=latest, spared=(), size=100
+    ):
+        last = found[-1]
+        some = [one for one in found if not task_ids or names[one.id] in task_ids]
+        for day in sorted({day_of(one.created_at) for one in some}) if days else ():
+            await Rollups(repository).clean(day, day + DAY)
+        if some:
+            done += (await repository.retention.delete(COMPLETED, some)).executions
+    return done
 
 
 async def count(repository: Repository, table: type) -> int:
@@ -376,8 +396,7 @@ async def test_what_changed_just_before_its_rows_go_is_rolled_up(
     day = day_of(now - ago)
 
     await rollups.clean(day, day + DAY)
-    async with repository.engine.begin() as connection:
-        await connection.execute(delete(ExecutionRow.__table__))
+    await drop(repository, days=False)
     first, told = await reader.stats(), await reader.history()
     await settle(repository)
     await rollups.roll_up()
@@ -399,8 +418,7 @@ async def test_history_keeps_cleaned_days_between_many_that_changed(
     await rollups.roll_up()
     for number in range(days):
         await rollups.clean(first + 2 * number * DAY, first + 2 * number * DAY + 1)
-    async with repository.engine.begin() as connection:
-        await connection.execute(delete(ExecutionRow.__table__))
+    await drop(repository, days=False)
     await repository.write([ended(f"m{n}", first + (2 * n + 1) * DAY) for n in range(days)])
 
     before, rows = await reader.history(), await reader.stats()

@@ -17,6 +17,7 @@ from sqlalchemy import Float, Text, bindparam, text
 from aiotrack.clock import to_datetime, to_micros
 from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.control.workers import MISSED
+from aiotrack.repository.statistics import gone, live
 from aiotrack.repository.transaction import transaction
 from aiotrack.settings import USER
 
@@ -98,7 +99,8 @@ NOT EXISTS (SELECT 1 FROM aiotrack_workers w WHERE w.id = aiotrack_executions.wo
 """Of what did not end: a living worker may have taken it, or begun to beat, since it was read."""
 
 _LOCK: Final = f"""
-SELECT id, task_id FROM aiotrack_executions {_STILL} ORDER BY task_id FOR UPDATE SKIP LOCKED
+SELECT id, task_id, {{is_kept}} FROM aiotrack_executions {_STILL}
+ORDER BY task_id FOR UPDATE SKIP LOCKED
 """
 """Whom somebody writes to right now stays. The commit waits for the disk, although a crash would do
 no harm: what has gathered for a later flush makes a recorder's commit wait for all of it."""
@@ -118,6 +120,9 @@ _ALL_AT_ONCE: Final = (
 
 _DELETE: Final = f"DELETE FROM aiotrack_executions {_STILL} RETURNING task_id"
 """SQLite's: it has one writer at a time."""
+
+_KEPT: Final = f"SELECT id FROM aiotrack_executions {_STILL} AND {{is_kept}}"
+"""Which of those that go are kept as sums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,10 @@ class Old:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a batch deleted: executions, rows of all tables, and the seconds that it held locks."""
+    """What a batch deleted: executions, rows of all tables, and the seconds that it held locks.
+
+    Sums that were kept are among the rows, each as some: see ``gone.WEIGHT``.
+    """
 
     executions: int
     rows: int
@@ -208,7 +216,10 @@ class Retention:
         return await self._read(self._statement(words, kind), values)
 
     async def delete(self, kind: Kind, found: Sequence[Old]) -> Deleted:
-        """Delete executions that did not change meanwhile, with what is theirs, as a whole."""
+        """Delete executions that did not change meanwhile, with what is theirs, as a whole.
+
+        What ended of days that are accounted for is kept as sums: see ``statistics.gone``.
+        """
         values: dict[str, Any] = {
             "ids": json.dumps([one.id for one in found]),
             "latest": to_datetime(max(one.moment for one in found)),
@@ -220,6 +231,7 @@ class Retention:
 
         async def work(connection: AsyncConnection) -> Deleted:
             begun = 0.0
+            await live.prepare(connection)
             async with transaction(connection, self._repository.path):
                 begun = time.monotonic()
                 executions, rows = await delete(connection, kind, values)
@@ -237,25 +249,30 @@ class Retention:
             "ids": json.dumps([row[0] for row in locked]),
             "texts": json.dumps([row[1] for row in locked]),
         }
+        sums = await gone.sums_of(connection, [row[0] for row in locked if row[2]])
         rows = await connection.execute(self._statement(_ALL_AT_ONCE, kind), both)
-        return len(locked), int(rows.scalar_one())
+        return len(locked), int(rows.scalar_one()) + await gone.keep(connection, sums)
 
     async def _delete_one_by_one(
         self, connection: AsyncConnection, kind: Kind, values: dict[str, Any]
     ) -> tuple[int, int]:
-        gone = (await connection.execute(self._statement(_DELETE, kind), values)).scalars().all()
-        rows = len(gone)
-        for name in CHILDREN if gone else ():
+        kept = (await connection.execute(self._statement(_KEPT, kind), values)).scalars().all()
+        sums = await gone.sums_of(connection, kept)
+        deleted = await connection.execute(self._statement(_DELETE, kind), values)
+        task_ids = deleted.scalars().all()
+        rows = len(task_ids)
+        for name in CHILDREN if task_ids else ():
             query = f"DELETE FROM aiotrack_{name} WHERE task_id {{among_texts}}"
-            texts = {"texts": json.dumps(gone)}
+            texts = {"texts": json.dumps(task_ids)}
             rows += (await connection.execute(self._statement(query, kind), texts)).rowcount
-        return len(gone), rows
+        return len(task_ids), rows + await gone.keep(connection, sums)
 
     def _statement(self, words: str, kind: Kind) -> TextClause:
         """Put a statement together; its times are bound as the database keeps them."""
         dialect = _WORDS[self._repository.dialect]
         told = words.format(
             **dialect,
+            is_kept=gone.IS_KEPT[self._repository.dialect],
             unclaimed=_UNCLAIMED.format(**dialect) if kind in NEVER_FINISHED else "true",
             user=USER,
             moment=kind.moment,

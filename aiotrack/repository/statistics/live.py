@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     Select,
     Text,
+    TextClause,
     and_,
     bindparam,
     case,
@@ -129,7 +130,11 @@ def _failed(error_class: str) -> ColumnElement[int]:
 
 
 def rows(
-    dialect: str, unit: int, conditions: Sequence[ColumnElement[bool]], *, is_over: bool = True
+    dialect: str,
+    unit: int,
+    conditions: Sequence[ColumnElement[bool] | TextClause],
+    *,
+    is_over: bool = True,
 ) -> Select[Any]:
     """Give what is counted of each row; *unit* as in `slot`, of what is not over only what it is.
 

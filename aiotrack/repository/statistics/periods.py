@@ -27,6 +27,13 @@ bounded to five seconds, and a mark is renewed after thirty."""
 HOURS_KEPT: Final = 31 * DAY
 """How long hours are kept beside their day: ranges like "the last 30 days" begin amid a day."""
 
+RECENT: Final = 8 * DAY
+"""How old a day may be that is counted anew after some of its rows were deleted. What is gone of it
+is kept two days longer: processes need not agree on what time it is."""
+
+GONE: Final = "gone"
+"""The span of what was deleted, and of marks of days of which that is kept: see ``gone``."""
+
 MAX_GAPS: Final = 50
 """Ranges of one question that are counted live; with more, all between them is."""
 
@@ -83,7 +90,8 @@ class Coverage:
         hours_until: The end of the newest period that is; never before *days_until*.
         dirty: Periods that are marked.
         cleaned: Those of them that are days of which rows were deleted.
-        is_history: Those days come from their rollups: their rows are gone.
+        kept: Those of them that are accounted for: see ``gone``.
+        is_history: What was deleted counts, too.
     """
 
     now: int
@@ -91,12 +99,47 @@ class Coverage:
     hours_until: int = LOWEST
     dirty: frozenset[Period] = frozenset()
     cleaned: frozenset[int] = frozenset()
+    kept: frozenset[int] = frozenset()
     is_history: bool = False
 
+    @property
+    def frozen(self) -> frozenset[int]:
+        """Days whose rollups tell what was there, and are never computed again."""
+        return self.cleaned - {day for day in self.kept if self.is_recent(day)}
+
+    def is_recent(self, day: int) -> bool:
+        """Tell whether a day may be counted anew although rows of it were deleted."""
+        return day >= day_of(self.now) - RECENT
+
     def history(self) -> Coverage:
-        """Give the same for a question that counts what was deleted, too."""
-        dirty = {one for one in self.dirty if day_of(one[1]) not in self.cleaned}
+        """Give the same for a question that counts what was deleted, too.
+
+        Frozen days come from their rollups. Others may be counted live where they are marked, but
+        not because rows were deleted: see `gone`.
+        """
+        frozen = self.frozen
+        dirty = {
+            (span, start)
+            for span, start in self.dirty
+            if day_of(start) not in frozen and not (span == "day" and start in self.cleaned)
+        }
         return replace(self, dirty=frozenset(dirty), is_history=True)
+
+    def gone(self, ranges: Iterable[Range]) -> list[Range]:
+        """Give the whole hours within *ranges* that are counted live, to add what is gone of them.
+
+        Sums of an hour cannot be parted. The running hour is whole when it is asked for up to now.
+        """
+        if not self.is_history or not self.kept:
+            return []
+        found = []
+        for begin, stop in ranges:
+            low, high = -(-begin // HOUR) * HOUR, hour_of(stop)
+            if stop > self.now - SETTLING:
+                high = -(-stop // HOUR) * HOUR
+            parts = ((max(low, day), min(high, day + DAY)) for day in sorted(self.kept))
+            found += [(first, last) for first, last in parts if first < last]
+        return found
 
     def split(self, first: int, last: int, *, by_hour: bool = False) -> Split:
         """Part a range; *by_hour* takes no days, but in history those without hours."""
@@ -123,7 +166,7 @@ class Coverage:
             live += [(begin, low)] * (begin < low)
             live += _carve(low, high, HOUR, bad_hours, hours)
             live += [(high, stop)] * (high < stop)
-        split = _simple(Split(days, hours, _joined(live)), self.cleaned if self.is_history else ())
+        split = _simple(Split(days, hours, _joined(live)), self.frozen if self.is_history else ())
         if len(split.live) > MOST_GAPS:
             return replace(self, dirty=frozenset()).split(first, last, by_hour=by_hour)
         return split

@@ -3,20 +3,19 @@
 A step takes one day: its new hours, and those that were marked (``marks``) and have settled. They
 are read in bounded pieces without any lock, and written in one short transaction that fails as a
 whole if anything was done meanwhile by somebody else: a mark that was renewed is not the mark that
-was read, an hour that another process rolled up is there already. So any number of processes may
-roll up at the same time, and each period is taken from one of them. The day is added up from its
-hours. Hours are kept for a month beside it.
+was read, an hour that another process rolled up is there already, and what is gone of an hour has
+grown by what somebody deleted. So any number of processes may roll up at the same time, and each
+period is taken from one of them. The day is added up from its hours. Hours are kept for a month
+beside it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
-    Select,
     bindparam,
     delete,
     func,
@@ -33,12 +32,23 @@ from aiotrack.clock import to_datetime, to_micros
 from aiotrack.model import OWN_MODULE
 from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.limited import Fetch
-from aiotrack.repository.statistics import live
+from aiotrack.repository.statistics import gone, live
+from aiotrack.repository.statistics.hours import (
+    Found,
+    added,
+    gather,
+    holding,
+    runs,
+    statements,
+    stored,
+)
 from aiotrack.repository.statistics.periods import (
     DAY,
+    GONE,
     HIGHEST,
     HOUR,
     HOURS_KEPT,
+    RECENT,
     SETTLING,
     Coverage,
     Period,
@@ -48,31 +58,18 @@ from aiotrack.repository.statistics.periods import (
     hour_of,
 )
 from aiotrack.repository.statistics.stats import coverage
-from aiotrack.repository.statistics.sums import (
-    NAME,
-    WHOLE,
-    Sums,
-    add_counts,
-    add_histogram,
-    records,
-    sums_of,
-)
+from aiotrack.repository.statistics.sums import NAME, WHOLE, Names, records
 from aiotrack.repository.tables import DirtyRow, ExecutionRow, RollupRow
 from aiotrack.repository.transaction import transaction
 
 if TYPE_CHECKING:
     from aiotrack.repository.store import Repository
 
-T = TypeVar("T")
-
 PIECE: Final = 50_000
 """Executions of one statement: measured at about 0.1 s."""
 
 SHORTEST: Final = 1_000_000
 """Microseconds of a piece that is not halved any more."""
-
-YIELD: Final = 200
-"""Rows after which other tasks of the loop get their turn: about 5 ms."""
 
 _executions = ExecutionRow.__table__
 _rollups = RollupRow.__table__
@@ -83,9 +80,6 @@ INSERT INTO aiotrack_rollups_dirty (span, start, marked_at, cleaned)
 VALUES ('day', :start, :now, true)
 ON CONFLICT (span, start) DO UPDATE SET cleaned = excluded.cleaned
 """).bindparams(bindparam("start", type_=UtcDateTime), bindparam("now", type_=UtcDateTime))
-
-Found = dict[int, dict[tuple[str, str], Sums]]
-"""Sums by hour, and by module and task name."""
 
 Marks = dict[Period, int]
 """Marked periods and when they were."""
@@ -112,11 +106,16 @@ class Rollups:
         covered, marks = await self._state()
         if marks:
             return True
-        new = live.within(
-            _executions.c.created_at, [(covered.hours_until, hour_of(covered.now - SETTLING))]
-        )
-        query = select(_executions.c.id).where(new, _executions.c.module != OWN_MODULE).limit(1)
-        return bool(await self._repository.ask(lambda connection: _plain(connection)(query)))
+        new = [(covered.hours_until, hour_of(covered.now - SETTLING))]
+        created = live.within(_executions.c.created_at, new)
+        there = select(_executions.c.id).where(created, _executions.c.module != OWN_MODULE)
+        gone_now = holding(GONE, new).where(_rollups.c.module != OWN_MODULE)
+
+        async def work(connection: AsyncConnection) -> bool:
+            fetch = _plain(connection)
+            return bool(await fetch(there.limit(1)) or await fetch(gone_now.limit(1)))
+
+        return await self._repository.ask(work)
 
     async def roll_up(self) -> int:
         """Recompute what is new, and what was marked and has settled.
@@ -147,10 +146,10 @@ class Rollups:
     async def clean(self, first: int, last: int) -> None:
         """Say that rows created in these days (microseconds, half open) are about to be deleted.
 
-        From now on those days are counted live, and their rollups stay as they are: they tell
-        what was there, also what changed so lately that its mark has not settled. Call it before
-        the first row goes, with whole days (UTC) that are rolled up: a day that keeps many rows
-        makes each count slow.
+        From now on those days are counted live, and their rollups tell what was there, also what
+        changed so lately that its mark has not settled. Of recent days what goes is kept (`gone`),
+        so they can still change; older ones stay as they are. Call it before the first row goes,
+        with whole days (UTC) that are rolled up: a day that keeps many rows makes each count slow.
         """
         days = range(day_of(first), last, DAY)
         covered, marks = await self._state(is_settled=False)
@@ -164,6 +163,7 @@ class Rollups:
 
         async def work(connection: AsyncConnection) -> None:
             async with transaction(connection, self._repository.path):
+                await gone.mark(connection, covered, days)
                 await connection.execute(_CLEANED, rows)
 
         await self._repository.ask(work)
@@ -197,15 +197,19 @@ class Rollups:
             begin = day + DAY
 
     async def _first_since(self, begin: int, end: int) -> int | None:
-        """Give the first execution's time, or the first hour rolled up, in a range."""
+        """Give the first execution's time, or the first hour rolled up or gone, in a range."""
         created, start = _executions.c.created_at, _rollups.c.start
         is_hour = (_rollups.c.span == "hour", _rollups.c.level == WHOLE)
+        is_gone = (_rollups.c.span == GONE, _rollups.c.level == NAME)
         queries = union_all(
             select(func.min(created, type_=UtcDateTime).label("at")).where(
                 live.within(created, [(begin, end)])
             ),
-            select(func.min(start, type_=UtcDateTime)).where(
-                *is_hour, live.within(start, [(begin, end)])
+            *(
+                select(func.min(start, type_=UtcDateTime)).where(
+                    *kind, live.within(start, [(begin, end)])
+                )
+                for kind in (is_hour, is_gone)
             ),
         )
         rows = await self._repository.ask(lambda connection: _plain(connection)(queries))
@@ -235,13 +239,16 @@ class Rollups:
         is_kept = day >= first_hour_kept(covered.now)
         # Beyond what is rolled up a mark says nothing: the hour is new, or nothing is there.
         known = range(day, min(day + DAY, covered.hours_until if new is None else closed), HOUR)
-        hours = {start for span, start in marks if span == "hour" and start in known}
-        hours.update(new or ())
-        if ("day", day) in marks or (hours and not is_kept):
+        marked = {start for span, start in marks if span == "hour" and start in known}
+        if ("day", day) in marks:
+            marked.update(known)
+        hours = set(new or ()) | (set() if day in covered.frozen else marked)
+        if hours and not is_kept:
             hours.update(known)
-        if new is None and day in covered.cleaned:
-            hours.clear()
+        before = await self._gone(hours)
         found = await self._read(hours)
+        for hour, names in before.items():
+            found[hour] = await added([found.get(hour, {}), names])
         old = {hour for hour in hours if hour < covered.hours_until}
         is_known = day < covered.days_until
         has_day = is_over and (bool(hours) and is_known if new is None else True)
@@ -249,22 +256,29 @@ class Rollups:
         async def work(connection: AsyncConnection) -> None:
             async with transaction(connection, self._repository.path):
                 await _take_marks(connection, marks if takes else {})
+                if await gone.kept(connection, hours) != before:
+                    raise _Overtaken  # by a deletion: what it took may have been read, or not
                 if is_kept:
                     await _delete(connection, "hour", old)
                     for hour in sorted(hours):
                         await _insert(connection, "hour", hour, found.get(hour, {}))
                 if has_day:
                     await _delete(connection, "day", {day} if is_known else set())
-                    stored = await _hours_of(connection, day) if is_kept else []
-                    await _insert(connection, "day", day, await _added(stored or found.values()))
+                    here = holding("hour", [(day, day + DAY)])
+                    kept = await stored(connection, here) if is_kept else {}
+                    await _insert(connection, "day", day, await added((kept or found).values()))
 
         await self._repository.ask(work)
         return len(hours) + has_day
 
+    async def _gone(self, hours: set[int]) -> Found:
+        """Read what was deleted of *hours*."""
+        return await self._repository.ask(lambda connection: gone.kept(connection, hours))
+
     async def _read(self, hours: set[int]) -> Found:
         """Add up what ended in *hours*."""
         found: Found = {}
-        waiting = _runs(hours)
+        waiting = runs(hours)
         while waiting:
             begin, stop = waiting.pop()
             if stop - begin > SHORTEST and await self._is_long(begin, stop):
@@ -283,36 +297,26 @@ class Rollups:
 
     async def _add(self, found: Found, piece: Range) -> None:
         """Add up the rows of a piece by two statements."""
-        dialect = self._repository.dialect
-        conditions = [live.FINAL, live.within(_executions.c.created_at, [piece])]
-        rows = live.rows(dialect, HOUR, conditions).cte("source")
-        keys = [rows.c[name] for name in ("slot", "module", "task_name", "status")]
-        counts = select(*keys, *live.sums(rows)).group_by(*keys)
-        histograms = live.packed(rows, dialect, "slot", "module", "task_name")
+        both = statements(self._repository.dialect, live.within(_executions.c.created_at, [piece]))
 
-        async def work(connection: AsyncConnection) -> list[tuple[Any, Sequence[Any]]]:
+        async def work(connection: AsyncConnection) -> list[Sequence[Any]]:
             await live.prepare(connection)
             fetch = _plain(connection)
-            return [(add_counts, await fetch(counts)), (add_histogram, await fetch(histograms))]
+            return [await fetch(query) for query in both]
 
-        for add, found_rows in await self._repository.ask(work):
-            for number, row in enumerate(found_rows):
-                hour = found.setdefault(row["slot"] * HOUR, {})
-                key = (row["module"], row["task_name"])
-                if key not in hour:
-                    hour[key] = Sums()
-                add(hour[key], row)
-                if number % YIELD == 0:
-                    await asyncio.sleep(0)
+        await gather(found, *await self._repository.ask(work))
 
     async def _forget_hours(self, covered: Coverage) -> None:
         """Delete hours that nobody may rely on any more."""
-        end = min(covered.days_until, day_of(covered.now) - HOURS_KEPT - 2 * DAY)
+        day = day_of(covered.now)
+        end = min(covered.days_until, day - HOURS_KEPT - 2 * DAY)
+        gone_end = min(covered.days_until, day - RECENT - 2 * DAY)
 
         async def work(connection: AsyncConnection) -> None:
             async with transaction(connection, self._repository.path):
                 old = _rollups.c.start < to_datetime(end)
                 await connection.execute(delete(RollupRow).where(_rollups.c.span == "hour", old))
+                await gone.forget(connection, gone_end)
 
         await self._repository.ask(work)
 
@@ -322,17 +326,6 @@ def _plain(connection: AsyncConnection) -> Fetch:
         return (await connection.execute(statement, parameters)).mappings().all()
 
     return fetch
-
-
-def _runs(hours: Iterable[int]) -> list[Range]:
-    """Give hours as ranges, the neighbours joined."""
-    found: list[Range] = []
-    for hour in sorted(hours):
-        if found and found[-1][1] == hour:
-            found[-1] = (found[-1][0], hour + HOUR)
-        else:
-            found.append((hour, hour + HOUR))
-    return found
 
 
 async def _take_marks(connection: AsyncConnection, marks: Marks) -> None:
@@ -356,37 +349,9 @@ async def _delete(connection: AsyncConnection, span: str, starts: set[int]) -> N
         )
 
 
-async def _insert(
-    connection: AsyncConnection, span: str, start: int, names: dict[tuple[str, str], Sums]
-) -> None:
+async def _insert(connection: AsyncConnection, span: str, start: int, names: Names) -> None:
     try:
         rows = records(span, start, names)
         await connection.execute(insert(RollupRow), rows)
     except IntegrityError as error:
         raise _Overtaken from error
-
-
-async def _hours_of(connection: AsyncConnection, day: int) -> list[dict[tuple[str, str], Sums]]:
-    query: Select[Any] = select(_rollups).where(
-        _rollups.c.span == "hour",
-        _rollups.c.level == NAME,
-        live.within(_rollups.c.start, [(day, day + DAY)]),
-    )
-    found = []
-    for number, row in enumerate((await connection.execute(query)).mappings()):
-        found.append({(row["module"], row["task_name"]): sums_of(row)})
-        if number % YIELD == 0:
-            await asyncio.sleep(0)
-    return found
-
-
-async def _added(parts: Iterable[dict[tuple[str, str], Sums]]) -> dict[tuple[str, str], Sums]:
-    whole: dict[tuple[str, str], Sums] = {}
-    for number, part in enumerate(parts):
-        for key, sums in part.items():
-            if key not in whole:
-                whole[key] = Sums()
-            whole[key].add(sums)
-        if number % YIELD == 0:
-            await asyncio.sleep(0)
-    return whole

@@ -42,6 +42,7 @@ from aiotrack.repository.limited import Fetch, Parameters
 from aiotrack.repository.statistics import histogram, live
 from aiotrack.repository.statistics.periods import (
     DAY,
+    GONE,
     HIGHEST,
     HOUR,
     LOWEST,
@@ -92,9 +93,10 @@ async def coverage(fetch: Fetch, dialect: str) -> Coverage:
     days = LOWEST if row["day"] is None else to_micros(row["day"]) + DAY
     hours = LOWEST if row["hour"] is None else to_micros(row["hour"]) + HOUR
     marks = json.loads(row["marks"] or "[]")
-    dirty = frozenset((span, start) for span, start, _ in marks)
+    dirty = frozenset((span, start) for span, start, _ in marks if span != GONE)
     cleaned = frozenset(start for _, start, is_cleaned in marks if is_cleaned)
-    return Coverage(now, days, max(days, hours), dirty, cleaned)
+    kept = frozenset(start for span, start, _ in marks if span == GONE)
+    return Coverage(now, days, max(days, hours), dirty, cleaned, kept)
 
 
 async def count(
@@ -108,7 +110,8 @@ async def count(
     """Count what matches *filters*; *fetch* sees one snapshot, *keys* of metadata have an index.
 
     What was deleted counts only in *is_history*: days of which rows were deleted come from their
-    rollups then, which stay as they were.
+    rollups then, and what is not rolled up of them from their rows and from what is kept of those
+    that are gone.
     """
     covered = await coverage(fetch, connection.dialect.name)
     if is_history:
@@ -121,7 +124,7 @@ class _Statements:
     """What is asked: of rollups by name and by period, and of executions."""
 
     names: Select[Any] | None
-    periods: Select[Any] | None
+    periods: Any
     counted: Any
     histograms: Any
     both: Any
@@ -130,7 +133,7 @@ class _Statements:
 
 @functools.lru_cache(256)
 def _statements(
-    dialect: str, unit: int, by: frozenset[str], days: int, hours: int, ranges: int
+    dialect: str, unit: int, by: frozenset[str], days: int, hours: int, ranges: int, gone: int
 ) -> _Statements:
     """Make the statements for what rollups serve: making them takes longer than they do.
 
@@ -141,6 +144,7 @@ def _statements(
         days: How many ranges of days there are.
         hours: How many of hours.
         ranges: How many are counted live.
+        gone: How many ranges of hours have sums of what was deleted.
     """
     periods = or_(
         and_(_rollups.c.span == "day", live.within_any(_rollups.c.start, "days", days)),
@@ -151,11 +155,20 @@ def _statements(
         found = [table.c[name].in_(bindparam(name, expanding=True)) for name in sorted(by)]
         return found if "module" in by or is_whole else [*found, table.c.module != OWN_MODULE]
 
+    is_gone = and_(_rollups.c.span == GONE, live.within_any(_rollups.c.start, "gone", gone))
     level = NAME if "task_name" in by else MODULE if "module" in by else WHOLE
     names = [_rollups.c[name] for name in ("module", "task_name")]
     sums = [func.sum(_rollups.c[name]).label(name) for name in (*STATUSES, *KINDS)]
-    by_name = select(*names, *sums).where(_rollups.c.level == NAME, periods).group_by(*names)
-    by_period = select(_rollups).where(_rollups.c.level == level, periods)
+    either = or_(periods, is_gone) if gone else periods
+    of_names = and_(_rollups.c.level == NAME, either, *narrowed(_rollups))
+    by_name = select(*names, *sums).where(of_names).group_by(*names)
+    of_level = and_(
+        _rollups.c.level == level, periods, *narrowed(_rollups, is_whole=level == WHOLE)
+    )
+    by_period: Any = select(_rollups).where(of_level)
+    if gone:  # there are sums of task names only
+        names_gone = and_(_rollups.c.level == NAME, is_gone, *narrowed(_rollups))
+        by_period = union_all(by_period, select(_rollups).where(names_gone))
     created, limits = _executions.c.created_at, narrowed(_executions)
     unfinished = [live.UNFINISHED, live.within_any(created, "whole", 1)]
     ended = [live.FINAL, live.within_any(created, "live", ranges)]
@@ -165,8 +178,8 @@ def _statements(
     )
     rows = source.cte("source")
     return _Statements(
-        by_name.where(*narrowed(_rollups)),
-        by_period.where(*narrowed(_rollups, is_whole=level == WHOLE)),
+        by_name,
+        by_period,
         live.counted(rows),
         live.histograms(rows, dialect),
         live.both(rows, dialect),
@@ -211,7 +224,13 @@ class _Count:
             split = self._covered.split(first, last, by_hour=self._unit == HOUR)
             if split.days:  # nothing finer is known of them
                 self._unit = DAY
-            parts = {"days": split.days, "hours": split.hours, "live": split.live}
+            gone = self._covered.gone(split.live)
+            parts = {
+                "days": split.days,
+                "hours": split.hours,
+                "live": split.live,
+                "gone": gone,
+            }
             exact = self._filters.exact
             statements = _statements(
                 self._dialect, self._unit, frozenset(exact), *map(len, parts.values())
@@ -219,7 +238,7 @@ class _Count:
             parameters: dict[str, Any] = dict(exact)
             for name, ranges in (parts | {"whole": [(first, last)]}).items():
                 parameters |= live.bounds(name, ranges)
-            if split.days or split.hours:
+            if split.days or split.hours or gone:
                 await self._take_rollups(statements, parameters)
         else:
             statements, parameters = self._others(first, last), {}

@@ -51,6 +51,10 @@ class Sums:
                 mine[key] = mine.get(key, 0) + count
 
 
+Names = dict[tuple[str, str], Sums]
+"""By module and task name."""
+
+
 def add_counts(sums: Sums, row: Row) -> None:
     """Add a row of ``live.sums`` with its status."""
     sums.numbers[row["status"].lower()] += row["count"]
@@ -71,6 +75,21 @@ def sums_of(row: Row) -> Sums:
     return sums
 
 
+def record(span: str, level: int, start: int, name: tuple[str, str], sums: Sums) -> dict[str, Any]:
+    """Give a row."""
+    module, task_name = name
+    return {
+        "span": span,
+        "level": level,
+        "start": to_datetime(start),
+        "module": module,
+        "task_name": task_name,
+        **sums.numbers,
+        "durations": histogram.write(sums.durations),
+        "waits": histogram.write(sums.waits),
+    }
+
+
 def records(span: str, start: int, names: Mapping[tuple[str, str], Sums]) -> list[dict[str, Any]]:
     """Give the rows of a period at all levels; there is always one for the whole."""
     whole = Sums()
@@ -82,19 +101,7 @@ def records(span: str, start: int, names: Mapping[tuple[str, str], Sums]) -> lis
     for module, sums in modules.items():
         if module != OWN_MODULE:
             whole.add(sums)
-    every = [(WHOLE, "", "", whole)]
-    every += [(MODULE, module, "", sums) for module, sums in sorted(modules.items())]
-    every += [(NAME, *key, sums) for key, sums in sorted(names.items())]
-    return [
-        {
-            "span": span,
-            "level": level,
-            "start": to_datetime(start),
-            "module": module,
-            "task_name": task_name,
-            **sums.numbers,
-            "durations": histogram.write(sums.durations),
-            "waits": histogram.write(sums.waits),
-        }
-        for level, module, task_name, sums in every
-    ]
+    every = [(WHOLE, ("", ""), whole)]
+    every += [(MODULE, (module, ""), sums) for module, sums in sorted(modules.items())]
+    every += [(NAME, key, sums) for key, sums in sorted(names.items())]
+    return [record(span, level, start, name, sums) for level, name, sums in every]
