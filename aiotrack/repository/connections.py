@@ -125,10 +125,7 @@ class Connections:
 
     @property
     def name(self) -> str:
-        """Which database this is, for all processes of this host, without its password.
-
-        Its user belongs to it: the tables of two users may lie in two schemas.
-        """
+        """Which database this is, and whose: the tables of two users may lie in two schemas."""
         if self._path is not None:
             return f"sqlite:{self._path.resolve()}"
         url = self.engine.url
