@@ -178,6 +178,8 @@ class PostgresWriter:
                 except BROKEN as error:
                     await self._after_cut(error, is_safe=work == self._write)
                 except asyncpg.PostgresError as error:
+                    if session.driver is None:  # its time was over, and the cancel was ours
+                        await self._after_cut(error, is_safe=False)
                     tries -= 1
                     if error.sqlstate not in _CONFLICTS or not tries:
                         await self._after_error(error)

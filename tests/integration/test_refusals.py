@@ -19,7 +19,7 @@ from aiotrack import Tracker
 from aiotrack.clock import Clock
 from aiotrack.errors import StoreUnavailable
 from aiotrack.report import Witness
-from aiotrack.repository import Repository, postgres
+from aiotrack.repository import Repository, postgres, session
 from aiotrack.repository.read import Reader
 from aiotrack.testing.servers import PostgresServer
 from tests.integration.bench import bench
@@ -302,7 +302,7 @@ async def test_a_whole_write_is_over_in_time(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """Whatever the driver waits for without a limit of its own; the next write is as any."""
-    monkeypatch.setattr(postgres, "LIMIT", 0.5)
+    monkeypatch.setattr(session, "LIMIT", 0.5)
     monkeypatch.setattr(postgres, "COMMAND_TIMEOUT", 20.0)
     repository = Repository(postgres_url, clock=Clock())
     await repository.write([run_report("before")])
