@@ -9,7 +9,7 @@ import hashlib
 import re
 import sys
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from json.encoder import encode_basestring as quote
 from typing import Any, Final
 from uuid import UUID
@@ -268,11 +268,22 @@ class Redactor:
 
     def text(self, value: str, limit: int) -> str:
         """Return *value* masked, also behind secret names, cleaned, within *limit* bytes."""
-        return _bounded(value, limit, lambda window: self._pairs(mask(clean(window)), _VALUE))
+        return self._bounded(value, limit, "=:")
 
     def named(self, value: str, limit: int) -> str:
         """Return a name masked, cleaned, within *limit* bytes; a colon in it parts nothing."""
-        return _bounded(value, limit, lambda window: self._pairs(mask(clean(window)), _VALUE, "="))
+        return self._bounded(value, limit, "=")
+
+    def _bounded(self, value: str, limit: int, signs: str) -> str:
+        value = str.__str__(value)
+        window = value[: limit + MARGIN]
+        whole = len(window) == len(value)
+        text = self._pairs(mask(clean(window)), _VALUE, signs)
+        if whole and size(text) <= limit:
+            return text
+        if not whole:
+            text = without_half(text)
+        return cut(text, limit, size(value) if whole or value.isascii() else len(value))
 
     def pairs(self, text: str) -> str:
         """Return *text* with what follows secret names masked."""
@@ -313,18 +324,6 @@ class Redactor:
                     end = done = value.end()
         # Nothing readable has so many: what was not examined is not kept.
         return "".join([*parts, text[done:end], "…"])
-
-
-def _bounded(value: str, limit: int, masked: Callable[[str], str]) -> str:
-    value = str.__str__(value)
-    window = value[: limit + MARGIN]
-    whole = len(window) == len(value)
-    text = masked(window)
-    if whole and size(text) <= limit:
-        return text
-    if not whole:
-        text = without_half(text)
-    return cut(text, limit, size(value) if whole or value.isascii() else len(value))
 
 
 def _quoted(value: str) -> str:

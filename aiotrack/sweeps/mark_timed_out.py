@@ -18,7 +18,7 @@ from aiotrack.report import History, Report
 from aiotrack.row_settings import RowSettings
 from aiotrack.settings import NEVER, check_number, known
 from aiotrack.sweep import Sweep
-from aiotrack.sweeps.asking import ask, fill
+from aiotrack.sweeps.asking import BATCH, ask, fill
 from aiotrack.verdicts import presume
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 1000
 """Executions of one read: about 5 ms."""
-
-BATCH: Final = 50
-"""Executions that are locked at a time: measured at 5 to 10 ms."""
 
 ASK: Final = 10.0
 """Seconds for all questions to the result backends of one sweep about those that are late, and as
