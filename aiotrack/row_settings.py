@@ -65,6 +65,16 @@ class SettingEntry:
     set_at: datetime
 
 
+def deed_of(user: str | None, before: Explanation, after: Explanation) -> dict[str, Any]:
+    """Give ``target``, ``before`` and ``after`` of the audit's row for a change."""
+    layer = GLOBAL if user is None else USER
+    return {
+        "target": f"setting:{after.key}",
+        "before": {"user": user, "value": before.layers[layer]},
+        "after": {"user": user, "value": after.layers[layer]},
+    }
+
+
 class RowSettings:
     """Settings in rows of the database, over those of this process.
 

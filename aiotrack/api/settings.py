@@ -13,7 +13,7 @@ from aiotrack.api.fields import Text
 from aiotrack.api.problems import Refused
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Here, Now
-from aiotrack.row_settings import MAX_USER, Explanation, RowSettings
+from aiotrack.row_settings import MAX_USER, Explanation, RowSettings, deed_of
 from aiotrack.settings import GLOBAL, ROW_KEYS, USER, settable
 
 routes = Routes("settings", is_closed=True)
@@ -101,7 +101,8 @@ async def put_setting(here: Now, key: Key, body: NewSetting) -> Json:
     before = await settings.explain(key, body.user)
     await settings.set(key, body.value, scope=body.scope, user=body.user)
     after = await settings.explain(key, body.user)
-    await _record(here, "setting.set", body.user, before, after)
+    deed = deed_of(body.user, before, after)
+    await here.tracker.audit.append("setting.set", by=here.caller.actor, **deed)
     return Json(_shown(after))
 
 
@@ -117,7 +118,8 @@ async def delete_setting(
     gone = await settings.unset(key, user=user)
     after = await settings.explain(key, user)
     if gone:
-        await _record(here, "setting.unset", user, before, after)
+        deed = deed_of(user, before, after)
+        await here.tracker.audit.append("setting.unset", by=here.caller.actor, **deed)
     return Json(_shown(after))
 
 
@@ -125,19 +127,6 @@ def _settings(here: Here, key: str) -> RowSettings:
     if key not in settable():
         raise Refused(404, "setting-not-found", "there is no such setting: GET /settings/")
     return here.tracker.settings
-
-
-async def _record(
-    here: Here, action: str, user: str | None, before: Explanation, after: Explanation
-) -> None:
-    layer = GLOBAL if user is None else USER
-    await here.tracker.audit.append(
-        action,
-        f"setting:{after.key}",
-        by=here.caller.actor,
-        before={"user": user, "value": before.layers[layer]},
-        after={"user": user, "value": after.layers[layer]},
-    )
 
 
 def _shown(told: Explanation) -> dict[str, Any]:

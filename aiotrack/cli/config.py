@@ -13,8 +13,8 @@ from aiotrack import Tracker
 from aiotrack.cli.codes import NO
 from aiotrack.cli.connect import By, Database, read
 from aiotrack.cli.output import Json, console, print_json
-from aiotrack.row_settings import Explanation, SettingEntry
-from aiotrack.settings import GLOBAL, USER, settable
+from aiotrack.row_settings import Explanation, SettingEntry, deed_of
+from aiotrack.settings import settable
 from aiotrack.terminal import moment, one_line
 
 User = Annotated[
@@ -67,7 +67,7 @@ def set_(
         before = await tracker.settings.explain(key, user)
         await tracker.settings.set(key, value, user=user)
         after = await tracker.settings.explain(key, user)
-        await _record(tracker, "setting.set", user, by, before, after)
+        await tracker.audit.append("setting.set", by=by, **deed_of(user, before, after))
         return after
 
     told = read(database, work)
@@ -95,7 +95,8 @@ def unset(
         was_there = await tracker.settings.unset(key, user=user)
         after = await tracker.settings.explain(key, user)
         if was_there:
-            await _record(tracker, "setting.unset", user, by, before, after)
+            deed = deed_of(user, before, after)
+            await tracker.audit.append("setting.unset", by=by, **deed)
         return was_there, after
 
     was_there, told = read(database, work)
@@ -105,24 +106,6 @@ def unset(
         typer.echo(f"{'' if was_there else 'there was no such row; '}{one_line(str(told))}")
     if not was_there:
         raise typer.Exit(NO)
-
-
-async def _record(
-    tracker: Tracker,
-    action: str,
-    user: str | None,
-    by: str | None,
-    before: Explanation,
-    after: Explanation,
-) -> None:
-    layer = GLOBAL if user is None else USER
-    await tracker.audit.append(
-        action,
-        f"setting:{after.key}",
-        by=by,
-        before={"user": user, "value": before.layers[layer]},
-        after={"user": user, "value": after.layers[layer]},
-    )
 
 
 def _told(one: Explanation) -> dict[str, Any]:
