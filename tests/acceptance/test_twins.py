@@ -72,6 +72,7 @@ async def test_two_live_runs_of_a_message_are_both_there(
             return stats.started == len(ids) == await project.begun("a")
 
         await until("the first worker runs all", is_running, 20)
+        await project.rests()
         os.killpg(paused.pid, signal.SIGSTOP)
         await asyncio.sleep(2 * IDLE)
         work(workers, "b")

@@ -13,10 +13,11 @@ from redis.asyncio import Redis
 from taskiq_redis import RedisStreamBroker
 
 from aiotrack import Tracker, TrackerMiddleware
+from tests.waits import until
 
 QUEUE_VARIABLE = "ACCEPTANCE_QUEUE"
 NAME_VARIABLE = "ACCEPTANCE_WORKER"
-IDLE = 0.5
+IDLE = 2.0
 """Seconds after which a message counts as its dead consumer's, which its worker may not be."""
 
 PATIENCE = 60.0
@@ -69,6 +70,22 @@ class Twins:
     async def end(self, name: str, number: int, word: str) -> None:
         """Let the body of a task end in the worker with this name: ``ok`` or ``fail``."""
         await self.redis.set(self._key(name, number), word)
+
+    async def rests(self) -> None:
+        """Wait until the only worker asked its stream twice more.
+
+        It claims what lies for `IDLE` after each delivery. One that is paused before that would do
+        it when it goes on, and run what the other worker still works at a third time.
+        """
+        group, last, asked = self.broker.consumer_group_name, -1, 0
+
+        async def has_asked() -> bool:
+            nonlocal last, asked
+            (consumer,) = await self.redis.xinfo_consumers(self.queue, group)
+            asked, last = asked + (int(consumer["idle"]) < last), int(consumer["idle"])
+            return asked >= 2
+
+        await until("the worker asks for messages again", has_asked, 20, pause=0.005)
 
     async def begun(self, name: str) -> int:
         """Give how many bodies the worker with this name began."""
