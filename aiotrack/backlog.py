@@ -112,6 +112,11 @@ class Room:
         for key in self._let_go(dropped):
             self._count(dropped[key], -1)
 
+    def lose(self, reports: Iterable[Report]) -> None:
+        """Count reports that nothing will ever take."""
+        for report in reports:
+            self._count(report.witness, 1)
+
     def _count(self, witness: Witness, count: int) -> None:
         self._counters["dropped"] += count
         self._counters[f"dropped_{witness.name.lower()}"] += count

@@ -64,9 +64,10 @@ class Core:
         self.reader: Reader = Reader(self.repository)
         name = hashlib.sha256(self.repository.name.encode()).hexdigest()[:16]
         journal = Journal(tracker.journals / name)
-        self.keeper = Keeper(journal, self.repository.write)
+        self.keeper = Keeper(journal, self._write_kept)
         self.recorder = Recorder(
             self.repository.write,
+            write_apart=self.repository.write_apart,
             budget=settings.commit_budget,
             max_backlog=settings.max_backlog,
             keeper=self.keeper,
@@ -138,6 +139,9 @@ class Core:
             if isinstance(one, kind):
                 return one
         raise LookupError(f"the tracker has no {kind.__name__}")
+
+    async def _write_kept(self, reports: Sequence[Report]) -> Sequence[Report]:
+        return await self.recorder.write_kept(reports)
 
     def _committed(self, reports: Sequence[Report]) -> None:
         """Let everybody know what is durable now; whatever fails here, it stays so."""

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from aiotrack.culprits import PARTS, Unanswered
 from aiotrack.journal import Journal, Orphan
 from aiotrack.report import Report
 
@@ -33,7 +34,8 @@ AT_STOP = 5000
 LOOK_AGAIN = 60.0
 """Seconds between two looks for journals of processes that are gone."""
 
-Write = Callable[[Sequence[Report]], Awaitable[None]]
+Write = Callable[[Sequence[Report]], Awaitable[Sequence[Report] | None]]
+"""Commits reports; gives those that the journal has to keep."""
 
 
 class Keeper:
@@ -41,7 +43,8 @@ class Keeper:
 
     Args:
         journal: Where to.
-        write: Commits reports; raises when the database is away again.
+        write: Commits reports, and gives those that wait apart; raises when the database is away
+            again.
     """
 
     def __init__(self, journal: Journal, write: Write) -> None:
@@ -52,6 +55,7 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._replayed = 0
         self._adopted = 0
+        self._keeps = self._begins_anew = False
         self._piece = PIECE
         self._streak = 0
         self._orphans: list[Orphan] = []
@@ -61,7 +65,13 @@ class Keeper:
     @property
     def has_work(self) -> bool:
         """Whether something waits to be replayed."""
-        return self._journal.size > 0 or bool(self._orphans) or self.is_due
+        return self._has_unread or bool(self._orphans) or self.is_due
+
+    @property
+    def _has_unread(self) -> bool:
+        """Whether the journal of this process was not replayed to its end, or can be cleared."""
+        is_read = self._keeps and not self._begins_anew and self._replayed >= self._journal.size
+        return self._journal.size > 0 and not is_read
 
     @property
     def is_due(self) -> bool:
@@ -134,7 +144,7 @@ class Keeper:
         """
         if not self._orphans and time.monotonic() >= self._next_look:
             await self._adopt()
-        if self._journal.size > 0:
+        if self._has_unread:
             await self._replay_own()
         elif self._orphans:
             await self._replay_orphan(self._orphans[-1])
@@ -152,7 +162,16 @@ class Keeper:
         if self._orphans:
             self._next_look = 0.0
 
+    def begin_anew(self) -> None:
+        """Nothing waits apart any more: replay the journal once more from its begin, to clear it.
+
+        What waited was in memory, too, and is written; some of it may have had no room there.
+        """
+        self._begins_anew = self._keeps
+
     async def _replay_own(self) -> None:
+        if self._begins_anew:
+            self._begins_anew, self._keeps, self._replayed = False, False, 0
         try:
             reports, after = await self._call(self._journal.read, self._replayed, self._piece)
             if after == self._replayed and await self._call(self._journal.clear, after):
@@ -163,8 +182,8 @@ class Keeper:
             await self._call(self._journal.leave)
             self._replayed = 0
             return
-        if reports:
-            await self._write_piece(reports)
+        if reports and await self._write_piece(reports):
+            self._keeps = True
         self._replayed = after
 
     async def _replay_orphan(self, orphan: Orphan) -> None:
@@ -175,8 +194,11 @@ class Keeper:
             await self._let_go(orphan.close)
             self._next_look = time.monotonic() + LOOK_AGAIN
             return
-        if reports:
-            await self._write_piece(reports)
+        apart = await self._write_piece(reports) if reports else ()
+        if await self.keep_all(apart) < len(apart):
+            await self._let_go(orphan.close)
+            self._next_look = time.monotonic() + LOOK_AGAIN
+            return
         if after > self._adopted:
             self._adopted = after
             return
@@ -184,15 +206,17 @@ class Keeper:
             log.warning("the journal of a process that is gone was replayed: %s", orphan.path)
         await self._let_go(orphan.remove)
 
-    async def _write_piece(self, reports: Sequence[Report]) -> None:
+    async def _write_piece(self, reports: Sequence[Report]) -> Sequence[Report]:
         try:
-            await self._write(reports)
-        except Exception:
-            self._piece, self._streak = max(1, len(reports) // 2), 0
+            apart = await self._write(reports) or ()
+        except Exception as error:
+            parts = PARTS if isinstance(error, Unanswered) else 2
+            self._piece, self._streak = max(1, len(reports) // parts), 0
             raise
         self._streak += 1
         if self._streak == STREAK:
             self._piece, self._streak = min(PIECE, 2 * self._piece), 0
+        return apart
 
     async def _let_go(self, how: Callable[[], None]) -> None:
         """Be done with the last orphan."""

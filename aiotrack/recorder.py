@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 
 from aiotrack.backlog import Key, Room, key_of
+from aiotrack.culprits import Culprits, Write
+from aiotrack.groups import GROUP, Groups
 from aiotrack.keeper import Keeper
 from aiotrack.outage import Outage
 from aiotrack.pace import Alarm, Pace, Waiting
-from aiotrack.report import Beginning, Report, Witness, combine
+from aiotrack.report import Beginning, Report, Witness
+from aiotrack.starts import Starts
 
 LINGER = 0.05
 """Seconds that a report nobody waits for (progress) may lie, and a run's start at least."""
-
-GROUP = 500
-"""Reports in one write at most; half as many after each write that fails: it may be too large."""
 
 PATIENCE = 0.25
 """Seconds that a final report waits for a database that fails: longer than it takes to connect
@@ -41,6 +40,7 @@ class Recorder:
 
     Args:
         write: Commits reports; raises `StoreError` when they must be written again.
+        write_apart: Does the same over another connection, for those that hold up all others.
         budget: Seconds that `commit` waits at most.
         max_backlog: Reports kept in memory while the database is away; long ones count for more.
         keeper: Takes final reports then; without one they are kept in memory.
@@ -49,8 +49,9 @@ class Recorder:
 
     def __init__(
         self,
-        write: Callable[[Sequence[Report]], Awaitable[None]],
+        write: Write,
         *,
+        write_apart: Write | None = None,
         budget: float = 1.0,
         max_backlog: int = 16_000,
         keeper: Keeper | None = None,
@@ -61,15 +62,15 @@ class Recorder:
         self._keeper = keeper
         self._blocks = block_ack
         self._budget = budget
-        self._calm = min(GROUP, max_backlog)
-        self._buffer: dict[Key, Report] = {}
-        self._writing: dict[Key, Report] = {}
-        self.running: dict[Beginning, None] = {}
+        self._reports = Groups(min(GROUP, max_backlog))
+        self._starts = Starts()
+        self.running = self._starts.running
         """The runs in flight, in the order in which they began."""
-        self._young: dict[Beginning, None] = {}
-        self._older: dict[Beginning, None] = {}
         self._held: list[Waiting] = []
-        self._most = GROUP
+        self._culprits = Culprits(
+            self._loop, write_apart or write, self._reports.of_task, self._written
+        )
+        self._apart = self._culprits.due
         self._timer: asyncio.TimerHandle | None = None
         self._is_wanted = False
         self._idle: asyncio.Future[None] | None = None
@@ -86,7 +87,7 @@ class Recorder:
     @property
     def backlog(self) -> int:
         """Reports that are not committed yet."""
-        return len(self._buffer) + len(self._writing)
+        return len(self._reports)
 
     @property
     def is_stalled(self) -> bool:
@@ -105,25 +106,19 @@ class Recorder:
     def begin(self, run: Beginning) -> None:
         """Take a run that begins; its start is reported if it lasts."""
         self._pace.begin()
-        self.running[run] = self._young[run] = None
+        self._starts.begin(run)
         if self._timer is None:
             self._linger()
 
     def end(self, run: Beginning) -> None:
         """Let a run go that is over."""
-        self.running.pop(run, None)
-        if run in self._young:
-            del self._young[run]
-        else:
-            self._older.pop(run, None)
+        self._starts.end(run)
         self._pace.end()
 
     def tell_starts(self) -> None:
         """Report every start now."""
-        for run in (*self._older, *self._young):
-            if not run.is_told:
-                self._put(run.started())
-        self._young, self._older = {}, {}
+        for report in self._starts.all():
+            self._put(report)
 
     def add(self, report: Report) -> None:
         """Take a report that nobody waits for."""
@@ -142,12 +137,12 @@ class Recorder:
         """
         self.counters["reports"] += 1
         is_final = self._keeper is not None and report.witness in LAST_WORDS
-        if self._outage.since is not None:
+        if self._outage.since is not None or self._apart:
             patience = min(PATIENCE, self._budget) if is_final else self._budget
-            if self._outage.lasted(patience):
+            if self._outage.lasted(patience) or report.origin.task_id in self._apart:
                 return await self._keep(report, is_taken=False)
         key = self._hold(report)
-        has_room = key in self._buffer
+        has_room = key in self._reports.buffer
         waiting = self._pace.waiting
         waiter = waiting.by_key[key] = self._pace.join(at_once=at_once)
         if is_final:
@@ -176,19 +171,13 @@ class Recorder:
         finally:  # also when the hook was cancelled
             if is_kept:
                 self.counters["journaled"] += 1
-                self._forget(report)
+                self._reports.forget(report)
             elif not is_taken:
                 self._hold(report)
             self._go()
-        key = key_of(report)
-        while self._blocks and is_last_word and (key in self._buffer or key in self._writing):
-            await self._pace.next()  # nothing else keeps it
+        while self._blocks and is_last_word and key_of(report) in self._reports:
+            await self._next()  # nothing else keeps it
         return False
-
-    def _forget(self, report: Report) -> None:
-        for group in (self._buffer, self._writing):
-            if group.get(key_of(report)) is report:
-                del group[key_of(report)]
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Write all that was taken, the journal's too; False when *timeout* (seconds) is over."""
@@ -196,7 +185,7 @@ class Recorder:
         try:
             async with asyncio.timeout(timeout):
                 while self.backlog or (self._keeper is not None and self._keeper.is_holding):
-                    await self._pace.next()
+                    await self._next()
         except TimeoutError:
             return False
         return True
@@ -209,7 +198,11 @@ class Recorder:
         """
         self.tell_starts()
         end = self._loop.time() + timeout
-        while self.backlog and not self.is_stalled and (left := end - self._loop.time()) > 0:
+        while (
+            self._reports.has_other_than(self._apart)
+            and not self.is_stalled
+            and (left := end - self._loop.time()) > 0
+        ):
             await asyncio.wait({self._pace.next()}, timeout=min(left, 0.1))
         self._is_closing = True
         try:
@@ -220,6 +213,12 @@ class Recorder:
                 waiting.release(False)  # a rollback may hang longer than we wait for it
             self._pace.done()
 
+    async def _next(self) -> None:
+        """Wait for the end of a group; one that leaves culprits' reports out is over at once."""
+        if self._apart:
+            await asyncio.sleep(LINGER)
+        await self._pace.next()
+
     async def _stop(self, *, for_good: bool) -> list[Report]:
         if self._task is not None:
             self._task.cancel()
@@ -228,13 +227,14 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._culprits.stop()
         self._alarm.stop()
         self._pace.stop()
         rest, keeper = self.left(), self._keeper
         kept = 0 if keeper is None else await keeper.keep_all(rest)
         self.counters["journaled"] += kept
         for report in rest if for_good else rest[:kept]:  # not before: this may be cancelled
-            self._forget(report)
+            self._reports.forget(report)
         if keeper is not None and for_good:
             self._keeper = None
             await keeper.close()
@@ -243,8 +243,7 @@ class Recorder:
     def left(self) -> list[Report]:
         """Give what is not committed, the most important first."""
         self.tell_starts()
-        left = [*self._writing.values(), *self._buffer.values()]
-        return sorted(left, key=lambda report: report.witness, reverse=True)
+        return self._reports.left()
 
     def _groups(self) -> Iterable[Waiting]:
         """Give those that wait, the oldest first."""
@@ -263,14 +262,7 @@ class Recorder:
 
     def _hold(self, report: Report) -> Key:
         """Keep a report in memory, if there is room for it."""
-        key = key_of(report)
-        known = self._buffer.get(key)
-        self._buffer[key] = report if known is None else combine(known, report)
-        if self._outage.since is None and len(self._buffer) <= self._calm:
-            self._room.weight = self._room.most  # not counted: the next time all are
-        else:
-            self._room.add(report, self._buffer, self._writing)
-        return key
+        return self._reports.hold(report, self._room, is_calm=self._outage.since is None)
 
     def _go(self) -> None:
         self._is_wanted = True
@@ -290,17 +282,16 @@ class Recorder:
     def _on_timer(self) -> None:
         """Write what lay, and report the runs that were here a turn ago: they last."""
         self._timer = None
-        lasting, self._older, self._young = self._older, self._young, {}
-        for run in lasting:
-            if not run.is_told:
-                self._put(run.started())
-        if self._older:
+        for report in self._starts.turn():
+            self._put(report)
+        if self._starts.has_more:
             self._linger()
-        if self._buffer:
+        if self._reports.buffer:
             self._go()
 
     async def _work(self) -> None:
         """Write one group after the other, for as long as the loop runs."""
+        self._culprits.go()
         while True:
             if not self._is_wanted:
                 self._idle = self._loop.create_future()
@@ -321,10 +312,10 @@ class Recorder:
     async def _write_all(self, held: list[Waiting]) -> None:
         """Write all that is there; while the database is away, also what comes meanwhile."""
         self._take(held)
-        while self._writing or self._outage.since is not None:
+        while self._reports.writing or self._outage.since is not None:
             was_away = self._outage.since is not None
             if not await self._try():
-                self._give_back()
+                self._reports.give_back()
                 await asyncio.sleep(self._outage.pause())
                 self._take(held, GROUP)
             elif was_away:
@@ -333,22 +324,22 @@ class Recorder:
     def _take(self, held: list[Waiting], count: int | None = None) -> None:
         """Make a group of what is there, or of *count* of it, and let all who wait join it."""
         held.append(self._pace.take())
-        if count is None:
-            self._buffer, taken = {}, self._buffer
-        else:
-            taken = {key: self._buffer.pop(key) for key in list(islice(self._buffer, count))}
-        if self._writing:
-            for key in self._writing.keys() & taken.keys():
-                taken[key] = combine(self._writing[key], taken[key])
-            taken = {**self._writing, **taken}  # a new one: a writer that ends may hold the old
-        self._writing = taken
+        left_out = self._reports.take(count, self._apart)
+        if left_out:
+            self._alarm.let_go(left_out)
 
-    def _give_back(self) -> None:
-        """Put a group that was not written before the rest: newer reports may join its own."""
-        for key in self._writing.keys() & self._buffer.keys():
-            self._buffer[key] = combine(self._writing[key], self._buffer[key])
-        self._buffer = self._writing | self._buffer
-        self._writing = {}
+    def _written(self, reports: Sequence[Report], lost: Sequence[Report]) -> None:
+        """Forget what was written apart."""
+        for report in reports:
+            self._reports.forget(report)
+        self._count(len(reports), lost)
+        if not self._apart and self._keeper is not None:
+            self._keeper.begin_anew()
+        self._go()
+
+    def _count(self, written: int, lost: Sequence[Report] | None) -> None:
+        self.counters["flushed"] += written - len(lost or ())
+        self._room.lose(lost or ())
 
     async def _catch_up(self, keeper: Keeper) -> None:
         """Replay one piece of the journal, and come again for the next."""
@@ -360,30 +351,37 @@ class Recorder:
 
     async def _try(self) -> bool:
         """Write some reports once; False when they have to be written again."""
-        group = self._writing
-        if len(group) > self._most:
-            group = dict(islice(group.items(), self._most))
+        group, lost = self._reports.first(), None
         try:
             if group:
-                await self._write(list(group.values()))
+                lost = await self._write(list(group.values()))
             elif self._keeper is not None:
                 await self._keeper.replay()  # also the probe that tells when the database is back
         except Exception as error:  # also a fault of ours: the writer must outlive it
             self._failed(error)
-            self._most = max(1, self._most // 2)
+            culprit = self._reports.divide(group, error)
+            if culprit is not None:
+                self._culprits.add(culprit.origin.task_id, error)
             return False
         if self._outage.since is not None:
             self._outage.end(self.backlog)
-        self._most = min(GROUP, 2 * self._most)
+            self._culprits.hurry()
+        self._reports.written(group)
         self.counters["groups"] += 1
-        self.counters["flushed"] += len(group)
-        if group is self._writing:
-            self._writing = {}
-        else:
-            for key, report in group.items():
-                if self._writing.get(key) is report:
-                    del self._writing[key]
+        self._count(len(group), lost)
         return True
+
+    async def write_kept(self, reports: Sequence[Report]) -> list[Report]:
+        """Write reports of a journal.
+
+        Returns:
+            Those that wait apart for their task: memory has them, the journal has to keep them.
+        """
+        apart, lost = await self._culprits.leave_out(reports, self._write)
+        self._room.lose(lost)
+        for report in apart:
+            self._hold(report)
+        return apart
 
     def _failed(self, error: Exception) -> None:
         self.counters["failures"] += 1

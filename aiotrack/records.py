@@ -93,7 +93,7 @@ class Records(Lifecycle):
         try:
             await core.repository.modify(origin.task_id, by_hand.unless_known(reports))
         except ExecutionNotFound:
-            await core.repository.apart(core.repository.write(reports))
+            await core.repository.add(reports)
         return await core.reader.get(task_id)
 
     async def update(

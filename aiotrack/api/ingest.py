@@ -224,5 +224,5 @@ async def _store(here: Here, post: Report) -> None:
     except ExecutionNotFound:
         blank = Origin(task_id, "", "", post.origin.created_at, registered=True)
         sent = Report(blank, Witness.SENT, TaskStatus.PENDING)
-        await repository.apart(repository.write([sent]))
+        await repository.add([sent])
         await repository.modify(task_id, take_in(post))

@@ -22,7 +22,7 @@ from aiotrack.repository import migrations, schema
 from aiotrack.repository.apart import Apart
 from aiotrack.repository.columns import HEAD
 from aiotrack.repository.dialects import (
-    is_reading,
+    at_once,
     make_engine,
     make_reading_engine,
     parse_url,
@@ -31,12 +31,15 @@ from aiotrack.repository.dialects import (
 from aiotrack.repository.faults import FAULTS, explain, is_broken, is_missing
 from aiotrack.repository.hosts import hosts_of
 from aiotrack.repository.key_indexes import KeyIndexes, create_all
+from aiotrack.repository.poison import Refusals
 from aiotrack.repository.probe import is_pooled
 from aiotrack.repository.sqlite import SqliteWriter, file_lock, make_shared
 from aiotrack.repository.statistics.marks import Marks
 
 if TYPE_CHECKING:
     from aiotrack.repository.postgres import PostgresWriter
+
+    Writer = SqliteWriter | PostgresWriter
 
 log = logging.getLogger(__name__)
 
@@ -104,20 +107,21 @@ class Connections:
             self.engine = make_engine(url, pooled=True)  # until it is known better
         self._reads = self.engine
         self._writer = self._make_writer()
+        self._refusals = Refusals()
         self._indexes = KeyIndexes(sorted(self.keys), self._path, self._patient_engine)
         self._ready = False
         self._connecting = asyncio.Lock()
         self._apart = Apart()
         self._learn_at = self._look_at = 0.0
 
-    def _make_writer(self) -> SqliteWriter | PostgresWriter:
+    def _make_writer(self, on_left: Callable[[], Awaitable[None]] | None = None) -> Writer:
         if self._path is not None:
             return SqliteWriter(self._path, self._marks)
         from aiotrack.repository.postgres import PostgresWriter
 
         return PostgresWriter(
             self.engine,
-            on_left=self._leave_server,
+            on_left=on_left or self._leave_server,
             on_missing=self._doubt,
             is_durable=self._is_direct,
             marks=self._marks,
@@ -392,9 +396,3 @@ class Connections:
     async def _relearn_time(self) -> None:
         with contextlib.suppress(StoreError):  # then the next time
             await self._learn_time()
-
-
-async def at_once(connection: AsyncConnection) -> None:
-    """Read without BEGIN and ROLLBACK: they are half the time of a read by key."""
-    if connection.dialect.name == "postgresql" and not is_reading(connection):
-        await connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -17,8 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.errors import QueryTimeout
-from aiotrack.repository.connections import at_once
-from aiotrack.repository.dialects import is_reading
+from aiotrack.repository.dialects import at_once, is_reading
 
 LIMIT: Final = 2.0
 """Seconds for a query that no index serves."""

@@ -22,9 +22,9 @@ from aiotrack.clock import to_datetime, to_micros
 from aiotrack.errors import InvalidQuery, StoreUnavailable
 from aiotrack.model import MARKER, LogLine, Page
 from aiotrack.repository.batch import PoisonError
-from aiotrack.repository.connections import at_once
 from aiotrack.repository.containment import storable
 from aiotrack.repository.cursor import decode, encode, is_int, moment_of, not_ours
+from aiotrack.repository.dialects import at_once
 from aiotrack.repository.tables import ExecutionRow, LogRow
 
 if TYPE_CHECKING:

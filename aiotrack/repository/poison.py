@@ -1,13 +1,65 @@
-"""What is left of a report when the database refuses one of its values."""
+"""What is left of a report when the database refuses one of its values, and when it is lost."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
+from aiotrack.culprits import Refused
 from aiotrack.report import Report
 
+log = logging.getLogger(__name__)
+
 REFUSED = '{"$refused":true}'
+
+REMEMBERED = 10_000
+"""Refused reports that are remembered."""
+
+
+class Refusal(NamedTuple):
+    """A report that is not stored even without its values, and why."""
+
+    report: Report
+    error: Exception
+
+
+class Refusals:
+    """Tells what the data is to blame for from what befalls all: a trigger, a check that is wrong.
+
+    Who is refused while others are taken is lost. Where nothing is taken, nobody knows: all is
+    written again, and who is refused then, though others were taken since, is lost.
+    """
+
+    def __init__(self) -> None:
+        self.taken = 0
+        """Reports that the database took."""
+        self._met: dict[tuple[str, str], int] = {}
+
+    def judge(self, refused: Sequence[Refusal], *, of: int) -> list[Report]:
+        """Give what is lost of a write of so many reports.
+
+        Raises:
+            Refused: It may be no fault of theirs.
+        """
+        if len(self._met) > REMEMBERED:
+            self._met.clear()
+        if len(refused) == of:
+            before = [self._met.setdefault(_run_of(one.report), self.taken) for one in refused]
+            if self.taken in before:
+                task_id, error = refused[0].report.origin.task_id, refused[0].error
+                raise Refused(f"the database refuses what is told of task {task_id}: {error}")
+        for report, error in refused:
+            self._met.pop(_run_of(report), None)
+            what = "the record of task %s cannot be stored, and %s is lost: %s"
+            log.error(what, report.origin.task_id, report.witness.name, error)
+        return [report for report, _ in refused]
+
+
+def _run_of(report: Report) -> tuple[str, str]:
+    return report.origin.task_id, report.run_id
 
 
 def without_values(report: Report, reason: str) -> Report:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import asyncpg
 
+from aiotrack.culprits import Unanswered
 from aiotrack.errors import StoreUnavailable
 from aiotrack.report import History, Report
 from aiotrack.repository import statements as sql
@@ -42,10 +43,18 @@ CONFLICT_TRIES = 20
 MARK_TRIES = 5
 """Tries of one fold that finds an execution in another hour each time: a guess, one is enough."""
 
-_POISON_CLASSES = ("22", "23", "54", "21")
-"""SQLSTATE classes that blame the data: exception, integrity, limit, cardinality."""
+_POISON_CLASSES = {"09", "21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0"}
+"""SQLSTATE classes that may blame the data: triggered action, cardinality, exception, integrity,
+triggered change, functions (2F, 38, 39), check option, limit, what a trigger raises."""
+
+_DAMAGE = {"XX001", "XX002"}
+"""SQLSTATE of a page or an index that is damaged: others may be whole."""
 
 _CONFLICTS = {"40P01", "40001"}
+
+_NO_ANSWER = {"55P03", "57014", *_CONFLICTS}
+"""SQLSTATE of a statement that waited too long: lock_timeout, statement_timeout, too many
+conflicts."""
 
 _READ_ONLY = "25006"
 """SQLSTATE of a server that was the writer before a fail-over, or is not yet."""
@@ -203,18 +212,20 @@ class PostgresWriter:
         self._session.drop()
         await self._on_left()  # others may wait for the same silence
         if not may_repeat:
-            raise StoreUnavailable(f"the database did not take a write: {error!r}") from error
+            kind = Unanswered if isinstance(error, TimeoutError) else StoreUnavailable
+            raise kind(f"the database did not take a write: {error!r}") from error
 
     async def _after_error(self, error: asyncpg.PostgresError) -> NoReturn:
         state = error.sqlstate or ""
-        if state[:2] in _POISON_CLASSES:
+        if state[:2] in _POISON_CLASSES or state in _DAMAGE:
             raise PoisonError(str(error)) from error
         self._session.drop()
         if is_missing(error):
             self._on_missing()
         if state == _READ_ONLY:  # the other connections lead to the same server
             await self._on_left()
-        raise StoreUnavailable(f"the database refused a write: {error!r}") from error
+        kind = Unanswered if state in _NO_ANSWER else StoreUnavailable
+        raise kind(f"the database refused a write: {error!r}") from error
 
     async def _transact(self, connection: Any, work: Callable[[Any], Awaitable[None]]) -> None:
         """Run *work* in a transaction, and again when it met an hour that must be marked first."""

@@ -19,8 +19,8 @@ from aiotrack.errors import ExecutionNotFound, InvalidQuery
 from aiotrack.hearsay import is_hearsay, is_outdone
 from aiotrack.model import OWN_MODULE, Attempt, Cause, Count, Execution, Page, TaskStatus
 from aiotrack.report import UNTIMED
-from aiotrack.repository.connections import at_once
 from aiotrack.repository.cursor import Order, Position, is_int, read_cursor, write_cursor
+from aiotrack.repository.dialects import at_once
 from aiotrack.repository.filters import Filters, Narrowing
 from aiotrack.repository.limited import limited
 from aiotrack.repository.pages import PageQuery

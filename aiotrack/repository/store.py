@@ -12,10 +12,11 @@ from aiotrack.errors import ExecutionNotFound, StoreError, StoreUnavailable
 from aiotrack.report import History, Report, is_unsettled, settled
 from aiotrack.repository.batch import PoisonError
 from aiotrack.repository.connections import Connections
-from aiotrack.repository.poison import without_values
+from aiotrack.repository.poison import Refusal, without_values
 from aiotrack.repository.sqlite import SqliteWriter
 
 if TYPE_CHECKING:
+    from aiotrack.repository.connections import Writer
     from aiotrack.repository.control.retention import Retention
     from aiotrack.repository.control.setting_rows import SettingRows
     from aiotrack.repository.control.unfinished import Unfinished
@@ -37,48 +38,88 @@ class Repository(Connections):
         on_commit: Called with the reports that are durable now; it must not raise.
     """
 
-    async def write(self, reports: Sequence[Report]) -> None:
+    _writer_apart: Writer | None = None
+
+    async def write(self, reports: Sequence[Report]) -> list[Report]:
         """Commit *reports*, in any order and any number of times with the same outcome.
 
         A value that the database refuses costs only itself: its report is stored without values
         and says so; its neighbours are stored whole.
+
+        Returns:
+            Those that it refuses even without values while it takes others: they are lost.
 
         Raises:
             StoreUnavailable: Some may not be stored; write them again.
         """
         if not self._ready:
             await self.connect()
+        return await self._write(self._writer, reports)
+
+    async def add(self, reports: Sequence[Report]) -> None:
+        """Commit *reports* for a caller who waits: all, or an error.
+
+        Raises:
+            StoreUnavailable: Some may not be stored.
+            StoreError: The database refuses them.
+        """
+        if await self.apart(self.write(reports)):
+            raise StoreError(f"the database refuses what is told of {reports[0].origin.task_id}")
+
+    async def write_apart(self, reports: Sequence[Report]) -> list[Report]:
+        """Do as `write`, over a connection of its own: they may wait for somebody's lock."""
+        if not self._ready:
+            await self.connect()
+        if self._writer_apart is None:
+            self._writer_apart = self._make_writer(_stay)
+        return await self._write(self._writer_apart, reports)
+
+    async def _write(self, writer: Writer, reports: Sequence[Report]) -> list[Report]:
         if any(map(is_unsettled, reports)):
             reports = [settled(report, self._clock.settle) for report in reports]
+        refused = await self._write_some(writer, reports)
+        return self._refusals.judge(refused, of=len(reports)) if refused else []
+
+    async def _write_some(self, writer: Writer, reports: Sequence[Report]) -> list[Refusal]:
+        """Commit reports, in smaller groups where the database refuses a value; give what it does.
+
+        Halves, not rows: of a group with one culprit nine groups of 500 are written, not 500 rows.
+        """
         try:
-            await self._writer.write(reports)
+            await writer.write(reports)
         except StoreUnavailable:
             raise
         except Exception as error:  # the data's fault, or ours: neither may stop its neighbours
-            if len(reports) > 1:
-                for report in reports:
-                    await self.write([report])
-            else:
-                await self._write_stub(reports[0], error)
-            return
+            if len(reports) == 1:
+                return await self._write_stub(writer, reports[0], error)
+            half = len(reports) // 2
+            refused = await self._write_some(writer, reports[:half])
+            return refused + await self._write_some(writer, reports[half:])
+        self._refusals.taken += len(reports)
         self._on_commit(reports)
         if time.monotonic() >= self._learn_at:
             self._learn_again()
+        return []
 
-    async def _write_stub(self, report: Report, error: Exception) -> None:
-        name = report.origin.task_id
-        log.error(
-            "a value of task %s cannot be stored; its record is kept without: %s", name, error
-        )
+    async def _write_stub(self, writer: Writer, report: Report, error: Exception) -> list[Refusal]:
+        stub = [without_values(report, str(error))]
         try:
-            stub = [without_values(report, str(error))]
-            await self._writer.write(stub)
+            await writer.write(stub)
         except StoreUnavailable:
             raise
         except Exception:
-            log.exception("the record of task %s cannot be stored at all", name)
-            return
+            return [Refusal(report, error)]
+        what = "a value of task %s cannot be stored; its record is kept without: %s"
+        log.error(what, report.origin.task_id, error)
+        self._refusals.taken += 1
         self._on_commit(stub)
+        return []
+
+    async def release(self) -> None:
+        """Close every connection; what is needed again opens again."""
+        if self._writer_apart is not None:
+            await self._writer_apart.release()
+        await super().release()
 
     async def modify(self, task_id: str, change: Callable[[History], Iterable[Report]]) -> None:
         """Lock an execution and add the reports that *change* makes from its history.
@@ -211,3 +252,7 @@ class Repository(Connections):
         from aiotrack.repository.control.retention import Retention
 
         return Retention(self)
+
+
+async def _stay() -> None:
+    """Leave the other connections as they are: who waits for a lock says nothing of the server."""

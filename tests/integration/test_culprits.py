@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from aiotrack import Tracker
+from aiotrack import TaskStatus, Tracker
 from aiotrack.journal import Journal
+from aiotrack.recorder import Recorder
+from aiotrack.report import Witness
 from tests.integration.load import run_report
 from tests.waits import until
 
@@ -63,3 +66,178 @@ async def test_a_journal_is_replayed_by_a_database_that_takes_little_at_once(
         await tracker.shutdown()
 
     assert (600, True) == (found, fresh)
+
+
+# ── one that gets no answer ─────────────────────────────────────────────────────────────────────
+HELD = "SELECT 1 FROM aiotrack_executions WHERE task_id = 'held' FOR UPDATE"
+
+UNSEEN = """
+    CREATE TEMP TABLE copied AS SELECT * FROM aiotrack_executions WHERE task_id = 'other';
+    UPDATE copied SET task_id = 'held', id = id + 1000000;
+    INSERT INTO aiotrack_executions OVERRIDING SYSTEM VALUE SELECT * FROM copied;
+"""
+"""A row that nobody sees before it is committed."""
+
+
+async def tell(recorder: Recorder, number: int, *, pause: float = 0.01) -> list[bool]:
+    """Report so many ends of other tasks, each at its own time; give which were committed."""
+    told = []
+    for count in range(number):
+        told.append(asyncio.create_task(recorder.commit(run_report(f"{pause:g} {count}"))))
+        await asyncio.sleep(pause)
+    return await asyncio.gather(*told)
+
+
+async def count(raw: asyncpg.Connection, where: str = "true") -> int:
+    """Count what others see."""
+    return int(await raw.fetchval(f"SELECT count(*) FROM aiotrack_executions WHERE {where}"))
+
+
+async def seen(raw: asyncpg.Connection, where: str, number: int) -> None:
+    """Wait until others see so many."""
+
+    async def is_so() -> bool:
+        return await count(raw, where) == number
+
+    await until(f"{number} with {where}", is_so, 60)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("how", "journal"), [("row", "journal"), ("unseen", "memory")])
+async def test_a_row_that_somebody_forgot_to_unlock_stops_no_other(
+    postgres_url: str, tmp_path: Path, how: str, journal: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its task waits apart, nothing of it is lost, and it is told when the lock is gone."""
+    settings = {"journal_dir": str(tmp_path / "journal")}
+    async with (
+        Tracker(postgres_url, settings=settings) as tracker,
+        user(postgres_url) as raw,
+        user(postgres_url) as forgotten,
+    ):
+        recorder, keeper = tracker.recorder(), tracker.core().keeper
+        if journal == "memory":
+            (tmp_path / "journal").touch()  # no folder: nothing can be kept in it
+        known = run_report("held" if how == "row" else "other", witness=Witness.STARTED)
+        await recorder.commit(known, at_once=True)
+        transaction = forgotten.transaction()
+        await transaction.start()
+        await forgotten.execute(HELD if how == "row" else UNSEEN)
+        ends = asyncio.create_task(recorder.commit(run_report("held")))
+        early = await tell(recorder, 50)
+        await until("its task is known", lambda: "gives no answer for task held" in caplog.text, 60)
+        await until("the rest is recorded", lambda: not tracker.core().recorder.is_stalled, 30)
+        begun = recorder.counters["failures"]
+        later = await tell(recorder, 300, pause=0.02)
+        failures = recorder.counters["failures"] - begun
+        seen = await count(raw, "status = 'SUCCESS'")
+        is_held = await count(raw, "task_id = 'held' AND status = 'SUCCESS'")
+        second = await recorder.commit(run_report("held", attempt=2), at_once=True)
+        await transaction.rollback()
+        is_flushed = await recorder.flush(60)
+        record = await tracker.get("held")
+        attempts = await tracker.attempts("held")
+
+    assert len(early) == 50
+    assert not await ends
+    assert ([True] * 300, 0) == (later, failures), "nobody waits for what is held"
+    assert (350, 0, False) == (seen, is_held, second)
+    assert is_flushed
+    assert (TaskStatus.SUCCESS, 2, 2) == (record.status, record.runs, len(attempts))
+    assert 0 == recorder.counters["dropped"]
+    assert recorder.counters["journaled"] if journal == "journal" else True
+    assert not keeper.has_work or keeper.is_due
+    assert "task held is recorded again" in caplog.text
+
+
+@pytest.mark.timeout(120)
+async def test_what_waits_apart_survives_its_process(postgres_url: str, tmp_path: Path) -> None:
+    """The journal keeps it until it is written: a later process tells it."""
+    settings = {"journal_dir": str(tmp_path)}
+    reports = [run_report("held"), *(run_report(f"task {number}") for number in range(200))]
+    async with user(postgres_url) as raw, user(postgres_url) as forgotten:
+        async with Tracker(postgres_url, settings=settings) as tracker:
+            await tracker.recorder().commit(run_report("held", witness=Witness.STARTED))
+            folder = tracker.core().keeper._journal._folder
+        left = Journal(folder)
+        left.append(reports)
+        left.close()
+        async with forgotten.transaction():
+            await forgotten.execute(HELD)
+            async with Tracker(postgres_url, settings=settings) as tracker:
+                await seen(raw, "true", 201)
+                fresh = await tracker.recorder().commit(run_report("fresh"), at_once=True)
+                sizes = [path.stat().st_size for path in folder.iterdir()]
+            kept = [path.stat().st_size for path in folder.iterdir()]
+        async with Tracker(postgres_url, settings=settings) as tracker:
+            await seen(raw, "status = 'SUCCESS'", len(reports) + 1)
+            await tracker.recorder().flush(30)
+            record = await tracker.get("held")
+        empty = [path.stat().st_size for path in folder.iterdir()]
+
+    assert fresh
+    assert sum(sizes) > 0
+    assert sum(kept) > 0
+    assert (TaskStatus.SUCCESS, 1) == (record.status, record.runs)
+    assert 0 == sum(empty)
+
+
+# ── one that is refused ─────────────────────────────────────────────────────────────────────────
+REFUSE = """
+    CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF new.task_id LIKE '{pattern}' THEN RAISE EXCEPTION 'not with us' {using}; END IF;
+        RETURN new; END $$;
+    CREATE OR REPLACE TRIGGER refuse BEFORE INSERT OR UPDATE ON aiotrack_executions
+        FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("state", ["P0001", "38000", "39000", "44000", "27000", "23514", "XX001"])
+async def test_a_record_that_a_trigger_refuses_is_counted_and_stops_no_other(
+    postgres_url: str, tmp_path: Path, state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even without its values: it is lost, and the counters and the log say so."""
+    settings = {"journal_dir": str(tmp_path)}
+    async with Tracker(postgres_url, settings=settings) as tracker, user(postgres_url) as raw:
+        recorder = tracker.recorder()
+        await recorder.commit(run_report("first"), at_once=True)
+        await raw.execute(REFUSE.format(pattern="bad%", using=f"USING ERRCODE = '{state}'"))
+        told = await asyncio.gather(
+            *(recorder.commit(run_report(f"{kind} {n}")) for n in range(40) for kind in ("a", "b")),
+            recorder.commit(run_report("bad")),
+        )
+        alone = await recorder.commit(run_report("bad alone"), at_once=True)
+        after = await recorder.commit(run_report("after"), at_once=True)
+        is_flushed = await recorder.flush(30)
+        found = await count(raw)
+
+    assert (80, 82) == (sum(told[:-1]), found)
+    assert is_flushed
+    assert (False, 2) == (alone, recorder.counters["dropped"])
+    assert 2 == recorder.counters["dropped_ended"]
+    assert 82 <= recorder.counters["flushed"] + recorder.counters["journaled"]
+    assert after or recorder.counters["journaled"]
+    assert "the record of task bad cannot be stored" in caplog.text
+
+
+@pytest.mark.timeout(60)
+async def test_a_trigger_that_refuses_all_is_an_outage(postgres_url: str, tmp_path: Path) -> None:
+    """It is nobody's fault: nothing is lost, and nothing is stored without its values."""
+    settings = {"journal_dir": str(tmp_path)}
+    async with Tracker(postgres_url, settings=settings) as tracker, user(postgres_url) as raw:
+        recorder = tracker.recorder()
+        await recorder.commit(run_report("first"), at_once=True)
+        await raw.execute(REFUSE.format(pattern="%", using=""))
+        told = await asyncio.gather(
+            *(recorder.commit(run_report(f"task {number}")) for number in range(600))
+        )
+        await asyncio.sleep(3)
+        told += await tell(recorder, 50)
+        before = await count(raw)
+        await raw.execute("DROP TRIGGER refuse ON aiotrack_executions")
+        is_flushed = await recorder.flush(40)
+        found = await count(raw, "status = 'SUCCESS' AND result = '1'")
+
+    assert (1, True) == (before, is_flushed)
+    assert not any(told)
+    assert (651, 0) == (found, recorder.counters["dropped"])

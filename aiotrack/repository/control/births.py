@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiotrack.repository.connections import at_once
+from aiotrack.repository.dialects import at_once
 from aiotrack.repository.tables import ExecutionRow
 
 if TYPE_CHECKING:

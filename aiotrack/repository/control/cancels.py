@@ -10,8 +10,8 @@ from sqlalchemy import Select, and_, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiotrack.clock import to_datetime, to_micros
-from aiotrack.repository.connections import at_once
 from aiotrack.repository.control.tables import CancelRow, WorkerRow
+from aiotrack.repository.dialects import at_once
 from aiotrack.repository.store import Repository
 
 PAGE: Final = 1000

@@ -19,7 +19,7 @@ from aiotrack.clock import to_datetime
 from aiotrack.model import TaskStatus
 from aiotrack.report import Report
 from aiotrack.repository.columns import UtcDateTime
-from aiotrack.repository.connections import at_once
+from aiotrack.repository.dialects import at_once
 from aiotrack.repository.store import Repository
 
 MOST_NEEDED: Final = 50_000

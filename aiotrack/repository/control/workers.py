@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from aiotrack.classes import LOST
 from aiotrack.clock import Clock
 from aiotrack.model import Worker, WorkerStatus
-from aiotrack.repository.connections import at_once
 from aiotrack.repository.control.tables import WorkerRow
+from aiotrack.repository.dialects import at_once
 from aiotrack.repository.store import Repository
 from aiotrack.repository.tables import ExecutionRow
 
