@@ -12,21 +12,26 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiotrack.errors import StoreUnavailable
+from aiotrack.outage import Outage
 from aiotrack.report import Report
 
 log = logging.getLogger(__name__)
 
-PAUSE_FIRST, PAUSE_LAST = 1.0, 60.0
-"""Seconds between two tries of a task: doubled from the first to the last."""
+PAUSE = 2.0
+"""Seconds between two tries of a task."""
 
-SHARE = 10
-"""A pause is so many times as long as its try: who waits for a lock is in others' way, too."""
+LONG = 10
+"""Of so many tries the last may take long: the others only see whether a lock is still held."""
 
 PARTS = 8
 """Into so many a group is divided that got no answer: each search for the culprit takes seconds."""
 
 Write = Callable[[Sequence[Report]], Awaitable[Sequence[Report] | None]]
 """Commits reports; gives those that can never be stored, which were told of in the log."""
+
+
+WriteApart = Callable[[Sequence[Report], bool], Awaitable[Sequence[Report] | None]]
+"""Does so alone, for a moment only or, when told to be patient, for as long as others may."""
 
 
 class Unanswered(StoreUnavailable):
@@ -42,6 +47,7 @@ class Culprits:
 
     Args:
         loop: Where they are tried.
+        outage: Nobody is tried in one.
         write: Commits reports of one task, whatever others write meanwhile.
         find: Gives all that waits of a task.
         written: Called with what was written of a task, and with what of it never can be.
@@ -50,25 +56,26 @@ class Culprits:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        write: Write,
+        outage: Outage,
+        write: WriteApart,
         find: Callable[[str], list[Report]],
         written: Callable[[Sequence[Report], Sequence[Report]], None],
     ) -> None:
         self._loop = loop
+        self._outage = outage
         self._write = write
         self._find = find
         self._written = written
         self.due: dict[str, float] = {}
         """When each is tried again, on the loop's clock, by its task_id."""
-        self._pauses: dict[str, float] = {}
+        self._tries: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def add(self, task_id: str, error: Exception) -> None:
         """Let a task wait apart."""
         what = "the database gives no answer for task %s; others are recorded without it: %s"
         log.warning(what, task_id, error)
-        self._pauses[task_id] = PAUSE_FIRST
-        self.due[task_id] = self._loop.time() + PAUSE_FIRST
+        self.due[task_id] = self._loop.time() + PAUSE
         self.go()
 
     async def leave_out(
@@ -118,25 +125,22 @@ class Culprits:
     async def _try_all(self) -> None:
         while self.due:
             task_id = min(self.due, key=self.due.__getitem__)
-            begun = self._loop.time()
-            if begun < self.due[task_id]:
-                await asyncio.sleep(min(self.due[task_id] - begun, PAUSE_FIRST))  # some may hurry
-                continue
-            if not await self._try(task_id):
-                pause = min(2 * self._pauses[task_id], PAUSE_LAST)
-                now = self._loop.time()
-                self._pauses[task_id] = pause
-                self.due[task_id] = now + max(pause, SHARE * (now - begun))
+            left = self.due[task_id] - self._loop.time()
+            if left > 0 or self._outage.since is not None:  # one that waits for it is enough
+                await asyncio.sleep(min(max(left, 0.1), PAUSE / 2))  # they may be hurried
+            elif not await self._try(task_id):
+                self.due[task_id] = self._loop.time() + PAUSE
 
     async def _try(self, task_id: str) -> bool:
         """Write what there is of a task; False when it has to be tried again."""
         reports = self._find(task_id)
+        tries = self._tries[task_id] = self._tries.get(task_id, 0) + 1
         try:
-            lost = await self._write(reports) if reports else ()
+            lost = await self._write(reports, tries % LONG == 0) if reports else ()
         except Exception as error:  # also a fault of ours: they must all be tried again
             log.debug("task %s still waits apart: %s", task_id, error)
             return False
-        del self.due[task_id], self._pauses[task_id]
+        del self.due[task_id], self._tries[task_id]
         log.warning("task %s is recorded again", task_id)
         self.hurry()
         self._written(reports, lost or ())

@@ -133,11 +133,14 @@ class Keeper:
             orphan.close()
         self._journal.after_fork()
 
-    async def replay(self) -> None:
+    async def replay(self) -> bool:
         """Write one piece of what is kept, of this process or of those that are gone.
 
         A fault of the disk is no outage of the database: it is logged, and what it left is looked
         at again in a minute.
+
+        Returns:
+            False when all of the piece waits apart: nobody heard from the database.
 
         Raises:
             StoreError: The database is away again; nothing is lost.
@@ -145,9 +148,8 @@ class Keeper:
         if not self._orphans and time.monotonic() >= self._next_look:
             await self._adopt()
         if self._has_unread:
-            await self._replay_own()
-        elif self._orphans:
-            await self._replay_orphan(self._orphans[-1])
+            return await self._replay_own()
+        return not self._orphans or await self._replay_orphan(self._orphans[-1])
 
     async def _adopt(self) -> None:
         """Look for journals of processes that are gone."""
@@ -169,42 +171,46 @@ class Keeper:
         """
         self._begins_anew = self._keeps
 
-    async def _replay_own(self) -> None:
+    async def _replay_own(self) -> bool:
         if self._begins_anew:
             self._begins_anew, self._keeps, self._replayed = False, False, 0
         try:
             reports, after = await self._call(self._journal.read, self._replayed, self._piece)
             if after == self._replayed and await self._call(self._journal.clear, after):
                 self._replayed = 0
-                return
+                return True
         except OSError as error:
             log.error("the journal cannot be used; it is left where it is: %s", error)
             await self._call(self._journal.leave)
-            self._replayed = 0
-            return
-        if reports and await self._write_piece(reports):
-            self._keeps = True
+            self._keeps, self._replayed = False, 0
+            return True
+        apart = await self._write_piece(reports) if reports else ()
+        self._keeps = self._keeps or bool(apart)
         self._replayed = after
+        return not apart or len(apart) < len(reports)
 
-    async def _replay_orphan(self, orphan: Orphan) -> None:
+    async def _replay_orphan(self, orphan: Orphan) -> bool:
         try:
             reports, after = await self._call(orphan.read, self._adopted, self._piece)
         except OSError as error:
             log.error("%s cannot be read; it is left where it is: %s", orphan.path, error)
-            await self._let_go(orphan.close)
-            self._next_look = time.monotonic() + LOOK_AGAIN
-            return
+            await self._leave(orphan)
+            return True
         apart = await self._write_piece(reports) if reports else ()
         if await self.keep_all(apart) < len(apart):
-            await self._let_go(orphan.close)
-            self._next_look = time.monotonic() + LOOK_AGAIN
-            return
-        if after > self._adopted:
+            await self._leave(orphan)
+        elif after > self._adopted:
             self._adopted = after
-            return
-        if self._adopted:
-            log.warning("the journal of a process that is gone was replayed: %s", orphan.path)
-        await self._let_go(orphan.remove)
+        else:
+            if self._adopted:
+                log.warning("the journal of a process that is gone was replayed: %s", orphan.path)
+            await self._let_go(orphan.remove)
+        return not apart or len(apart) < len(reports)
+
+    async def _leave(self, orphan: Orphan) -> None:
+        """Leave the last orphan to others, or to a later look."""
+        await self._let_go(orphan.close)
+        self._next_look = time.monotonic() + LOOK_AGAIN
 
     async def _write_piece(self, reports: Sequence[Report]) -> Sequence[Report]:
         try:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from aiotrack.backlog import Key, Room, key_of
-from aiotrack.culprits import Culprits, Write
+from aiotrack.culprits import Culprits, Write, WriteApart
 from aiotrack.groups import GROUP, Groups
 from aiotrack.keeper import Keeper
 from aiotrack.outage import Outage
@@ -51,7 +51,7 @@ class Recorder:
         self,
         write: Write,
         *,
-        write_apart: Write | None = None,
+        write_apart: WriteApart | None = None,
         budget: float = 1.0,
         max_backlog: int = 16_000,
         keeper: Keeper | None = None,
@@ -67,15 +67,19 @@ class Recorder:
         self.running = self._starts.running
         """The runs in flight, in the order in which they began."""
         self._held: list[Waiting] = []
-        self._culprits = Culprits(
-            self._loop, write_apart or write, self._reports.of_task, self._written
-        )
-        self._apart = self._culprits.due
         self._timer: asyncio.TimerHandle | None = None
         self._is_wanted = False
         self._idle: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._outage = Outage(self._loop)
+        self._culprits = Culprits(
+            self._loop,
+            self._outage,
+            write_apart or (lambda reports, _: write(reports)),
+            self._reports.of_task,
+            self._written,
+        )
+        self._apart = self._culprits.due
         self._is_closing = False
         self._pace = Pace(self._loop, self._go)
         self._alarm = Alarm(self._loop, budget, self._groups, self._give_up)
@@ -355,8 +359,8 @@ class Recorder:
         try:
             if group:
                 lost = await self._write(list(group.values()))
-            elif self._keeper is not None:
-                await self._keeper.replay()  # also the probe that tells when the database is back
+            elif self._keeper is not None and not await self._keeper.replay():
+                return False  # it is also the probe that tells when the database is back
         except Exception as error:  # also a fault of ours: the writer must outlive it
             self._failed(error)
             culprit = self._reports.divide(group, error)

@@ -29,8 +29,8 @@ class Refusal(NamedTuple):
 class Refusals:
     """Tells what the data is to blame for from what befalls all: a trigger, a check that is wrong.
 
-    Who is refused while others are taken is lost. Where nothing is taken, nobody knows: all is
-    written again, and who is refused then, though others were taken since, is lost.
+    Lost is what is refused, and again after others were taken. Until then nobody knows: somebody
+    may have made the trigger between two statements, or dropped it.
     """
 
     def __init__(self) -> None:
@@ -38,19 +38,22 @@ class Refusals:
         """Reports that the database took."""
         self._met: dict[tuple[str, str], int] = {}
 
-    def judge(self, refused: Sequence[Refusal], *, of: int) -> list[Report]:
-        """Give what is lost of a write of so many reports.
+    def judge(self, refused: Sequence[Refusal]) -> list[Report]:
+        """Give what is lost of a write of which nothing is taken now.
 
         Raises:
-            Refused: It may be no fault of theirs.
+            Refused: It may be no fault of theirs: write it again.
         """
         if len(self._met) > REMEMBERED:
             self._met.clear()
-        if len(refused) == of:
-            before = [self._met.setdefault(_run_of(one.report), self.taken) for one in refused]
-            if self.taken in before:
-                task_id, error = refused[0].report.origin.task_id, refused[0].error
-                raise Refused(f"the database refuses what is told of task {task_id}: {error}")
+        before = [self._met.setdefault(_run_of(one.report), self.taken) for one in refused]
+        if self.taken in before:
+            task_id, error = refused[0].report.origin.task_id, refused[0].error
+            raise Refused(f"the database refuses what is told of task {task_id}: {error}")
+        return self.lose(refused)
+
+    def lose(self, refused: Sequence[Refusal]) -> list[Report]:
+        """Give what nothing can be done for, and log it."""
         for report, error in refused:
             self._met.pop(_run_of(report), None)
             what = "the record of task %s cannot be stored, and %s is lost: %s"

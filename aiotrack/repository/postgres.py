@@ -37,6 +37,9 @@ P = ParamSpec("P")
 COMMAND_TIMEOUT = 2.0
 """Seconds for one statement of a write; a server that accepts and never answers costs no more."""
 
+MOMENT = 0.2
+"""Seconds for a statement that only tries whether somebody's lock is still held."""
+
 CONFLICT_TRIES = 20
 """Quick tries after a deadlock or serialization failure, about 10 ms apart."""
 
@@ -89,6 +92,7 @@ class PostgresWriter:
         self._sends, self._send, self._runs, self._run = hot
         self._session = Session(engine)
         self._lock = asyncio.Lock()
+        self._patience = COMMAND_TIMEOUT
 
     def write(self, reports: Sequence[Report]) -> Awaitable[None]:
         """Commit all *reports*, each exactly as if it had come alone.
@@ -111,7 +115,7 @@ class PostgresWriter:
         known: list[str] = []
 
         async def work(connection: Any) -> None:
-            rows, attempts = await _locked(connection, ids)
+            rows, attempts = await _locked(connection, ids, self._patience)
             known[:] = [row["task_id"] for row in rows]
             await self._store(
                 connection,
@@ -131,7 +135,7 @@ class PostgresWriter:
                 if not self._is_durable:
                     await stack.enter_async_context(self._transaction(connection))
                 rows: Sequence[Any] = await connection.fetch(
-                    statement, *values, timeout=COMMAND_TIMEOUT
+                    statement, *values, timeout=self._patience
                 )
                 return rows
 
@@ -145,7 +149,7 @@ class PostgresWriter:
         async def work(connection: Any) -> None:
             await self._put(connection, self._sends, self._send, [report])
             for statement, values in statements:
-                await connection.execute(statement, *values, timeout=COMMAND_TIMEOUT)
+                await connection.execute(statement, *values, timeout=self._patience)
 
         await self._connected(self._transact, work)
 
@@ -154,10 +158,14 @@ class PostgresWriter:
 
         async def work(connection: Any) -> bool:
             return bool(
-                await connection.fetch(sql.POSTGRES_CLAIM, *told(report), timeout=COMMAND_TIMEOUT)
+                await connection.fetch(sql.POSTGRES_CLAIM, *told(report), timeout=self._patience)
             )
 
         return await self._connected(work)
+
+    def be_patient(self, is_patient: bool) -> None:  # noqa: FBT001 - nothing else it could mean
+        """Let a statement of the writes to come take its time, or a moment only."""
+        self._patience = COMMAND_TIMEOUT if is_patient else MOMENT
 
     async def release(self) -> None:
         """Close the connection until the next write."""
@@ -204,7 +212,7 @@ class PostgresWriter:
     async def _transaction(self, connection: Any) -> AsyncIterator[None]:
         async with connection.transaction():
             if not self._is_durable:
-                await connection.execute(sql.POSTGRES_DURABLY, timeout=COMMAND_TIMEOUT)
+                await connection.execute(sql.POSTGRES_DURABLY, timeout=self._patience)
             yield
 
     async def _after_cut(self, error: Exception, *, is_safe: bool) -> None:
@@ -242,7 +250,7 @@ class PostgresWriter:
     async def _mark(self, connection: Any, periods: Sequence[Period]) -> None:
         begun = uptime()
         text = json.dumps([{"span": span, "start": start} for span, start in periods])
-        await connection.execute(POSTGRES_MARK, text, timeout=COMMAND_TIMEOUT)
+        await connection.execute(POSTGRES_MARK, text, timeout=self._patience)
         self._marks.made(periods, begun)
 
     async def _write(self, connection: Any, batch: Batch) -> None:
@@ -271,7 +279,7 @@ class PostgresWriter:
         fetch = self._session.prepared.get(statement)
         if fetch is None:
             return self._fetch(connection, statement, values)
-        return fetch(*values, timeout=COMMAND_TIMEOUT)
+        return fetch(*values, timeout=self._patience)
 
     async def _fetch(
         self, connection: Any, statement: str, values: tuple[Any, ...]
@@ -279,9 +287,9 @@ class PostgresWriter:
         """Run a hot statement for the first time on this connection; a pooler's is never ours."""
         fetch = functools.partial(connection.fetch, statement)
         if self._is_durable:
-            prepared = await connection.prepare(statement, timeout=COMMAND_TIMEOUT)
+            prepared = await connection.prepare(statement, timeout=self._patience)
             fetch = self._session.prepared[statement] = prepared.fetch
-        rows: Sequence[Any] = await fetch(*values, timeout=COMMAND_TIMEOUT)
+        rows: Sequence[Any] = await fetch(*values, timeout=self._patience)
         return rows
 
     async def _fold(self, connection: Any, slow: Mapping[str, list[Report]]) -> None:
@@ -292,9 +300,9 @@ class PostgresWriter:
             await connection.execute(
                 sql.POSTGRES_ENSURE,
                 render_rows(holders, sql.EXECUTION_COLUMNS),
-                timeout=COMMAND_TIMEOUT,
+                timeout=self._patience,
             )
-            rows, attempts = await _locked(connection, ids)
+            rows, attempts = await _locked(connection, ids, self._patience)
             await self._store(
                 connection,
                 rows,
@@ -317,19 +325,19 @@ class PostgresWriter:
             return
         self._marks.demand((before, after) for before, (after, _) in folded)
         text = render_rows([after for _, (after, _) in folded], sql.EXECUTION_COLUMNS)
-        await connection.execute(sql.POSTGRES_UPDATE, text, timeout=COMMAND_TIMEOUT)
+        await connection.execute(sql.POSTGRES_UPDATE, text, timeout=self._patience)
         items = [item for _, (_, items) in folded for item in items]
         if items:
             text = render_rows(items, sql.ATTEMPT_COLUMNS)
-            await connection.execute(sql.POSTGRES_ATTEMPT, text, timeout=COMMAND_TIMEOUT)
+            await connection.execute(sql.POSTGRES_ATTEMPT, text, timeout=self._patience)
 
 
 async def _locked(
-    connection: Any, ids: Sequence[str]
+    connection: Any, ids: Sequence[str], patience: float
 ) -> tuple[Sequence[Any], Mapping[str, list[Any]]]:
     """Lock the rows there are, in one order, and read them with the attempts of each."""
-    rows = await connection.fetch(sql.POSTGRES_LOCK, ids, timeout=COMMAND_TIMEOUT)
+    rows = await connection.fetch(sql.POSTGRES_LOCK, ids, timeout=patience)
     attempts: dict[str, list[Any]] = {task_id: [] for task_id in ids}
-    for item in await connection.fetch(sql.POSTGRES_ATTEMPTS, ids, timeout=COMMAND_TIMEOUT):
+    for item in await connection.fetch(sql.POSTGRES_ATTEMPTS, ids, timeout=patience):
         attempts[item["task_id"]].append(item)
     return rows, attempts

@@ -109,6 +109,9 @@ class SqliteWriter:
         )
         return found is not None
 
+    def be_patient(self, is_patient: bool) -> None:  # noqa: FBT001 - nothing else it could mean
+        """Nothing waits for a row here."""
+
     async def release(self) -> None:
         """Close the connection until the next write; the thread ends with this object."""
         loop = asyncio.get_running_loop()

@@ -66,19 +66,36 @@ class Repository(Connections):
         if await self.apart(self.write(reports)):
             raise StoreError(f"the database refuses what is told of {reports[0].origin.task_id}")
 
-    async def write_apart(self, reports: Sequence[Report]) -> list[Report]:
-        """Do as `write`, over a connection of its own: they may wait for somebody's lock."""
+    async def write_apart(
+        self,
+        reports: Sequence[Report],
+        is_patient: bool,  # noqa: FBT001 - nothing else it could mean
+    ) -> list[Report]:
+        """Do as `write`, over a connection of its own: they may wait for somebody's lock.
+
+        Args:
+            reports: What to commit.
+            is_patient: A statement may take as long as in `write`; else a moment only.
+        """
         if not self._ready:
             await self.connect()
         if self._writer_apart is None:
             self._writer_apart = self._make_writer(_stay)
+        self._writer_apart.be_patient(is_patient)
         return await self._write(self._writer_apart, reports)
 
     async def _write(self, writer: Writer, reports: Sequence[Report]) -> list[Report]:
         if any(map(is_unsettled, reports)):
             reports = [settled(report, self._clock.settle) for report in reports]
         refused = await self._write_some(writer, reports)
-        return self._refusals.judge(refused, of=len(reports)) if refused else []
+        if not refused:
+            return []
+        culprits = [one.report for one in refused]
+        others = [report for report in reports if not any(report is one for one in culprits)]
+        if others and not await self._write_some(writer, others[:1]):  # it takes them still
+            refused = await self._write_some(writer, culprits)
+            return self._refusals.lose(refused)
+        return self._refusals.judge(refused)
 
     async def _write_some(self, writer: Writer, reports: Sequence[Report]) -> list[Refusal]:
         """Commit reports, in smaller groups where the database refuses a value; give what it does.

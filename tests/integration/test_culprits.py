@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -13,7 +13,7 @@ import pytest
 from aiotrack import TaskStatus, Tracker
 from aiotrack.journal import Journal
 from aiotrack.recorder import Recorder
-from aiotrack.report import Witness
+from aiotrack.report import Report, Witness
 from tests.integration.load import run_report
 from tests.waits import until
 
@@ -241,3 +241,41 @@ async def test_a_trigger_that_refuses_all_is_an_outage(postgres_url: str, tmp_pa
     assert (1, True) == (before, is_flushed)
     assert not any(told)
     assert (651, 0) == (found, recorder.counters["dropped"])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("change", ["made", "dropped"])
+async def test_a_trigger_that_changes_within_a_write_loses_nothing(
+    postgres_url: str, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of a group are refused and others taken, and neither is anybody's fault."""
+    settings = {"journal_dir": str(tmp_path)}
+    make, drop = REFUSE.format(pattern="%", using=""), "DROP TRIGGER refuse ON aiotrack_executions"
+    async with Tracker(postgres_url, settings=settings) as tracker, user(postgres_url) as raw:
+        recorder, writer = tracker.recorder(), tracker.core().repository._writer
+        await recorder.commit(run_report("first"), at_once=True)
+        await raw.execute(REFUSE.format(pattern="bad", using="") if change == "made" else make)
+        written: list[int] = []
+        write = writer.write
+
+        async def counted(reports: Sequence[Report]) -> None:
+            try:
+                await write(reports)
+            finally:
+                written.append(len(reports))
+                if len(written) == 8:  # the first halves of the first halves
+                    await raw.execute(make if change == "made" else drop)
+
+        monkeypatch.setattr(writer, "write", counted)
+        names = [*(f"task {number}" for number in range(63)), "bad"]
+        told = [asyncio.create_task(recorder.commit(run_report(name))) for name in names]
+        await until("it has changed", lambda: len(written) > 8, 20)
+        if change == "made":
+            await until("all are refused", lambda: recorder.counters["failures"] > 0, 20)
+            await raw.execute(drop)
+        await asyncio.wait(told)
+        is_flushed = await recorder.flush(40)
+        found = await count(raw, "status = 'SUCCESS' AND result = '1'")
+
+    assert (True, 0) == (is_flushed, recorder.counters["dropped"])
+    assert 65 == found
