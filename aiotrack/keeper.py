@@ -9,8 +9,11 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from typing import ParamSpec, TypeVar
 
+from aiotrack.backlog import weigh
 from aiotrack.culprits import PARTS, Unanswered
 from aiotrack.journal import Journal, Orphan
 from aiotrack.report import Report
@@ -31,11 +34,37 @@ outage each time."""
 AT_STOP = 5000
 """Reports that are appended at once at a stop: their frames are in memory, too."""
 
+AT_ONCE = 1024 * 1024
+"""Bytes, as they count in memory, that are appended at once while hooks wait: so a disk that is
+slow is told from one that stands still."""
+
+STALL = 1.0
+"""Seconds in which no append ends, after which no hook waits for the disk."""
+
+LATE = 0.1
+"""Seconds by which a timer comes late when a body has blocked the loop."""
+
 LOOK_AGAIN = 60.0
 """Seconds between two looks for journals of processes that are gone."""
 
 Write = Callable[[Sequence[Report]], Awaitable[Sequence[Report] | None]]
 """Commits reports; gives those that the journal has to keep."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A report that is to be kept, and who asks for it."""
+
+    report: Report
+    hook: asyncio.Future[bool]
+    kept: asyncio.Future[bool] | None
+    is_patient: bool
+
+    def tell(self, is_kept: bool) -> None:  # noqa: FBT001 - nothing else it could mean
+        if is_kept and self.kept is not None:
+            self.kept.set_result(True)  # first: the hook looks at it
+        if not self.hook.done():
+            self.hook.set_result(is_kept)
 
 
 class Keeper:
@@ -51,8 +80,11 @@ class Keeper:
         self._journal = journal
         self._write = write
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiotrack-journal")
-        self._queue: list[tuple[Report, asyncio.Future[bool]]] = []
+        self._queue: list[_Entry] = []
+        self._late: list[_Entry] = []
+        """What the disk did not take in time: it is in memory, too."""
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._replayed = 0
         self._adopted = 0
         self._keeps = self._begins_anew = False
@@ -61,6 +93,7 @@ class Keeper:
         self._orphans: list[Orphan] = []
         self._next_look = 0.0
         self._is_broken = self._is_blind = self._is_full = False
+        self._is_stalled = self._is_slow = False
 
     @property
     def has_work(self) -> bool:
@@ -83,17 +116,35 @@ class Keeper:
         """Whether reports of this process wait in the journal."""
         return self._journal.size > 0 or bool(self._queue)
 
-    async def keep(self, report: Report) -> bool:
-        """Keep one report; True when it is on the disk."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._queue.append((report, future))
+    async def keep(
+        self,
+        report: Report,
+        kept: asyncio.Future[bool] | None = None,
+        *,
+        is_patient: bool = False,
+    ) -> bool:
+        """Keep one report; True when it is on the disk, False when it has to stay in memory.
+
+        Args:
+            report: What to keep.
+            kept: Is done when it is on the disk; where that stood still, long after the answer.
+            is_patient: To be tried until then, however many there are: its task waits for *kept*.
+        """
+        loop = asyncio.get_running_loop()
+        entry = _Entry(report, loop.create_future(), kept, is_patient)
+        if self._is_stalled:
+            if is_patient:
+                self._late.append(entry)
+            return False
+        self._queue.append(entry)
         if self._task is None or self._task.done():
             context = contextvars.Context()  # of no run: it would keep what belongs to it
-            self._task = asyncio.get_running_loop().create_task(self._append_all(), context=context)
-        return await future
+            self._task = loop.create_task(self._append_all(), context=context)
+        return await entry.hook
 
     async def keep_all(self, reports: Sequence[Report]) -> int:
         """Keep many at a stop, the first ones first; gives how many."""
+        self._late.clear()  # memory had them, so they are among these
         kept = 0
         while kept < len(reports):
             count = await self._append(reports[kept : kept + AT_STOP])
@@ -111,7 +162,7 @@ class Keeper:
         journal = self._journal.another()
         try:
             return min(
-                len(reports), journal.append([*reports, *(report for report, _ in self._queue)])
+                len(reports), journal.append([*reports, *(one.report for one in self._queue)])
             )
         except OSError as error:
             log.error("the journal cannot be written: %s", error)
@@ -245,12 +296,43 @@ class Keeper:
         self._next_look = math.inf
 
     async def _append_all(self) -> None:
-        while self._queue:
-            group, self._queue = self._queue, []
-            count = await self._append([report for report, _ in group])
-            for position, (_, future) in enumerate(group):
-                if not future.done():
-                    future.set_result(position < count)
+        while waiting := self._queue or self._late:
+            piece = waiting[: _cut(waiting)]
+            del waiting[: len(piece)]
+            self._watch(piece)
+            try:
+                count = await self._append([one.report for one in piece])
+            finally:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._is_slow = self._is_stalled
+                self._is_stalled = False
+            for position, one in enumerate(piece):
+                one.tell(position < count)
+
+    def _watch(self, piece: Sequence[_Entry], *, is_spared: bool = False) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + STALL
+
+        def ring() -> None:
+            if loop.time() - due > LATE and not is_spared:
+                self._watch(piece, is_spared=True)  # the thread may have stood as still as the loop
+            else:
+                self._stall(piece)
+
+        self._timer = loop.call_at(due, ring)
+
+    def _stall(self, piece: Sequence[_Entry]) -> None:
+        """Let the hooks go; the append goes on in its thread, and so does what follows it."""
+        self._is_stalled = True
+        if not self._is_slow:  # told when the one before it went well
+            log.error("the journal's disk does not answer: final reports stay in memory until then")
+        rest = [*self._late, *self._queue]
+        few = _cut(rest)  # of those that nobody waits for: memory is bounded, and counts its losses
+        self._queue = []
+        self._late = [one for at, one in enumerate(rest) if at < few or one.is_patient]
+        for one in (*piece, *rest):
+            one.tell(False)
 
     async def _append(self, reports: Sequence[Report]) -> int:
         was_empty = self._journal.size == 0
@@ -272,3 +354,9 @@ class Keeper:
     async def _call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
+
+
+def _cut(entries: Sequence[_Entry]) -> int:
+    """Give how many of them are appended at once."""
+    sizes = accumulate(weigh(one.report) for one in entries)
+    return max(1, sum(1 for _ in takewhile(lambda size: size <= AT_ONCE, sizes)))

@@ -168,20 +168,25 @@ class Recorder:
         """Keep a report that the database does not take in time; False: it is not committed."""
         self.counters["late"] += 1
         is_last_word = report.witness in LAST_WORDS
-        is_kept = False
+        kept: asyncio.Future[bool] = self._loop.create_future()
+        kept.add_done_callback(lambda _: self._journaled(report), context=contextvars.Context())
         try:
             if is_last_word and self._keeper is not None:
-                is_kept = await self._keeper.keep(report)
+                await self._keeper.keep(report, kept, is_patient=self._blocks)
         finally:  # also when the hook was cancelled
-            if is_kept:
-                self.counters["journaled"] += 1
-                self._reports.forget(report)
-            elif not is_taken:
+            if not (is_taken or kept.done()):
                 self._hold(report)
             self._go()
-        while self._blocks and is_last_word and key_of(report) in self._reports:
-            await self._next()  # nothing else keeps it
+        key, is_held = key_of(report), self._blocks and is_last_word
+        while is_held and not kept.done() and key in self._reports:
+            if self._apart:
+                await asyncio.sleep(LINGER)  # as in `flush`
+            await asyncio.wait({kept, self._pace.next()}, return_when=asyncio.FIRST_COMPLETED)
         return False
+
+    def _journaled(self, report: Report) -> None:
+        self.counters["journaled"] += 1
+        self._reports.forget(report)  # its hook may have gone on long ago
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Write all that was taken, the journal's too; False when *timeout* (seconds) is over."""
@@ -189,7 +194,10 @@ class Recorder:
         try:
             async with asyncio.timeout(timeout):
                 while self.backlog or (self._keeper is not None and self._keeper.is_holding):
-                    await self._next()
+                    await asyncio.sleep(
+                        LINGER if self._apart else 0
+                    )  # groups without them are over
+                    await self._pace.next()
         except TimeoutError:
             return False
         return True
@@ -216,12 +224,6 @@ class Recorder:
             for waiting in (self._pace.take(), *self._held):
                 waiting.release(False)  # a rollback may hang longer than we wait for it
             self._pace.done()
-
-    async def _next(self) -> None:
-        """Wait for the end of a group; one that leaves culprits' reports out is over at once."""
-        if self._apart:
-            await asyncio.sleep(LINGER)
-        await self._pace.next()
 
     async def _stop(self, *, for_good: bool) -> list[Report]:
         if self._task is not None:

@@ -20,12 +20,16 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from aiotrack import Tracker
+from aiotrack.keeper import STALL
 from aiotrack.testing.binaries import shared_temp
 from aiotrack.testing.process import Account
 from aiotrack.testing.servers import PostgresServer
 from tests.integration.bench import bench
-from tests.integration.load import BUDGET, Load, everything, run_report
+from tests.integration.load import BUDGET, QUICK, Load, everything, run_report
 from tests.integration.pooler import stand_in
+from tests.integration.proxy import proxied
+from tests.slow_disk import SlowDisk
+from tests.waits import until
 
 NO_VACUUM = {"autovacuum": "off"}
 """It would free space when nobody expects it."""
@@ -195,6 +199,42 @@ async def test_a_disk_that_is_full_again_and_again() -> None:
     """R24, long: ten times full and free."""
     with small_disk() as disk:
         await survive(disk, 10)
+
+
+# ── the journal's disk stands still ─────────────────────────────────────────────────────────────
+@pytest.mark.timeout(60)
+async def test_a_journal_whose_disk_stands_still_costs_a_second_once(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Database and disk do not answer (a replaced fsync waits): tasks go on, nothing is lost."""
+    settings = {"journal_dir": str(tmp_path / "journals")}
+    async with proxied(postgres_url) as (proxy, url), Tracker(url, settings=settings) as tracker:
+        disk = SlowDisk(monkeypatch)
+        async with bench(tracker) as b:
+            load = Load(b)
+            await load.batch()
+            proxy.is_black_hole = True
+            disk.answers.clear()
+            first = await load.batch()
+            later = [await load.batch() for _ in range(20)]
+            counters = tracker.recorder().counters
+            journaled = [counters["journaled"]]
+            disk.answers.set()
+            await until("what the disk was given is kept", lambda: counters["journaled"] == 20)
+            await load.batch()
+            journaled.append(counters["journaled"])
+            proxy.is_black_hole = False
+            proxy.cut()
+            flushed = await tracker.flush(20)
+            wrong = load.faults(await everything(tracker))
+    print(f"first {first:.3f} s, later {max(later):.4f} s for 20 tasks")
+
+    assert [] == wrong[:5]
+    assert flushed
+    assert 2 * BUDGET + STALL + QUICK > first, "a send, its task, and the journal"
+    assert QUICK > sorted(later)[10]
+    assert [0, 40] == journaled
+    assert 0 == counters["dropped"]
 
 
 # ── R26: durability settings ────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from aiotrack.keeper import Keeper
 from aiotrack.model import TaskStatus
 from aiotrack.recorder import GROUP, Recorder
 from aiotrack.report import Origin, Report, Witness
+from tests.slow_disk import SlowDisk
 from tests.waits import until
 
 AWAY = StoreUnavailable("away")
@@ -100,6 +101,14 @@ class FaultyStore:
 def failing(*_: object) -> None:
     """Do what a disk does that is broken."""
     raise OSError(errno.EIO, "input/output error")
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    """Give the disk that every journal lies on; it answers at the end."""
+    disk = SlowDisk(monkeypatch)
+    yield disk
+    disk.answers.set()
 
 
 def kept(store: FaultyStore, folder: Path, **more: int) -> Keeper:
@@ -514,6 +523,195 @@ async def test_a_full_journal_is_told_once_each_time(
     assert 2 == caplog.text.count("the journal is full")
 
 
+# ── a disk that stands still ────────────────────────────────────────────────────────────────────
+async def test_a_disk_that_stands_still_holds_no_task(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, disk: SlowDisk
+) -> None:
+    """Database and disk are away (a replaced fsync waits): a second's wait once, then none.
+
+    What the disk was given is kept when it answers, and takes no memory from then on.
+    """
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.01, keeper=kept(store, tmp_path))
+    await recorder.commit(report(100), at_once=True)  # the outage has begun
+    disk.answers.clear()
+    begun = time.monotonic()
+    first = await asyncio.wait_for(asyncio.gather(*(recorder.commit(end(n)) for n in range(20))), 5)
+    waited = time.monotonic() - begun
+    begun = time.monotonic()
+    for number in range(20, 40):
+        await recorder.commit(end(number))
+    at_once = time.monotonic() - begun
+    backlog, journaled = recorder.backlog, recorder.counters["journaled"]
+    said = [one.message for one in caplog.records if one.name == "aiotrack.keeper"]
+    disk.answers.set()
+    await until("what the disk was given is kept", lambda: recorder.backlog == 21)
+    late = recorder.counters["journaled"]
+    after = await recorder.commit(end(40))
+    kept_again = recorder.counters["journaled"]
+    store.away = None
+    flushed = await recorder.flush(20)
+    await recorder.close()
+
+    assert [False] * 21 == [*first, after]
+    assert waited > 0.9
+    assert at_once < 0.9, "nobody waits for a disk that is known to stand still"
+    assert (41, 0, 20, 21) == (backlog, journaled, late, kept_again)
+    assert 1 == len(said)
+    assert "does not answer" in said[0]
+    assert flushed
+    assert names(41) == store.ended()
+    assert 21 == recorder.counters["flushed"], "nothing is written twice"
+
+
+async def test_a_disk_that_stands_still_again_and_again_is_told_once_each_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, disk: SlowDisk
+) -> None:
+    """Syncs of 1.5 s each (a replaced fsync sleeps): one line, until one of them was in time."""
+    keeper = kept(FaultyStore(), tmp_path)
+    lines = []
+    for seconds in (1.5, 1.5, 0.0, 1.5):
+        disk.seconds = seconds
+        asked = disk.asked
+        is_kept = await keeper.keep(end(1))
+        await until("it is synced", lambda: keeper._task is not None and keeper._task.done())
+        lines.append((is_kept, caplog.text.count("does not answer")))
+        assert disk.asked > asked
+    await keeper.close()
+
+    assert [(False, 1), (False, 1), (True, 1), (False, 2)] == lines
+
+
+async def test_a_disk_that_is_slow_but_goes_on_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, disk: SlowDisk
+) -> None:
+    """Long reports for two seconds (a replaced fsync sleeps): each piece that ends is progress."""
+    disk.seconds = 0.3
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.01, keeper=kept(store, tmp_path))
+    ends = [end(number) for number in range(6)]
+    for one in ends:
+        one.result = '"' + "x" * 600_000 + '"'
+    begun = time.monotonic()
+    await asyncio.gather(*map(recorder.commit, ends))
+    waited = time.monotonic() - begun
+    journaled, backlog = recorder.counters["journaled"], recorder.backlog
+    disk.seconds = 0.0
+    store.away = None
+    await recorder.flush(20)
+    await recorder.close()
+
+    assert waited > 1.5
+    assert (6, 0) == (journaled, backlog)
+    assert "does not answer" not in caplog.text
+    assert names(6) == store.ended()
+
+
+async def test_a_body_that_blocks_the_loop_is_no_fault_of_the_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, disk: SlowDisk
+) -> None:
+    """Nobody could hear of the append that ended meanwhile (a replaced fsync sleeps)."""
+    disk.seconds = 0.2
+    keeper = kept(FaultyStore(), tmp_path)
+    hook = asyncio.create_task(keeper.keep(end(1)))
+    await until("the disk is asked", lambda: disk.asked > 0)
+    time.sleep(1.5)  # noqa: ASYNC251 - as such a body does
+    is_kept = await hook
+    disk.seconds = 0.0
+    await keeper.close()
+
+    assert is_kept
+    assert "" == caplog.text
+
+
+@pytest.mark.parametrize("first", ["disk", "database"])
+async def test_a_task_waits_for_disk_or_database_whichever_answers_first(
+    tmp_path: Path, disk: SlowDisk, first: str
+) -> None:
+    """block_ack: without a limit (a replaced fsync waits), also with progress that is in memory."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.01, keeper=kept(store, tmp_path), block_ack=True)
+    await recorder.commit(report(100), at_once=True)
+    disk.answers.clear()
+    for number in range(2):
+        early = start(number)
+        early.patch = {"percent": ((1, 2, 3), "50")}
+        recorder.add(early)
+    hooks = [asyncio.create_task(recorder.commit(end(0)))]
+    await asyncio.wait(hooks, timeout=1.5)
+    hooks.append(asyncio.create_task(recorder.commit(end(1))))  # it is known to stand still
+    await asyncio.wait(hooks, timeout=0.3)
+    waiting = [not hook.done() for hook in hooks]
+    if first == "disk":
+        disk.answers.set()
+    else:
+        store.away = None
+    done, _ = await asyncio.wait(hooks, timeout=10)
+    journaled, stored = recorder.counters["journaled"], store.ended()
+    disk.answers.set()
+    store.away = None
+    await recorder.flush(20)
+    await recorder.close()
+
+    assert [True, True] == waiting
+    assert 2 == len(done)
+    assert ((2, set()) if first == "disk" else (0, names(2))) == (journaled, stored)
+    assert names(2) == store.ended()
+
+
+async def test_what_waits_for_a_disk_that_stands_still_is_bounded(
+    tmp_path: Path, disk: SlowDisk
+) -> None:
+    """What memory has no room for is not kept beside it either (a replaced fsync waits)."""
+    store = FaultyStore()
+    store.away = AWAY
+    keeper = kept(store, tmp_path)
+    recorder = Recorder(store.write, budget=0.01, max_backlog=100, keeper=keeper)
+    await recorder.commit(report(0), at_once=True)
+    disk.answers.clear()
+    for first in (0, 5000):
+        await asyncio.gather(*(recorder.commit(end(first + n)) for n in range(5000)))
+    held, backlog = len(keeper._late) + len(keeper._queue), recorder.backlog
+    disk.answers.set()
+    store.away = None
+    flushed = await recorder.flush(20)
+    await recorder.close()
+
+    assert 1024 >= held
+    assert 100 >= backlog
+    assert flushed
+    assert 10_000 <= len(store.ended()) + recorder.counters["dropped_ended"]
+
+
+async def test_a_stop_keeps_what_a_disk_that_stood_still_was_given(
+    tmp_path: Path, disk: SlowDisk
+) -> None:
+    """It waits for the disk for as long as its caller does (a replaced fsync waits)."""
+    store = FaultyStore()
+    store.away = AWAY
+    keeper = kept(store, tmp_path)
+    recorder = Recorder(store.write, budget=0.01, keeper=keeper)
+    await recorder.commit(report(100), at_once=True)
+    disk.answers.clear()
+    await asyncio.gather(*(recorder.commit(end(number)) for number in range(10)))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await recorder.close(0, for_good=False)
+    disk.answers.set()
+    left = await recorder.close(0)
+    after = FaultyStore()
+    heir = Recorder(after.write, keeper=kept(after, tmp_path))
+    heir.start()
+    await after.until_stored(11)
+    await heir.close()
+
+    assert [] == left
+    assert names(10) == after.ended()
+
+
 # ── bounds ──────────────────────────────────────────────────────────────────────────────────────
 async def test_a_full_backlog_lets_starts_go_before_ends() -> None:
     """Memory is bounded; what is least important and oldest is dropped first, and counted."""
@@ -668,6 +866,24 @@ async def test_a_task_waits_when_nothing_keeps_its_report(tmp_path: Path) -> Non
 
     assert (False, True) == (sent, waits)
     assert {"1"} == stored
+
+
+async def test_a_task_goes_on_whose_end_the_journal_has(tmp_path: Path) -> None:
+    """block_ack: its start is in memory, which is no reason to wait for the database."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.01, keeper=kept(store, tmp_path), block_ack=True)
+    await recorder.commit(report(0), at_once=True)
+    recorder.add(start(1))
+    hook = asyncio.create_task(recorder.commit(end(1)))
+    await asyncio.wait([hook], timeout=5)
+    goes_on = hook.done()
+    store.away = None
+    await recorder.flush(5)
+    await recorder.close()
+
+    assert goes_on
+    assert {"1"} == store.ended()
 
 
 # ── flush and close ─────────────────────────────────────────────────────────────────────────────
