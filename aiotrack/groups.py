@@ -59,11 +59,12 @@ class Groups:
         """Give what gathers of a task."""
         return [report for key, report in self.buffer.items() if key[0] == task_id]
 
-    def forget(self, report: Report) -> None:
-        """Let a report go that is kept elsewhere."""
-        for group in (self.buffer, self.writing):
-            if group.get(key_of(report)) is report:
-                del group[key_of(report)]
+    def forget(self, *reports: Report) -> None:
+        """Let reports go that are kept elsewhere."""
+        for key, report in ((key_of(report), report) for report in reports):
+            for group in (self.buffer, self.writing):
+                if group.get(key) is report:
+                    del group[key]
 
     def take(self, count: int | None, apart: Collection[str]) -> dict[Key, Report]:
         """Let what gathers, or *count* of it, be written, but nothing of the tasks *apart*.

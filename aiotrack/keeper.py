@@ -98,7 +98,7 @@ class Keeper:
     @property
     def has_work(self) -> bool:
         """Whether something waits to be replayed."""
-        return self._has_unread or bool(self._orphans) or self.is_due
+        return not self._is_stalled and (self._has_unread or bool(self._orphans) or self.is_due)
 
     @property
     def _has_unread(self) -> bool:
@@ -196,6 +196,8 @@ class Keeper:
         Raises:
             StoreError: The database is away again; nothing is lost.
         """
+        if self._is_stalled:  # the thread waits for the disk: fresh reports shall not
+            return True
         if not self._orphans and time.monotonic() >= self._next_look:
             await self._adopt()
         if self._has_unread:

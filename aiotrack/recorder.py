@@ -187,6 +187,7 @@ class Recorder:
     def _journaled(self, report: Report) -> None:
         self.counters["journaled"] += 1
         self._reports.forget(report)  # its hook may have gone on long ago
+        self._go()
 
     async def flush(self, timeout: float | None = None) -> bool:
         """Write all that was taken, the journal's too; False when *timeout* (seconds) is over."""
@@ -239,8 +240,9 @@ class Recorder:
         rest, keeper = self.left(), self._keeper
         kept = 0 if keeper is None else await keeper.keep_all(rest)
         self.counters["journaled"] += kept
-        for report in rest if for_good else rest[:kept]:  # not before: this may be cancelled
-            self._reports.forget(report)
+        self._reports.forget(
+            *(rest if for_good else rest[:kept])
+        )  # not before: it may be cancelled
         if keeper is not None and for_good:
             self._keeper = None
             await keeper.close()
@@ -336,8 +338,7 @@ class Recorder:
 
     def _written(self, reports: Sequence[Report], lost: Sequence[Report]) -> None:
         """Forget what was written apart."""
-        for report in reports:
-            self._reports.forget(report)
+        self._reports.forget(*reports)
         self._count(len(reports), lost)
         if not self._apart and self._keeper is not None:
             self._keeper.begin_anew()

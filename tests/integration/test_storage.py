@@ -237,6 +237,36 @@ async def test_a_journal_whose_disk_stands_still_costs_a_second_once(
     assert 0 == counters["dropped"]
 
 
+@pytest.mark.timeout(60)
+async def test_a_database_that_answers_before_the_disk_does_is_written_to(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the journal holds waits for the disk (a replaced fsync); what is fresh does not."""
+    settings = {"journal_dir": str(tmp_path / "journals")}
+    async with proxied(postgres_url) as (proxy, url), Tracker(url, settings=settings) as tracker:
+        disk, recorder = SlowDisk(monkeypatch), tracker.recorder()
+        await recorder.commit(run_report("first"), at_once=True)
+        proxy.is_black_hole = True
+        await recorder.commit(run_report("kept"))
+        disk.answers.clear()
+        late = await recorder.commit(run_report("late"))
+        proxy.is_black_hole = False
+        proxy.cut()
+
+        async def is_back() -> bool:
+            return await recorder.commit(run_report("fresh"), at_once=True)
+
+        await until("fresh reports are committed", is_back)
+        disk.answers.set()
+        flushed = await tracker.flush(20)
+        found = await everything(tracker)
+
+    assert not late
+    assert flushed
+    assert {"first", "kept", "late", "fresh"} == {one.task_id for one in found}
+    assert 0 == recorder.counters["dropped"]
+
+
 # ── R26: durability settings ────────────────────────────────────────────────────────────────────
 LATE = {"synchronous_commit": "off", "wal_writer_delay": "10000ms", "autovacuum": "off"}
 """A crash loses what was committed in the last ten seconds, unless a commit waits for the disk."""
