@@ -177,8 +177,7 @@ class Recorder:
             if not (is_taken or kept.done()):
                 self._hold(report)
             self._go()
-        key, is_held = key_of(report), self._blocks and is_last_word
-        while is_held and not kept.done() and key in self._reports:
+        while self._blocks and is_last_word and not kept.done() and key_of(report) in self._reports:
             if self._apart:
                 await asyncio.sleep(LINGER)  # as in `flush`
             await asyncio.wait({kept, self._pace.next()}, return_when=asyncio.FIRST_COMPLETED)
