@@ -194,9 +194,8 @@ class Recorder:
         try:
             async with asyncio.timeout(timeout):
                 while self.backlog or (self._keeper is not None and self._keeper.is_holding):
-                    await asyncio.sleep(
-                        LINGER if self._apart else 0
-                    )  # groups without them are over
+                    if self._apart:  # groups without them are over at once
+                        await asyncio.sleep(LINGER)
                     await self._pace.next()
         except TimeoutError:
             return False
