@@ -250,7 +250,7 @@ class Keeper:
             await self._leave(orphan)
             return True
         apart = await self._write_piece(reports) if reports else ()
-        if await self.keep_all(apart) < len(apart):
+        if apart and await self._append(apart) < len(apart):
             await self._leave(orphan)
         elif after > self._adopted:
             self._adopted = after
