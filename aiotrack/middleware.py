@@ -39,7 +39,7 @@ from aiotrack.labels import (
 )
 from aiotrack.model import TaskStatus
 from aiotrack.report import Origin, Report, Witness, guess_module
-from aiotrack.results import error_of, is_over_limit, is_scheduled
+from aiotrack.results import died_of, error_of, found_before, is_over_limit, is_scheduled
 from aiotrack.traces import current_trace
 from aiotrack.verdicts import never_ran
 
@@ -383,9 +383,9 @@ class TrackerMiddleware(TaskiqMiddleware):
             return
         try:
             run.is_over = True
-            died = asyncio.CancelledError() if task.cancelled() else task.exception()
+            died = died_of(task)
             report = self.tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, run.elapsed())
-            error = died if run.exception is None else run.exception
+            error = found_before(died, run) if run.exception is None else run.exception
             if error is None:
                 report.error = "the run ended without an outcome: a hook of TaskIQ was not called"
             else:

@@ -20,6 +20,7 @@ from aiotrack.report import History, Origin, Report, Witness
 if TYPE_CHECKING:
     from taskiq import AsyncBroker, TaskiqResult
 
+    from aiotrack.current import Run
     from aiotrack.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,33 @@ def error_of(raised: BaseException | None, result: TaskiqResult[Any]) -> BaseExc
     if result.is_err and result.error is None:
         return Exception("it failed, and no error is known")
     return result.error
+
+
+def died_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """Give the error that a finished task ended with; of a cancelled one with its traceback."""
+    try:
+        return task.exception()
+    except asyncio.CancelledError as error:
+        return error
+
+
+def found_before(died: BaseException | None, run: Run) -> BaseException | None:
+    """Give the body's error that TaskIQ knew when a hook failed on it, else what that died of.
+
+    The ``on_error`` of other middlewares may come before ours, and with one that raises, as when a
+    retry cannot be sent, ours is never called. TaskIQ's own frame still has what it had caught.
+    """
+    trace = None if died is None else died.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if "found_exception" in frame.f_code.co_varnames:
+            known = frame.f_locals
+            found = known.get("found_exception")
+            is_own = getattr(known.get("message"), "labels", None) is run.labels  # they may nest
+            if is_own and isinstance(found, BaseException) and not isinstance(found, NoResultError):
+                return found
+        trace = trace.tb_next
+    return died
 
 
 def is_over_limit(error: BaseException, labels: Mapping[str, Any]) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from taskiq import SimpleRetryMiddleware, SmartRetryMiddleware
+from taskiq import (
+    NoResultError,
+    SimpleRetryMiddleware,
+    SmartRetryMiddleware,
+    TaskiqMiddleware,
+)
 from taskiq.abc.schedule_source import ScheduleSource
 from taskiq.scheduler.scheduled_task import ScheduledTask
 
@@ -172,6 +178,62 @@ async def test_each_retry_middleware_of_a_broker_ends_its_own(small: Tracker, ke
     assert (TaskStatus.FAILURE, 3, "attempt 3") == (bad.status, bad.attempt, bad.error)
     assert (TaskStatus.RETRY, 2, "attempt 1") == (waiting.status, waiting.attempt, waiting.error)
     assert ["shop.recovers"] == [one.task_name for one in source.added]
+
+
+@pytest.mark.parametrize("fault", ["refused", "hangs"])
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("retry", [simple, smart])
+async def test_an_attempt_whose_retry_cannot_be_sent_keeps_its_own_error(
+    small: Tracker, retry: Any, place: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other hook of ours is called then; the record is a failure, for no retry comes."""
+
+    async def kick(message: Any) -> None:
+        if fault == "hangs":
+            for running in b.broker._running_tasks:  # as a worker that is stopped does
+                running.cancel()
+            await asyncio.sleep(60)
+        raise ConnectionError("the queue is away")
+
+    async with bench(small, **{place: [retry()]}) as b:
+
+        @b.task("shop.bad", retry_on_error=True)
+        async def bad(seconds: float) -> None:
+            monkeypatch.setattr(b.broker, "kick", kick)
+            await asyncio.sleep(seconds)
+            raise ValueError("its own")
+
+        failed = await b.run(bad, 0)
+        monkeypatch.undo()
+        slow = await b.run(bad.kicker().with_labels(timeout=0.01), 60)
+        attempts = [*await b.attempts(failed), *await b.attempts(slow)]
+
+    assert (TaskStatus.FAILURE, 1, "its own") == (failed.status, failed.attempt, failed.error)
+    assert (TaskStatus.FAILURE, 1, "timeout") == (slow.status, slow.attempt, slow.error_class)
+    assert [(TaskStatus.FAILURE, "ValueError"), (TaskStatus.FAILURE, "TimeoutError")] == [
+        (one.status, one.error_type) for one in attempts
+    ]
+    assert "in bad\n" in str(attempts[0].traceback)
+
+
+@pytest.mark.parametrize("wants", ["error", "no result"])
+async def test_a_hook_that_fails_hides_no_error(small: Tracker, wants: str) -> None:
+    """A failed run shows its own; one that wanted no result died of the hook's."""
+
+    class Failing(TaskiqMiddleware):
+        async def on_error(self, message: Any, result: Any, exception: BaseException) -> None:
+            raise RuntimeError("the hook's")
+
+    async with bench(small, after=[Failing()]) as b:
+
+        @b.task("shop.bad")
+        async def bad() -> None:
+            raise ValueError("its own") if wants == "error" else NoResultError
+
+        record = await b.run(bad)
+
+    expected = "its own" if wants == "error" else "the hook's"
+    assert (TaskStatus.FAILURE, expected) == (record.status, record.error)
 
 
 async def send_scheduled(b: Bench, schedule: ScheduledTask) -> None:
