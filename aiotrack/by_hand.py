@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -143,44 +142,19 @@ def leave(run: Run) -> None:
         task, callback = run.watch
         task.remove_done_callback(callback)
         run.watch = None
+    step_out(run)
+    # A context may live on with this run, in a timer or a task that it began.
+    run.exception = run.frame = run.home = run.twin = None
+
+
+def step_out(run: Run) -> None:
+    """Let a context know a run no more, which may go on in another one."""
     if run.token is not None:
         try:
             CURRENT.reset(run.token)
         except (ValueError, RuntimeError):  # another context, or reset before: it ends by itself
             CURRENT.set(None)
-    # A context may live on with this run, in a timer or a task that it began.
-    run.token = run.exception = run.frame = run.home = run.twin = None
-
-
-@contextmanager
-def track_sync(
-    tracker: Tracker,
-    name: str,
-    module: str | None,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-) -> Iterator[Run]:
-    """Record a block of sync code through the loop that the tracker runs in.
-
-    In that loop's thread the end is reported without waiting for its commit.
-    """
-    run = begin(
-        tracker, name, module=module, args=args, kwargs=kwargs, created_by=None, metadata={}
-    )
-    tracker.report_from_anywhere(tracker.report_of(run, Witness.STARTED, TaskStatus.STARTED))
-    run.token = CURRENT.set(run)
-    tracker.in_threads.add(run)
-    error: BaseException | None = None
-    try:
-        yield run
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        tracker.in_threads.discard(run)
-        report = end(tracker, run, error)
-        leave(run)
-        tracker.report_from_anywhere(report)
+        run.token = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

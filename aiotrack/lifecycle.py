@@ -189,6 +189,13 @@ class Lifecycle:
             loop = self._loop = living[0] if living else None
         return loop
 
+    def _loop_here(self) -> asyncio.AbstractEventLoop | None:
+        """Give the loop that runs in this thread, else one that the tracker runs in."""
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:
+            return self.living_loop()
+
     async def upgrade(self) -> str:
         """Bring the schema to this release's version, and give that version.
 

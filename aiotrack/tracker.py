@@ -8,13 +8,14 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast, overload
 
 from aiotrack import by_hand
 from aiotrack.alerts import Alerts, Watch
 from aiotrack.audit import AuditLog
 from aiotrack.body import uncancel
+from aiotrack.calls import call
 from aiotrack.cancellation import Cancellation, Cancelling
 from aiotrack.checkpoints import Checkpoints
 from aiotrack.current import CURRENT, Run, run_here
@@ -227,13 +228,6 @@ class Tracker(
         if core is not None:
             core.recorder.counters["nonsense"] += 1
 
-    def _loop_here(self) -> asyncio.AbstractEventLoop | None:
-        """Give the loop that runs in this thread, else one that the tracker runs in."""
-        try:
-            return asyncio.get_running_loop()
-        except RuntimeError:
-            return self.living_loop()
-
     @contextlib.asynccontextmanager
     async def track(
         self,
@@ -270,6 +264,11 @@ class Tracker(
             metadata=metadata or {},
             task_id=task_id,
         )
+        async with self._inside(run):
+            yield run
+
+    @contextlib.asynccontextmanager
+    async def _inside(self, run: Run) -> AsyncIterator[Run]:
         run.home = asyncio.get_running_loop()
         recorder = self.recorder()
         recorder.begin(run)
@@ -325,13 +324,13 @@ class Tracker(
             names = parameters(function)
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
                 raise InvalidValue(f"{title} is a generator: track what iterates over it")
-            if inspect.iscoroutinefunction(function):
+            if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
 
                 @wraps(function)
                 async def around(*args: P.args, **kwargs: P.kwargs) -> Any:
                     given = by_hand.named(args, names)
                     async with self.track(title, module=module, args=given, kwargs=kwargs) as run:
-                        run.result = value = await function(*args, **kwargs)
+                        run.result = value = await cast("Any", function)(*args, **kwargs)
                         return value
 
                 return cast("Callable[P, T]", around)
@@ -340,9 +339,8 @@ class Tracker(
             def around_sync(*args: P.args, **kwargs: P.kwargs) -> T:
                 self._hear_cancels()
                 given = by_hand.named(args, names)
-                with by_hand.track_sync(self, title, module, given, kwargs) as run:
-                    run.result = value = function(*args, **kwargs)
-                    return value
+                work = partial(function, *args, **kwargs)
+                return call(self, work, self._inside, title, module, given, kwargs)
 
             return around_sync
 

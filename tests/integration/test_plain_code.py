@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from typing import Any
@@ -118,6 +120,99 @@ async def test_functions_are_tracked_async_sync_and_in_threads(small: Tracker) -
     assert {"note": "x"} == records[1].kwargs
     assert [10, 20, 20] == [record.metadata["progress_percent"] for record in records[:3]]
     assert "one" == one.__name__
+
+
+def plainly(function: Any) -> Any:
+    """Decorate as many do: with a plain function, whatever is inside."""
+
+    @functools.wraps(function)
+    def around(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return around
+
+
+class Job:
+    """An object whose call is async."""
+
+    async def __call__(self, tracker: Tracker, error: Exception | None) -> str:
+        """Tell of the run that it is in, and end as asked."""
+        await asyncio.sleep(0.01)
+        await tracker.progress(50)
+        if error is not None:
+            raise error
+        run = current_execution()
+        return "" if run is None else run.task_name
+
+
+async def test_what_a_call_only_began_is_recorded_to_its_end(small: Tracker) -> None:
+    """Behind a plain decorator, in an object or in a future: one run, with its own end."""
+    job = Job()
+
+    def begin_it(*args: Any) -> asyncio.Task[str]:
+        return asyncio.create_task(job(*args))
+
+    for name, function in (
+        ("object", job),
+        ("wrapped", plainly(job.__call__)),
+        ("future", begin_it),
+    ):
+        tracked: Any = small.tracked(f"shop.{name}")(function)
+        made = tracked(small, None)
+        before = current_execution()
+        inside = [one.status for one in (await small.list(limit=1)).items if name != "object"]
+        given = await (made if name == "future" else asyncio.create_task(made))
+        with pytest.raises(KeyError) as raised:
+            await tracked(small, KeyError("own"))
+        await asyncio.sleep(0)
+        failed, good = (await small.list(limit=2)).items
+
+        assert (None, None, f"shop.{name}") == (before, current_execution(), given)
+        assert inside in ([], [TaskStatus.STARTED])
+        assert ("own",) == raised.value.args
+        assert (TaskStatus.SUCCESS, given, 1) == (good.status, good.result, good.runs)
+        assert (TaskStatus.FAILURE, "KeyError") == (failed.status, failed.error_type)
+        assert [50, 50] == [one.metadata["progress_percent"] for one in (good, failed)]
+        assert all(0.01 <= (one.duration or 0) < 5 for one in (good, failed))
+
+
+async def test_a_coroutine_of_another_thread_goes_on_here(small: Tracker) -> None:
+    """Its function was called where no loop runs."""
+    tracked: Any = small.tracked("shop.apart")(plainly(Job().__call__))
+    made = await asyncio.to_thread(tracked, small, None)
+    given = await made
+    (record,) = (await small.list()).items
+
+    assert (TaskStatus.SUCCESS, "shop.apart") == (record.status, given)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+async def test_a_coroutine_that_nobody_awaits_is_no_success(small: Tracker) -> None:
+    """What was never begun has not been done."""
+    tracked: Any = small.tracked("shop.dropped")(plainly(Job().__call__))
+    made = tracked(small, None)
+    name = made.__qualname__
+    del made
+    gc.collect()
+    await asyncio.sleep(0.01)
+    (record,) = (await small.list()).items
+
+    assert "Job.__call__" == name
+    assert TaskStatus.FAILURE is record.status
+    assert "never awaited" in str(record.error)
+
+
+async def test_what_a_caller_uses_otherwise_is_given_as_it_is(small: Tracker) -> None:
+    """A request that may be awaited or entered is no work that was begun."""
+
+    class Request(Job):
+        def __await__(self) -> Any:
+            return self("", None).__await__()
+
+    request = Request()
+
+    assert request is small.tracked("shop.request")(lambda: request)()
+    assert TaskStatus.SUCCESS is (await small.list()).items[0].status
 
 
 async def test_a_generator_is_refused(small: Tracker) -> None:
