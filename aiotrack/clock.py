@@ -18,6 +18,11 @@ from aiotrack.errors import InvalidValue
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+FIRST_MOMENT = -62_104_060_800_000_000
+LAST_MOMENT = 253_370_764_800_000_000
+"""Microseconds: the years 2 and 9999, with room for an offset and for what a task takes before
+Python knows no time. What is stored lies between them: one row beyond fails every list."""
+
 UNSETTLED = 1 << 60
 """What marks a moment without a date: it is this plus the monotonic clock's microseconds."""
 
@@ -89,3 +94,15 @@ def to_micros(moment: datetime, name: str = "time") -> int:
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise InvalidValue(f"{name} has no offset: use datetime.now(UTC) or .replace(tzinfo=UTC)")
     return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def to_stored(moment: datetime, name: str) -> int:
+    """Turn an aware time that is to be stored into microseconds.
+
+    Raises:
+        InvalidValue: It has no offset, or is none that every reader could show.
+    """
+    found = to_micros(moment, name)
+    if not FIRST_MOMENT <= found < LAST_MOMENT:
+        raise InvalidValue(f"{name} is a time before the year 2, or after the year 9998")
+    return found

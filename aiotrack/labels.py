@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskiq import TaskiqMessage
 from taskiq.labels import prepare_label
 
+from aiotrack.clock import LAST_MOMENT
 from aiotrack.encode import encode_task_id
 from aiotrack.literals import read_repr
 from aiotrack.traces import trace_of
@@ -44,8 +45,6 @@ PRIORITIES = {"low": 2, "medium": 5, "high": 8, "urgent": 10}
 MOST = 2**31 - 2
 """The largest priority or count of retries: a column of 32 bits, and one more for the attempt."""
 MOST_ID = 2**63 - 1
-LAST_MOMENT = 253_370_764_800_000_000
-"""Microseconds: the year 9999, with room for what a task takes before Python knows no time."""
 DAY = 86_400_000_000
 """Microseconds by which a sender may be ahead of the database's clock."""
 

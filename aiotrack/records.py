@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
 from aiotrack import by_hand, rescue, results
-from aiotrack.clock import to_micros
+from aiotrack.clock import to_stored
 from aiotrack.counts import Stats
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound
@@ -63,7 +63,7 @@ class Records(Lifecycle):
 
         Raises:
             InvalidStatus: Nobody knows the status.
-            InvalidValue: A time without an offset.
+            InvalidValue: A time without an offset, or not of the years 2 to 9998.
             StoreUnavailable: The database did not take it.
         """
         word = TaskStatus.parse(status)
@@ -80,13 +80,13 @@ class Records(Lifecycle):
             metadata=metadata or {},
         )
         given = by_hand.Given(
-            started_at=None if started_at is None else to_micros(started_at, "started_at"),
-            finished_at=None if finished_at is None else to_micros(finished_at, "finished_at"),
+            started_at=None if started_at is None else to_stored(started_at, "started_at"),
+            finished_at=None if finished_at is None else to_stored(finished_at, "finished_at"),
             result=None if result is UNSET else self.encoder.encode(result).text,
             error=error,
         )
         if created_at is not None:
-            origin.created_at = to_micros(created_at, "created_at")
+            origin.created_at = to_stored(created_at, "created_at")
         elif (known := given.earliest()) is not None:
             origin.created_at = min(origin.created_at, known)
         reports = by_hand.register_reports(origin, word, self.clock.now(), given, self)

@@ -18,10 +18,10 @@ from aiotrack.api.bodies import Json
 from aiotrack.api.problems import Refused
 from aiotrack.api.routes import Routes
 from aiotrack.api.site import Here, Now
-from aiotrack.clock import to_micros
+from aiotrack.clock import LAST_MOMENT, to_micros
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound
-from aiotrack.labels import CREATED_AT, LAST_MOMENT, fill, is_tracked, moment, parameters, word
+from aiotrack.labels import CREATED_AT, fill, is_tracked, moment, parameters, word
 from aiotrack.model import TaskStatus
 from aiotrack.report import Micros, Origin, Report, Witness, guess_module
 from aiotrack.retelling import executed, queued, started, take_in

@@ -164,8 +164,11 @@ class Postgres:
 
     @staticmethod
     def _value(name: str, kind: str) -> str:
-        if kind == TIME:
-            return f"'epoch'::timestamptz + r.{name} * interval '1 microsecond'"
+        if kind == TIME:  # in two parts: an interval is multiplied by a float, which has 53 bits
+            return (
+                f"'epoch'::timestamptz + r.{name} / 1000000 * interval '1 second'"
+                f" + r.{name} % 1000000 * interval '1 microsecond'"
+            )
         return f"r.{name}"
 
     @classmethod

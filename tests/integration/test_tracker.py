@@ -107,6 +107,37 @@ async def test_an_offset_is_only_another_way_to_write_a_moment(tracker: Tracker)
     assert dt.timedelta(0) == record.created_at.utcoffset()
 
 
+@pytest.mark.parametrize("name", ["created_at", "started_at", "finished_at"])
+@pytest.mark.parametrize(
+    "far", ["0001-01-01T00:00Z", "9999-01-01T00:00Z", "9999-12-31T23:59:59.999999Z"]
+)
+async def test_a_time_that_not_every_reader_could_show_is_refused(
+    tracker: Tracker, name: str, far: str
+) -> None:
+    """Nothing of it is written: one such row would fail every list."""
+    times: dict[str, Any] = {name: dt.datetime.fromisoformat(far)}
+    with pytest.raises(InvalidValue, match=name):
+        await tracker.register("a", "old", status="done", **times)
+
+    assert [] == (await tracker.list()).items
+    assert 0 == (await tracker.stats()).total
+
+
+@pytest.mark.parametrize("year", [2, 1200, 2999, 9998])
+async def test_far_times_are_kept_to_the_microsecond(tracker: Tracker, year: int) -> None:
+    """Their microseconds take more than the 53 bits of a float."""
+    begin = dt.datetime(year, 12, 31, 23, 59, 59, 999_990, tzinfo=dt.UTC)
+    times = {
+        name: begin + dt.timedelta(microseconds=number)
+        for number, name in enumerate(["created_at", "started_at", "finished_at"])
+    }
+    record = await tracker.register("a", "old", status="done", **times)
+    updated = await tracker.update("a", metadata={"a": 1})
+
+    for one in (record, updated, *(await tracker.list()).items):
+        assert times == {name: getattr(one, name) for name in times}
+
+
 async def test_registering_after_a_run_adds_who_made_it(tracker: Tracker) -> None:
     """After a SUCCESS it stays a SUCCESS; created_by and metadata come in."""
     async with bench(tracker) as b:
