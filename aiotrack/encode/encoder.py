@@ -139,8 +139,8 @@ class Encoder:
     def text(self, value: str, limit: int = 8192) -> str:
         """Return a message that is safe to keep.
 
-        NUL and lone surrogates are replaced; tokens, keys, passwords in URLs and what follows a
-        secret name and ``=`` or ``:`` are masked.
+        NUL and lone surrogates are replaced; tokens, keys, passwords in URLs, what follows a
+        secret name and ``=`` or ``:``, and the word after a flag like ``--password`` are masked.
 
         Args:
             value: The message.

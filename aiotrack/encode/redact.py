@@ -99,6 +99,19 @@ _VALUE: Final = re.compile(
 )
 _COOKIE: Final = re.compile(_QUOTED + r"|[^\r\n\"']++")
 
+# A flag with its word: `--key X`, `--key=X`, `'--key', 'X'`; no prose, flag or sign behind it.
+_FLAG: Final = re.compile(
+    r"-(?<![\w.-]-)-?([A-Za-z][\w.-]{0,127}+)(?:=(?=[^\s=])|[ \t]++(?:\\\r?\n[ \t]*+)?(?=\S)"
+    r"(?![=:]|--|-\w\b|(?:and|or|is|was|not|must|flag|option|argument|needs|requires)(?!\S))"
+    r"|\\?[\"'],?\s{0,32}(?=\d|[bBrRuUfF]?\\?[\"'](?!--|-\w\b)))"
+)
+_JSON_FLAG: Final = re.compile(r"-(?:(?<![\w.-]-)|(?<=\\[nrt]-))-?([A-Za-z][\w.-]*+)[ \\']")
+_DASHES: Final = ("--", " -", '"-', "'-", "\\n-")  # at the beginning of a word, in JSON
+_WORD: Final = re.compile(
+    _QUOTED + r"|(?i:bearer|basic|digest|token)[ \t]{1,4}[^\s\"']++"
+    r"|[^\s\"']++(?:[\"'](?=\w)[^\s\"']++)*+"
+)
+
 _ID_LENGTH = 255  # the column's width
 _ID_END = 1 << 18
 _ID_HEAD = _ID_LENGTH - 1 - 64
@@ -291,6 +304,9 @@ class Redactor:
 
     def tells(self, text: str) -> bool:
         """Tell whether a text in *text*, JSON, holds what `pairs` masks; cheap, errs to yes."""
+        flags = _JSON_FLAG.findall(text) if any(dash in text for dash in _DASHES) else ()
+        if any(map(self.is_secret, set(flags))):
+            return True
         if "=" not in text and '\\"' not in text and ":" not in text.replace('":', ""):
             return False
         names = set(_JSON_NAME.findall(text))
@@ -304,9 +320,13 @@ class Redactor:
         return self._pairs(mask(clean(line)), _LITERAL)
 
     def _pairs(self, text: str, values: re.Pattern[str], signs: str = "=:") -> str:
+        if "-" in text:
+            text = self._hidden(text, _FLAG, _WORD)
         if "=" not in text and (signs == "=" or ":" not in text):
             return text
-        names = _NAME if signs == "=:" else _EQUAL
+        return self._hidden(text, _NAME if signs == "=:" else _EQUAL, values)
+
+    def _hidden(self, text: str, names: re.Pattern[str], values: re.Pattern[str]) -> str:
         if not any(map(self.is_secret, set(names.findall(text)))):
             return text
         parts: list[str] = []

@@ -185,7 +185,7 @@ class Sheet:
         if hints(value):
             self.steps -= 4 + (length >> 4)
             safe = mask(value)
-        if "=" in safe or ":" in safe:
+        if "=" in safe or ":" in safe or "-" in safe:
             self.steps -= 4 + (length >> 3)
             safe = self.redactor.pairs(safe)
         if "\0" in safe or not safe.isascii():

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 import asyncpg
@@ -70,6 +71,7 @@ def fail() -> None:
         error = ValueError(f"password={CANARY}", {"token": CANARY})
         error.add_note(f"while connecting to {URL}")
         error.add_note(f"secret: '{CANARY}'")
+        error.add_note(str(CalledProcessError(1, ["x", "--api-key", CANARY])))
         raise ExceptionGroup("all", [error, TellingError(CANARY)]) from second
 
 

@@ -213,15 +213,65 @@ def test_a_message_loses_what_stands_behind_secret_names(text: str, expected: st
     assert expected == ENCODER.text(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Command '['x', '--api-key', 'K9']' failed",
+            "Command '['x', '--api-key', '[redacted]']' failed",
+        ),
+        ('["--api-key","K9"]', '["--api-key","[redacted]"]'),
+        ('[\\"--token\\", \\"K9\\"]', '[\\"--token\\", \\"[redacted]\\"]'),
+        ("['--token',\n  'K9']", "['--token',\n  '[redacted]']"),
+        ("[b'--pass', b'K9']", "[b'--pass', [redacted]]"),
+        ("x --db-password K9 --user bob", "x --db-password [redacted] --user bob"),
+        ("x -password K9,K9;K9", "x -password [redacted]"),
+        ("x --password 'K9 K9' y", "x --password '[redacted]' y"),
+        ("x --password \\\n  K9 y", "x --password \\\n  [redacted] y"),
+        ("x --authorization Basic K9", "x --authorization [redacted]"),
+        ("Command 'x --token K9' failed", "Command 'x --token [redacted]' failed"),
+        ("x --password = K9", "x --password = [redacted]"),
+        ("x --password=K9,K9 --token -K9x", "x --password=[redacted] --token [redacted]"),
+    ],
+)
+def test_the_word_after_a_secret_flag_is_masked(text: str, expected: str):
+    """A command line is told as a list, as JSON or as the shell has it."""
+    assert expected == ENCODER.text(text)
+    assert expected == ENCODER.text(expected)
+    assert "K9" not in ENCODER.code(text.replace(" = ", "="))
+    assert "K9" not in ENCODER.encode([text, "\n" + text]).text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the --password flag is missing",
+        "missing --password, --token",
+        "option '--password' requires an argument",
+        "--password --user bob",
+        "add('--password', '-p', dest='x')",
+        "--max-tokens 7 --verbose yes",
+        "user-password prose",
+        "no --password\nat all",
+    ],
+)
+def test_prose_about_a_flag_stays(text: str):
+    """What tells somebody to give a password holds none."""
+    assert text == ENCODER.text(text)
+    assert "shop.token:x" == ENCODER.name("shop.token:x")
+
+
 def test_own_names_count_in_messages():
     """The names of `redact` hold in every text."""
     assert "pan=[redacted] x=1" == Encoder(redact=["pan"]).text("pan=4111 x=1")
+    assert "--pan [redacted] x=1" == Encoder(redact=["pan"]).text("--pan 4111 x=1")
 
 
 def test_a_line_of_code_loses_only_literals():
     """`token = get()` is code, `token = "abc"` is a secret."""
     assert "token = get()" == ENCODER.code("token = get()")
     assert 'token = "[redacted]"' == ENCODER.code('token = "abc"')
+    assert 'system("x --token=[redacted]")' == ENCODER.code('system("x --token=abc")')
 
 
 def test_a_message_is_cut_to_its_limit_in_bytes():
@@ -275,6 +325,12 @@ def test_a_subclass_of_str_is_taken_by_its_characters():
         "password=[",
         "token=bearer ",
         "cookie: ",
+        "--password ",
+        "'-password'",
+        "--token x ",
+        "--token \\\n",
+        "--token=x ",
+        "-a-",
     ],
 )
 def test_masking_takes_linear_time(piece: str):
