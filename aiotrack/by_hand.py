@@ -76,8 +76,9 @@ def begin(tracker: Tracker, name: str, task_id: str | int | None = None, **facts
     own_id = uuid4().hex if task_id is None else str(task_id)
     origin = origin_of(tracker, own_id, name, **facts)
     origin.trace_id = current_trace()
-    if inherited is not None and inherited.parent is not None:
-        origin.parent_task_id = encode_task_id(inherited.parent)
+    parent = None if inherited is None else inherited.parent_for(outer)
+    if parent is not None:
+        origin.parent_task_id = encode_task_id(parent)
     elif outer is not None:
         origin.parent_task_id = outer.origin.task_id
     return Run(

@@ -197,7 +197,13 @@ class Inherited:
     module: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
+    said_in: Run | None = None
+    """The run in which the parent was named, if any."""
     durability: str | None = None
+
+    def parent_for(self, run: Run | None) -> str | None:
+        """Give the parent named here, if *run*, this context's, did not begin after that."""
+        return self.parent if run is None or run is self.said_in else None
 
 
 INHERITED: ContextVar[Inherited | None] = ContextVar("aiotrack_tracking", default=None)
@@ -272,7 +278,8 @@ def tracking(
         created_by: Who asked for the work; an int is kept as text.
         module: Business scope.
         metadata: Key-value pairs for the records; values as JSON.
-        parent: The work that this belongs to, or its task_id; default: the run in this context.
+        parent: The work that this belongs to, or its task_id; default: the run in this
+            context, also one that begins inside the block.
         durability: ``"async"``: sends do not wait until their PENDING is committed.
 
     Raises:
@@ -288,6 +295,7 @@ def tracking(
         module=module or outer.module,
         metadata={**outer.metadata, **(metadata or {})},
         parent=outer.parent if parent is None else str(getattr(parent, "task_id", parent)),
+        said_in=outer.said_in if parent is None else CURRENT.get(),
         durability=durability or outer.durability,
     )
     token = INHERITED.set(inner)

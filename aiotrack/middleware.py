@@ -212,7 +212,7 @@ class TrackerMiddleware(TaskiqMiddleware):
             labels[CREATED_AT] = str(self.tracker.clock.now())  # else our PENDING tells it
         inherited = INHERITED.get()
         if inherited is not None:
-            self._inherit(message, inherited)
+            self._inherit(message, inherited, run)
         if "module" not in labels and self._module is not None:
             labels["module"] = self._scope(message.task_name)
         if SCHEDULE not in labels and "schedule_id" in labels and RETRIES not in labels:
@@ -220,15 +220,15 @@ class TrackerMiddleware(TaskiqMiddleware):
         if run is not None:
             labels.setdefault(PARENT, run.task_id)
 
-    def _inherit(self, message: TaskiqMessage, inherited: Inherited) -> None:
+    def _inherit(self, message: TaskiqMessage, inherited: Inherited, run: Run | None) -> None:
         """Put what `tracking` says into a message, as strings; its own labels win."""
         labels = message.labels
         if inherited.created_by is not None:
             labels.setdefault("created_by", inherited.created_by)
         if inherited.module is not None:
             labels.setdefault("module", inherited.module)
-        if inherited.parent is not None:
-            labels.setdefault(PARENT, inherited.parent)
+        if (parent := inherited.parent_for(run)) is not None:
+            labels.setdefault(PARENT, parent)
         if inherited.metadata:
             merged = {**inherited.metadata, **read_metadata(labels)}
             labels[METADATA] = self._encoder.encode_kwargs(merged).text

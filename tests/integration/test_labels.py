@@ -370,6 +370,43 @@ async def test_the_parent_is_the_run_that_sends(small: Tracker, inplace: bool) -
     assert record.parent_task_id is None
 
 
+@INPLACE
+async def test_a_run_that_begins_in_a_block_is_the_nearer_parent(
+    small: Tracker, inplace: bool
+) -> None:
+    """The block's parent is that of the run; what the run says itself counts in it alone."""
+    ids: list[str] = []
+    async with bench(small, inplace=inplace) as b:
+        child = b.task("shop.child")(_double)
+
+        async def send() -> None:
+            with tracking(created_by="me"):
+                ids.append((await child.kiq(1)).task_id)
+            with tracking(parent="elsewhere"):
+                ids.append((await child.kiq(2)).task_id)
+                async with small.track("shop.inner") as inner:
+                    ids.extend([inner.task_id, (await child.kiq(3)).task_id])
+                ids.append((await child.kiq(4)).task_id)
+
+        with tracking(parent="outer", module="kept"):
+            record = await b.run(b.task("shop.parent")(send))
+            async with small.track("shop.own") as own:
+                await send()
+            ids.append((await child.kiq(5)).task_id)
+        await b.settle()
+        children = [await small.get(task_id) for task_id in ids]
+        own_record = await small.get(own.task_id)
+
+    def parents(of: str, inner: str) -> list[str]:
+        return [of, "elsewhere", "elsewhere", inner, "elsewhere"]
+
+    told = [one.parent_task_id for one in children]
+    expected = [*parents(record.task_id, ids[2]), *parents(own.task_id, ids[7]), "outer"]
+    assert expected == told
+    assert ("outer", "outer") == (record.parent_task_id, own_record.parent_task_id)
+    assert {"kept"} == {one.module for one in children[5:]}
+
+
 async def test_tracking_never_makes_a_message_unreadable(small: Tracker) -> None:
     """Metadata put over a label that TaskIQ typed as a number still reaches the worker."""
     async with bench(small) as b:
