@@ -2,7 +2,8 @@
 
 Every script may run twice with the same outcome, so that a lost answer is simply asked for again.
 Who is cancelled while a request is under way gives up in the background: the lock that the server
-may have granted is freed, and a request that is still on its way takes nothing any more.
+may have granted is freed, and a request that is still on its way takes nothing any more. A server
+that is away hears of it when it is back.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from redis.exceptions import ResponseError
 from aiotrack.errors import LockNotAcquired, LockUnavailable
 from aiotrack.locks.grants import Grant, granted, holder_in, margin
 from aiotrack.locks.hazards import look
+from aiotrack.locks.owed import Owed
 from aiotrack.redis.channel import Channel
 from aiotrack.redis.client import FAULTS, make_client
 from aiotrack.redis.keys import lock_keys, woken_channel
@@ -109,7 +111,7 @@ class Space:
         self._is_listening = False
         self.on_revoked: Callable[[str], None] = lambda _: None  # with the token of what was taken
         self._background: set[asyncio.Task[object]] = set()
-        self._owed: dict[str, str] = {}
+        self._owed = Owed(self._give_up, self._apart)
         self._late: set[str] = set()  # tokens of which a request may still be on its way
         self._is_closed = False
         self._is_deaf = False
@@ -204,15 +206,10 @@ class Space:
 
     def abandon(self, name: str, token: str) -> None:
         """Give up a lock or a place in its queue, in the background."""
-        self._owed[token] = name
-        self._apart(self._give_up(name, token))
+        self._owed.add(name, token)
 
     async def _give_up(self, name: str, token: str) -> None:
-        try:
-            await self.wire.run(ABANDON, lock_keys(self.namespace, name), token, REMEMBERED)
-        except FAULTS as error:
-            log.warning("lock %s ends by itself: it could not be given up: %s", name, error)
-        self._owed.pop(token, None)  # not when cancelled: `close` does it then
+        await self.wire.run(ABANDON, lock_keys(self.namespace, name), token, REMEMBERED)
 
     async def close(self) -> None:
         """Finish what is under way, and disconnect; who waits gets a fault.
@@ -224,14 +221,14 @@ class Space:
             if not waiter.done():
                 waiter.set_exception(ConnectionResetError("the tracker was shut down"))
                 waiter.exception()  # heard: its owner may be about to go
+        end = time.monotonic() + BUDGET
+        self._owed.rest()
         await asyncio.sleep(0)
         if self._background:
             await asyncio.wait(self._background, timeout=BUDGET)
         for task in self._background:
             task.cancel()
-        if self._owed:  # the loop's end cancelled who did it
-            left = [asyncio.ensure_future(self._give_up(*one)) for one in self._owing()]
-            await asyncio.wait(left, timeout=BUDGET)
+        await self._owed.close(end - time.monotonic())  # the loop's end cancelled who did it
         await self._messages.close()
         await self.wire.close()
         if self._is_ours:
@@ -246,9 +243,6 @@ class Space:
     def _told(self, info: dict[str, Any]) -> str:
         """Give what a holder tells: of itself, and where it hears that its lock was taken away."""
         return json.dumps({**info, "channel": self._channel}, separators=(",", ":"))
-
-    def _owing(self) -> list[tuple[str, str]]:
-        return [(name, token) for token, name in self._owed.items()]
 
     def _hear(self) -> None:
         self._is_deaf = False

@@ -220,6 +220,7 @@ class Wire:
         if self._opening is None or self._opening.done():
             loop = asyncio.get_running_loop()
             self._opening = loop.create_task(self._connect(), context=contextvars.Context())
+            self._opening.add_done_callback(_hear)
         return await asyncio.shield(self._opening)
 
     async def _connect(self) -> Link:
@@ -228,6 +229,12 @@ class Wire:
             link.is_last = True
             asyncio.get_running_loop().call_later(TIMEOUT, link.end_when_idle)
         return link
+
+
+def _hear(opening: asyncio.Task[Link]) -> None:
+    """Nobody may wait for it any more: then its fault is nobody's."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 def as_fault(error: BaseException) -> BaseException:
