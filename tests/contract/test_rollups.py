@@ -451,6 +451,18 @@ async def test_an_old_table_is_moved_and_rolled_up(repository, reader, rollups, 
     assert len(after.timeline) in {58, 59, 60}  # months
 
 
+@pytest.mark.parametrize("years", [10, 170])
+async def test_what_is_far_in_the_future_makes_no_endless_timeline(reader, repository, now, years):
+    """Hours up to it would be 1.5 million buckets, made while nothing else may run."""
+    await repository.write([ended("a", now + years * 365 * DAY), ended("b", now)])
+
+    for name in (None, "job"):
+        recent = await reader.stats(since=timedelta(hours=1), task_name=name)
+        assert len(recent.timeline) < 366
+        assert recent.total == sum(bucket.total for bucket in recent.timeline)
+    assert 2 == (await reader.stats(since=timedelta(hours=1))).total
+
+
 async def test_what_is_in_the_future_counts(repository, reader, rollups, now):
     """A clock that runs ahead hides nothing."""
     await repository.write([ended("a", now + 3 * DAY), ended("b", now)])

@@ -99,12 +99,14 @@ class Tally:
             first: Begin of the range; None begins with the first execution.
             last: Its end; None ends now, or with what a wrong clock put into the future.
             now: The database's time.
-            unit: What the slots are: an hour or a day.
+            unit: What the slots are: an hour or a day. The buckets may be longer.
         """
         if first is None and not self.slots:
             return []
         begin = min(self.slots) if first is None else first
         end = max((now, *self.slots)) if last is None else last
+        if end - begin > FINE:  # one row of the year 2200 would make a million hours
+            unit = DAY
         starts, index = _periods(begin, end, unit)
         found = [_zeros() for _ in starts]
         for start, counts in self.slots.items():
