@@ -76,6 +76,7 @@ class Core:
         self.features = tuple(kind(tracker, self) for kind in tracker.features)
         self.on_begin = hooks(self.features, "on_begin")
         self.on_raise = hooks(self.features, "on_raise")
+        self.before_change = hooks(self.features, "before_change")
         self._on_commit = (self._tell_live, *hooks(self.features, "on_commit"))
         self._served: list[AsyncBroker] = []
         self._runs, self._runs_name = itertools.count(), os.urandom(12).hex()

@@ -61,6 +61,13 @@ class Feature:
     def on_commit(self, reports: Sequence[Report]) -> None:
         """Hear of reports that are durable now, in the loop, between two groups: never wait."""
 
+    async def before_change(self, task_id: str) -> None:
+        """Write what belongs to a record as it stands, before its status is changed by hand.
+
+        Args:
+            task_id: As it is stored.
+        """
+
     async def close(self, *, for_good: bool) -> None:
         """Let go of what is held, within half a second.
 

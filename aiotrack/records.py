@@ -134,7 +134,11 @@ class Records(Lifecycle):
         change.check()
         core = await self._flushed()
         await core.repository.connect()
-        await core.repository.modify(encode_task_id(task_id), change.on(self.clock.now(), self))
+        key = encode_task_id(task_id)
+        if change.status is not None:
+            for write_before in core.before_change:
+                await write_before(key)
+        await core.repository.modify(key, change.on(self.clock.now(), self))
         return await core.reader.get(task_id)
 
     async def sync(self, task_id: str | int) -> Execution:

@@ -197,6 +197,14 @@ class Logs(Feature):
         elif was_held:
             self._memory -= scroll.clear() + SCROLL_MEMORY
 
+    async def before_change(self, task_id: str) -> None:
+        """Write a collector's lines while the execution is at the attempt that they are of."""
+        with self._lock:
+            self._drain()
+            waiting = [*self._waiting.values()]
+        if any(one.task_id == task_id and one.attempt is None for one in waiting):
+            await self.flush(self.tracker.options.commit_budget)
+
     # ── writing: in the loop ────────────────────────────────────────────────────────────────────
     def _wake(self) -> None:
         if self._task is None or self._task.done():

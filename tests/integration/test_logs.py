@@ -677,6 +677,24 @@ async def test_a_collector_keeps_what_no_worker_runs(tracker: Tracker) -> None:
     ] == [(line.attempt, line.message) for line in page.items]
 
 
+async def test_a_collectors_lines_are_of_the_attempt_that_it_was(tracker: Tracker) -> None:
+    """Also where the next one begins at once, and in a block around both."""
+    await tracker.register("x", "ops.backup", status="started")
+    with TaskLogCollector("x"):
+        log.info("first")
+    with TaskLogCollector("x"):
+        log.info("first, too")
+        await tracker.update("x", "retry", error="e")
+        await tracker.update("x", "started")
+        log.info("second")
+        await tracker.update("x", "success")
+    page = await tracker.logs("x")
+
+    assert [(1, "first"), (1, "first, too"), (2, "second")] == [
+        (line.attempt, line.message) for line in page.items
+    ]
+
+
 async def test_lines_of_what_has_no_record_are_given(tracker: Tracker) -> None:
     """To the last page, and a filter that leaves none is an empty page; a tail needs a record."""
     with TaskLogCollector("x"):
