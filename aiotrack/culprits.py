@@ -1,7 +1,8 @@
-"""Tasks whose reports the database does not answer for: they wait apart, and all others go on.
+"""Tasks whose reports the database does not take: they wait apart, and all others go on.
 
-A transaction that somebody forgot may hold the lock of a row for hours. What is told of its task is
-tried alone then, over a connection of its own, and now and then.
+A transaction that somebody forgot may hold the lock of a row for hours, a trigger may refuse one:
+whether it refuses all is only known when others were tried. What is told of such a task is tried
+alone then, over a connection of its own, now and then.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Culprits:
 
     def add(self, task_id: str, error: Exception) -> None:
         """Let a task wait apart."""
-        what = "the database gives no answer for task %s; others are recorded without it: %s"
+        what = "the database does not take task %s; others are recorded without it: %s"
         log.warning(what, task_id, error)
         self.due[task_id] = self._loop.time() + PAUSE
         self.go()
@@ -81,7 +82,7 @@ class Culprits:
     async def leave_out(
         self, reports: Sequence[Report], write: Write
     ) -> tuple[list[Report], Sequence[Report]]:
-        """Write what is told of other tasks; one report that gets no answer waits apart, too.
+        """Write what is told of other tasks; one report that is not taken alone waits apart, too.
 
         Returns:
             What waits apart, and what can never be stored.
@@ -92,7 +93,7 @@ class Culprits:
         if others:
             try:
                 lost = await write(others) or ()
-            except Unanswered as error:
+            except (Unanswered, Refused) as error:
                 if len(others) > 1:
                     raise
                 self.add(others[0].origin.task_id, error)
@@ -141,7 +142,8 @@ class Culprits:
             log.debug("task %s still waits apart: %s", task_id, error)
             return False
         del self.due[task_id], self._tries[task_id]
-        log.warning("task %s is recorded again", task_id)
+        if not lost:
+            log.warning("task %s is recorded again", task_id)
         self.hurry()
         self._written(reports, lost or ())
         return True

@@ -117,7 +117,7 @@ class Groups:
         """Write less at once the next time, and not the same first where that is of no use.
 
         Returns:
-            The one report that gets no answer, which must wait apart.
+            The one report that is not taken alone, which must wait apart.
         """
         lone = next(iter(group.values())) if len(group) == 1 else None
         is_unanswered = bool(group) and isinstance(error, Unanswered)
@@ -128,4 +128,4 @@ class Groups:
                 if key in self.writing:
                     older, newer = self.writing.pop(key), self.buffer.pop(key, None)
                     self.buffer[key] = older if newer is None else combine(older, newer)
-        return lone if is_unanswered else None
+        return lone if isinstance(error, (Unanswered, Refused)) else None

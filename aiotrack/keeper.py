@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from aiotrack.backlog import weigh
 from aiotrack.culprits import PARTS, Unanswered
@@ -67,6 +67,10 @@ class _Entry:
             self.hook.set_result(is_kept)
 
 
+class _StandsStillError(Exception):
+    """The journal's disk did not answer in time."""
+
+
 class Keeper:
     """Keeps reports in a journal while the database is away.
 
@@ -98,10 +102,10 @@ class Keeper:
     @property
     def has_work(self) -> bool:
         """Whether something waits to be replayed."""
-        return not self._is_stalled and (self._has_unread or bool(self._orphans) or self.is_due)
+        return not self._is_stalled and (self.has_unread or bool(self._orphans) or self.is_due)
 
     @property
-    def _has_unread(self) -> bool:
+    def has_unread(self) -> bool:
         """Whether the journal of this process was not replayed to its end, or can be cleared."""
         is_read = self._keeps and not self._begins_anew and self._replayed >= self._journal.size
         return self._journal.size > 0 and not is_read
@@ -198,9 +202,15 @@ class Keeper:
         """
         if self._is_stalled:  # the thread waits for the disk: fresh reports shall not
             return True
+        try:
+            return await self._replay()
+        except _StandsStillError:
+            return True
+
+    async def _replay(self) -> bool:
         if not self._orphans and time.monotonic() >= self._next_look:
             await self._adopt()
-        if self._has_unread:
+        if self.has_unread:
             return await self._replay_own()
         return not self._orphans or await self._replay_orphan(self._orphans[-1])
 
@@ -208,7 +218,7 @@ class Keeper:
         """Look for journals of processes that are gone."""
         self._next_look = time.monotonic() + LOOK_AGAIN
         try:
-            self._orphans = await self._call(self._journal.adopt)
+            self._orphans = await self._ask(self._journal.adopt)
             self._is_blind = False
         except OSError as error:
             if not self._is_blind:
@@ -228,10 +238,11 @@ class Keeper:
         if self._begins_anew:
             self._begins_anew, self._keeps, self._replayed = False, False, 0
         try:
-            reports, after = await self._call(self._journal.read, self._replayed, self._piece)
-            if after == self._replayed and await self._call(self._journal.clear, after):
-                self._replayed = 0
-                return True
+            reports, after = await self._ask(self._journal.read, self._replayed, self._piece)
+            if after == self._replayed and not self._keeps:
+                self._replayed = 0  # at once: a stop may cancel this, and the thread clears it
+                if await self._ask(self._journal.clear, after):
+                    return True
         except OSError as error:
             log.error("the journal cannot be used; it is left where it is: %s", error)
             await self._call(self._journal.leave)
@@ -244,7 +255,7 @@ class Keeper:
 
     async def _replay_orphan(self, orphan: Orphan) -> bool:
         try:
-            reports, after = await self._call(orphan.read, self._adopted, self._piece)
+            reports, after = await self._ask(orphan.read, self._adopted, self._piece)
         except OSError as error:
             log.error("%s cannot be read; it is left where it is: %s", orphan.path, error)
             await self._leave(orphan)
@@ -327,8 +338,7 @@ class Keeper:
     def _stall(self, piece: Sequence[_Entry]) -> None:
         """Let the hooks go; the append goes on in its thread, and so does what follows it."""
         self._is_stalled = True
-        if not self._is_slow:  # told when the one before it went well
-            log.error("the journal's disk does not answer: final reports stay in memory until then")
+        self._tell_stalled()
         rest = [*self._late, *self._queue]
         few = _cut(rest)  # of those that nobody waits for: memory is bounded, and counts its losses
         self._queue = []
@@ -352,6 +362,27 @@ class Keeper:
             self._is_full = True
             log.error("the journal is full at %d bytes: the rest is in memory", self._journal.size)
         return count
+
+    async def _ask(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do as `_call`, for a second: a disk that stands still is no outage of the database."""
+        done = asyncio.ensure_future(self._call(work, *args, **kwargs))
+        await asyncio.wait({done}, timeout=STALL)
+        if done.done():
+            return done.result()
+        self._is_stalled = True
+        self._tell_stalled()
+        done.add_done_callback(self._goes_on)
+        raise _StandsStillError
+
+    def _goes_on(self, done: asyncio.Future[Any]) -> None:
+        self._is_stalled = False
+        if not done.cancelled():
+            done.exception()  # heard: it is read again
+
+    def _tell_stalled(self) -> None:
+        if not self._is_slow:  # told when the one before it went well
+            log.error("the journal's disk does not answer: final reports stay in memory until then")
+        self._is_slow = True
 
     async def _call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()

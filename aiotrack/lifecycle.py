@@ -243,8 +243,7 @@ class Lifecycle:
         """Commit what this process has told, so that it reads its own writes."""
         core = self.core()
         core.recorder.tell_starts()
-        if core.recorder.backlog:
-            await core.recorder.flush(self.options.commit_budget)
+        await core.recorder.catch_up(self.options.commit_budget)
         return core
 
     def _core_of(self, loop: asyncio.AbstractEventLoop) -> Core:

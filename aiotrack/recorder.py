@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from aiotrack.backlog import Key, Room, key_of
 from aiotrack.culprits import Culprits, Write, WriteApart
@@ -21,15 +21,15 @@ from aiotrack.pace import Alarm, Pace, Waiting
 from aiotrack.report import Beginning, Report, Witness
 from aiotrack.starts import Starts
 
-LINGER = 0.05
-"""Seconds that a report nobody waits for (progress) may lie, and a run's start at least."""
-
 PATIENCE = 0.25
 """Seconds that a final report waits for a database that fails: longer than it takes to connect
 anew after a cut. Then the journal takes it, and its task goes on before the budget is over."""
 
 LAST_WORDS = (Witness.ENDED, Witness.HANDED_BACK)
 """What only its reporter knows: the journal keeps it. (A tuple: an enum hashes slowly.)"""
+
+PAUSE = 0.005
+"""Seconds between two groups of which the first did not hold all that somebody waits for."""
 
 STOP = 0.5
 """Seconds that a write gets to end when it is cancelled."""
@@ -63,11 +63,10 @@ class Recorder:
         self._blocks = block_ack
         self._budget = budget
         self._reports = Groups(min(GROUP, max_backlog))
-        self._starts = Starts()
+        self._starts = Starts(self._loop, self._tell)
         self.running = self._starts.running
         """The runs in flight, in the order in which they began."""
         self._held: list[Waiting] = []
-        self._timer: asyncio.TimerHandle | None = None
         self._is_wanted = False
         self._idle: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -111,8 +110,6 @@ class Recorder:
         """Take a run that begins; its start is reported if it lasts."""
         self._pace.begin()
         self._starts.begin(run)
-        if self._timer is None:
-            self._linger()
 
     def end(self, run: Beginning) -> None:
         """Let a run go that is over."""
@@ -127,7 +124,7 @@ class Recorder:
     def add(self, report: Report) -> None:
         """Take a report that nobody waits for."""
         self._put(report)
-        self._linger()
+        self._starts.linger()
 
     async def commit(self, report: Report, *, at_once: bool = False) -> bool:
         """Take a report and wait until it is committed.
@@ -137,7 +134,8 @@ class Recorder:
             at_once: Do not gather: the caller is no run in flight.
 
         Returns:
-            False when the budget was over first: the report is kept and written later.
+            False when the budget was over first: the report is kept and written later. True also
+            for one that is refused for good, which is logged and counted as dropped.
         """
         self.counters["reports"] += 1
         is_final = self._keeper is not None and report.witness in LAST_WORDS
@@ -160,7 +158,7 @@ class Recorder:
         except asyncio.CancelledError:
             if key not in waiting.by_key:  # there was no room for it, and nobody else has it now
                 self._hold(report)
-                self._linger()
+                self._starts.linger()
             raise
         return is_committed or await self._keep(report, is_taken=key in waiting.by_key)
 
@@ -178,9 +176,8 @@ class Recorder:
                 self._hold(report)
             self._go()
         while self._blocks and is_last_word and not kept.done() and key_of(report) in self._reports:
-            if self._apart:
-                await asyncio.sleep(LINGER)  # as in `flush`
             await asyncio.wait({kept, self._pace.next()}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(PAUSE)  # as in `_until`
         return False
 
     def _journaled(self, report: Report) -> None:
@@ -191,12 +188,28 @@ class Recorder:
     async def flush(self, timeout: float | None = None) -> bool:
         """Write all that was taken, the journal's too; False when *timeout* (seconds) is over."""
         self.tell_starts()
+        return await self._until(
+            lambda: not (self.backlog or (self._keeper and self._keeper.is_holding)), timeout
+        )
+
+    async def catch_up(self, timeout: float) -> None:
+        """Write what was taken, if it waits; what waits apart is not waited for."""
+        has_other = self._reports.has_other_than
+        if has_other(self._apart):
+            await self._until(
+                lambda: not (has_other(self._apart) or (self._keeper and self._keeper.has_unread)),
+                timeout,
+            )
+
+    async def _until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
         try:
             async with asyncio.timeout(timeout):
-                while self.backlog or (self._keeper is not None and self._keeper.is_holding):
-                    if self._apart:  # groups without them are over at once
-                        await asyncio.sleep(LINGER)
+                while not is_done():
                     await self._pace.next()
+                    if (
+                        not is_done()
+                    ):  # a group without what waits apart, or a disk, is over at once
+                        await asyncio.sleep(PAUSE)
         except TimeoutError:
             return False
         return True
@@ -209,11 +222,9 @@ class Recorder:
         """
         self.tell_starts()
         end = self._loop.time() + timeout
-        while (
-            self._reports.has_other_than(self._apart)
-            and not self.is_stalled
-            and (left := end - self._loop.time()) > 0
-        ):
+        while self._reports.has_other_than(self._apart) and not self.is_stalled:
+            if (left := end - self._loop.time()) <= 0:
+                break
             await asyncio.wait({self._pace.next()}, timeout=min(left, 0.1))
         self._is_closing = True
         try:
@@ -229,9 +240,7 @@ class Recorder:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=STOP)  # a rollback may hang, too
             self._task = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._starts.stop()
         self._culprits.stop()
         self._alarm.stop()
         self._pace.stop()
@@ -280,18 +289,10 @@ class Recorder:
                 self._work(), name="aiotrack-recorder", context=context
             )
 
-    def _linger(self) -> None:
-        if self._timer is None:
-            context = contextvars.Context()  # of no run: it would keep what belongs to it
-            self._timer = self._loop.call_later(LINGER, self._on_timer, context=context)
-
-    def _on_timer(self) -> None:
-        """Write what lay, and report the runs that were here a turn ago: they last."""
-        self._timer = None
-        for report in self._starts.turn():
+    def _tell(self, starts: Iterable[Report]) -> None:
+        """Report the starts of runs that last, and write what lay."""
+        for report in starts:
             self._put(report)
-        if self._starts.has_more:
-            self._linger()
         if self._reports.buffer:
             self._go()
 

@@ -100,8 +100,7 @@ async def up_to_date(here: Here) -> Core:
     """Give what reads the database, once what this process told is in it."""
     tracker = here.tracker
     core = tracker.core()
-    if core.recorder.backlog:
-        await tracker.flush(tracker.options.commit_budget)
+    await core.recorder.catch_up(tracker.options.commit_budget)
     return core
 
 

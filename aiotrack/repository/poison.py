@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from aiotrack.culprits import Refused
-from aiotrack.report import Report
+from aiotrack.report import Report, Witness
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +17,10 @@ REFUSED = '{"$refused":true}'
 
 REMEMBERED = 10_000
 """Refused reports that are remembered."""
+
+
+Word = tuple[str, str, Witness]
+"""Whose word a report is, and which."""
 
 
 class Refusal(NamedTuple):
@@ -36,7 +40,8 @@ class Refusals:
     def __init__(self) -> None:
         self.taken = 0
         """Reports that the database took."""
-        self._met: dict[tuple[str, str], int] = {}
+        self._met: dict[Word, int] = {}
+        self._lost: dict[Word, None] = {}
 
     def judge(self, refused: Sequence[Refusal]) -> list[Report]:
         """Give what is lost of a write of which nothing is taken now.
@@ -46,23 +51,28 @@ class Refusals:
         """
         if len(self._met) > REMEMBERED:
             self._met.clear()
-        before = [self._met.setdefault(_run_of(one.report), self.taken) for one in refused]
+        refused = [one for one in refused if _word_of(one.report) not in self._lost]
+        before = [self._met.setdefault(_word_of(one.report), self.taken) for one in refused]
         if self.taken in before:
             task_id, error = refused[0].report.origin.task_id, refused[0].error
             raise Refused(f"the database refuses what is told of task {task_id}: {error}")
         return self.lose(refused)
 
     def lose(self, refused: Sequence[Refusal]) -> list[Report]:
-        """Give what nothing can be done for, and log it."""
+        """Give what nothing can be done for, and log it; once, the journal may hold it still."""
+        refused = [one for one in refused if _word_of(one.report) not in self._lost]
         for report, error in refused:
-            self._met.pop(_run_of(report), None)
+            self._met.pop(_word_of(report), None)
+            self._lost[_word_of(report)] = None
+            if len(self._lost) > REMEMBERED:
+                del self._lost[next(iter(self._lost))]
             what = "the record of task %s cannot be stored, and %s is lost: %s"
             log.error(what, report.origin.task_id, report.witness.name, error)
         return [report for report, _ in refused]
 
 
-def _run_of(report: Report) -> tuple[str, str]:
-    return report.origin.task_id, report.run_id
+def _word_of(report: Report) -> Word:
+    return report.origin.task_id, report.run_id, report.witness
 
 
 def without_values(report: Report, reason: str) -> Report:

@@ -46,12 +46,14 @@ CONFLICT_TRIES = 20
 MARK_TRIES = 5
 """Tries of one fold that finds an execution in another hour each time: a guess, one is enough."""
 
-_POISON_CLASSES = {"09", "21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0"}
-"""SQLSTATE classes that may blame the data: triggered action, cardinality, exception, integrity,
-triggered change, functions (2F, 38, 39), check option, limit, what a trigger raises."""
+_SERVER_CLASSES = {
+    *("08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"),
+}
+"""SQLSTATE classes of what befalls any statement: connection, transaction, names, resources, the
+operator, the system. All others may blame the data, also those that a trigger makes up."""
 
-_DAMAGE = {"XX001", "XX002"}
-"""SQLSTATE of a page or an index that is damaged: others may be whole."""
+_OF_A_ROW = {"42501", "XX001", "XX002"}
+"""SQLSTATE of a row that a policy forbids, of a page or an index that is damaged."""
 
 _CONFLICTS = {"40P01", "40001"}
 
@@ -225,7 +227,7 @@ class PostgresWriter:
 
     async def _after_error(self, error: asyncpg.PostgresError) -> NoReturn:
         state = error.sqlstate or ""
-        if state[:2] in _POISON_CLASSES or state in _DAMAGE:
+        if state[:2] not in _SERVER_CLASSES or state in _OF_A_ROW:
             raise PoisonError(str(error)) from error
         self._session.drop()
         if is_missing(error):

@@ -14,7 +14,7 @@ from aiotrack import TaskStatus, Tracker
 from aiotrack.journal import Journal
 from aiotrack.recorder import Recorder
 from aiotrack.report import Report, Witness
-from tests.integration.load import run_report
+from tests.integration.load import BUDGET, run_report
 from tests.waits import until
 
 SLOWLY = """
@@ -124,10 +124,13 @@ async def test_a_row_that_somebody_forgot_to_unlock_stops_no_other(
         await forgotten.execute(HELD if how == "row" else UNSEEN)
         ends = asyncio.create_task(recorder.commit(run_report("held")))
         early = await tell(recorder, 50)
-        await until("its task is known", lambda: "gives no answer for task held" in caplog.text, 60)
+        await until("its task is known", lambda: "does not take task held" in caplog.text, 60)
         await until("the rest is recorded", lambda: not tracker.core().recorder.is_stalled, 30)
         begun = recorder.counters["failures"]
         later = await tell(recorder, 300, pause=0.02)
+        asked = asyncio.get_running_loop().time()
+        await asyncio.gather(*(tracker.get("0.02 1") for _ in range(5)))
+        asked = asyncio.get_running_loop().time() - asked
         failures = recorder.counters["failures"] - begun
         seen = await count(raw, "status = 'SUCCESS'")
         is_held = await count(raw, "task_id = 'held' AND status = 'SUCCESS'")
@@ -141,6 +144,7 @@ async def test_a_row_that_somebody_forgot_to_unlock_stops_no_other(
     assert not await ends
     assert ([True] * 300, 0) == (later, failures), "nobody waits for what is held"
     assert (350, 0, False) == (seen, is_held, second)
+    assert BUDGET / 2 > asked, "who reads does not wait for it"
     assert is_flushed
     assert (TaskStatus.SUCCESS, 2, 2) == (record.status, record.runs, len(attempts))
     assert 0 == recorder.counters["dropped"]
@@ -192,7 +196,7 @@ REFUSE = """
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("state", ["P0001", "38000", "39000", "44000", "27000", "23514", "XX001"])
+@pytest.mark.parametrize("state", ["P0001", "38000", "42501", "U0001", "27000", "23514", "XX001"])
 async def test_a_record_that_a_trigger_refuses_is_counted_and_stops_no_other(
     postgres_url: str, tmp_path: Path, state: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -218,6 +222,31 @@ async def test_a_record_that_a_trigger_refuses_is_counted_and_stops_no_other(
     assert 82 <= recorder.counters["flushed"] + recorder.counters["journaled"]
     assert after or recorder.counters["journaled"]
     assert "the record of task bad cannot be stored" in caplog.text
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("witness", [Witness.ENDED, Witness.STARTED])
+async def test_a_record_that_is_refused_alone_stops_none_that_comes_later(
+    postgres_url: str, tmp_path: Path, witness: Witness
+) -> None:
+    """Nobody knows whose fault it is, until others are tried: they are, though it was first."""
+    settings = {"journal_dir": str(tmp_path)}
+    async with Tracker(postgres_url, settings=settings) as tracker, user(postgres_url) as raw:
+        recorder = tracker.recorder()
+        await recorder.commit(run_report("first"), at_once=True)
+        await raw.execute(REFUSE.format(pattern="bad%", using=""))
+        bad = await recorder.commit(run_report("bad", witness=witness), at_once=True)
+        await asyncio.sleep(2)
+        told = []
+        for number in range(40):
+            told.append(await recorder.commit(run_report(f"good {number}"), at_once=True))
+            await asyncio.sleep(0.1)
+        is_flushed = await recorder.flush(20)
+        found = await count(raw)
+
+    assert (False, 41, True) == (bad, found, is_flushed)
+    assert told[-10:] == [True] * 10
+    assert 1 == recorder.counters["dropped"]
 
 
 @pytest.mark.timeout(60)

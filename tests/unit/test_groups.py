@@ -64,7 +64,7 @@ def test_what_is_held_is_written_or_left(steps: list[tuple[object, ...]]) -> Non
             case ("write", Exception() as error, bool(is_given_back)):
                 group = dict(groups.first())
                 culprit = groups.divide(groups.first(), error)
-                is_lone = isinstance(error, Unanswered) and len(group) == 1
+                is_lone = isinstance(error, (Unanswered, Refused)) and len(group) == 1
                 assert (culprit is not None) == is_lone
                 if is_given_back:
                     groups.give_back()

@@ -1083,3 +1083,123 @@ async def test_close_lets_waiting_hooks_go(tmp_path: Path) -> None:
 
     assert [False, True] == told
     assert 1 == len(journals(tmp_path))
+
+
+# ── the journal's disk beside a healthy database ────────────────────────────────────────────────
+@pytest.mark.timeout(60)
+async def test_a_disk_that_stands_still_at_the_end_of_a_replay_stops_no_commit(
+    tmp_path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is cleared for ever: what is fresh is committed."""
+    store = FaultyStore()
+    store.away = AWAY
+    keeper = kept(store, tmp_path)
+    recorder = Recorder(store.write, budget=0.2, keeper=keeper)
+    await recorder.commit(report(100), at_once=True)
+    await recorder.commit(end(1))
+    clear = keeper._journal.clear
+
+    def hanging(offset: int) -> bool:
+        disk.answers.clear()
+        return clear(offset)
+
+    monkeypatch.setattr(keeper._journal, "clear", hanging)
+    store.away = None
+    await until("the disk stands still", lambda: keeper._is_stalled)
+    told = [await recorder.commit(end(number)) for number in range(200, 220)]
+    monkeypatch.setattr(keeper._journal, "clear", clear)
+    disk.answers.set()
+    flushed = await recorder.flush(20)
+    await recorder.close()
+
+    assert [True] * 20 == told
+    assert flushed
+    assert 22 == len(store.stored)
+    assert 0 == sum(journals(tmp_path))
+
+
+@pytest.mark.timeout(60)
+async def test_a_replay_that_waits_behind_an_append_stops_no_commit_for_long(
+    tmp_path: Path, disk: SlowDisk
+) -> None:
+    """They share a thread: after a second the writer goes on without."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.2, keeper=kept(store, tmp_path))
+    await recorder.commit(report(100), at_once=True)
+    await recorder.commit(end(1))
+    disk.answers.clear()
+    waiting = [asyncio.create_task(recorder.commit(end(number))) for number in range(200, 210)]
+    await asyncio.sleep(0.05)
+    store.away = None
+    await asyncio.wait(waiting)
+
+    async def is_committed() -> bool:
+        return await recorder.commit(end(300), at_once=True)
+
+    await until("fresh reports are committed", is_committed)
+    disk.answers.set()
+    flushed = await recorder.flush(20)
+    await recorder.close()
+
+    assert flushed
+    assert 13 == len(store.stored)
+
+
+async def test_a_stop_while_the_journal_is_cleared_loses_nothing_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread clears it though nobody waits any more; what comes then is read from its begin."""
+    store = FaultyStore()
+    store.away = AWAY
+    keeper = kept(store, tmp_path)
+    recorder = Recorder(store.write, budget=0.05, keeper=keeper)
+    await recorder.commit(report(100), at_once=True)
+    for number in range(1, 6):
+        await recorder.commit(end(number))
+    clear, entered = keeper._journal.clear, []
+
+    def slow(offset: int) -> bool:
+        entered.append(offset)
+        time.sleep(0.3)
+        return clear(offset)
+
+    monkeypatch.setattr(keeper._journal, "clear", slow)
+    store.away = None
+    await until("it is being cleared", lambda: bool(entered))
+    await recorder.close(0.0, for_good=False)
+    monkeypatch.setattr(keeper._journal, "clear", clear)
+    store.away = AWAY
+    await recorder.commit(end(50))
+    await recorder.commit(end(51))
+    store.away = None
+    flushed = await recorder.flush(20)
+    await recorder.close()
+
+    assert flushed
+    assert {"50", "51"} <= store.stored.keys()
+    assert 0 == sum(journals(tmp_path))
+
+
+@pytest.mark.timeout(60)
+async def test_who_flushes_while_the_disk_stands_still_does_not_spin(
+    tmp_path: Path, disk: SlowDisk
+) -> None:
+    """It looks again now and then."""
+    store = FaultyStore()
+    store.away = AWAY
+    recorder = Recorder(store.write, budget=0.05, keeper=kept(store, tmp_path))
+    await recorder.commit(report(100), at_once=True)
+    await recorder.commit(end(1))
+    disk.answers.clear()
+    await recorder.commit(end(2))
+    store.away = None
+    before = recorder.counters["groups"]
+    flushed = await recorder.flush(1)
+    groups = recorder.counters["groups"] - before
+    disk.answers.set()
+    flushed_then = await recorder.flush(20)
+    await recorder.close()
+
+    assert (False, True) == (flushed, flushed_then)
+    assert 250 > groups
