@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from aiotrack.current import CURRENT, Run
 from aiotrack.errors import (
@@ -23,6 +23,8 @@ from aiotrack.locks.names import checked_ttl, lock_name
 from aiotrack.locks.verbs import find_holders
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from aiotrack.locks.grants import Grant
     from aiotrack.locks.holders import Holders
     from aiotrack.locks.renewal import Lease
@@ -55,8 +57,8 @@ def prevent_duplicate_task(
     the body does not run, ``{"success": False, "status": "skipped", "reason":
     "task_already_running"}`` is returned, and the record says ``metadata["skipped_by"]``. A retry
     of the same task_id takes over from the attempt before it. A redelivered copy of a message
-    waits until it sees that the first delivery lives, and is then set aside without a result; or
-    takes over, when it does not.
+    waits until it sees that the first delivery lives, or has ended, and is then set aside without
+    a result; or takes over, when the lease of the first one ran out.
 
     Args:
         lock_name: Any text.
@@ -101,10 +103,8 @@ def prevent_duplicate_task(
                 skipped = await own.enter()
                 if skipped is not None:
                     return skipped
-                try:
+                async with own:
                     return await function(*args, **kwargs)
-                finally:
-                    await own.leave()
 
             return cast("Callable[P, T]", guarded)
 
@@ -116,7 +116,8 @@ def prevent_duplicate_task(
                 if skipped is not None:
                     return skipped
                 try:
-                    return function(*args, **kwargs)
+                    with own:
+                        return function(*args, **kwargs)
                 finally:
                     own.leave_by(call)
 
@@ -148,6 +149,9 @@ class _Guard:
         self._on_unavailable = on_unavailable
         self._holders: Holders | None = None
         self._lease: Lease | None = None
+        self._run: Run | None = None
+        self._mark = ""
+        self._is_cut_off = False
 
     async def enter(self) -> dict[str, Any] | None:
         """Take the lock; give what the call returns when its body must not run.
@@ -159,6 +163,8 @@ class _Guard:
             NoResultError: This is a second delivery of work that another worker does.
         """
         run = CURRENT.get()
+        if run is not None and not run.is_over:
+            self._run, self._mark = run, json.dumps([run.task_id, run.attempt, run.requeues])
         try:
             self._holders = find_holders(None)
             skipped = await self._enter(self._holders, run)
@@ -172,6 +178,24 @@ class _Guard:
                 one.skipped = skipped  # no result of the body: nothing to validate
         return skipped
 
+    def __enter__(self) -> None:
+        """Around the body itself."""
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What was cancelled did not end: a copy of it may go on."""
+        self._is_cut_off = error is not None and not isinstance(error, Exception)
+
+    async def __aenter__(self) -> None:
+        """Around an async body, which is followed by `leave`."""
+
+    async def __aexit__(
+        self, kind: object, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+        await self.leave()
+
     async def leave(self) -> None:
         """Free the lock, if it is still ours."""
         holders, lease, self._lease = self._holders, self._lease, None
@@ -180,9 +204,15 @@ class _Guard:
         holders.renewer.drop(lease)
         holders.unwatch(lease)
         try:
-            await holders.space.release(lease.name, lease.token)
+            await holders.space.release(lease.name, lease.token, ended=self._ended())
         except LockUnavailable as error:
             log.warning("%s; it ends with its lease of %g s", error, self._ttl)
+
+    def _ended(self) -> str:
+        """Give the mark of work that ended, well or not; not of what was sent again meanwhile."""
+        if self._run is None or self._is_cut_off:
+            return ""
+        return "" if any(one.resent for one in self._run.with_twins()) else self._mark
 
     def leave_by(self, call: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]) -> None:
         """Free it from sync code; the body's outcome is what counts, whatever happens here."""
@@ -205,11 +235,15 @@ class _Guard:
                 holder = held.holder
                 task_id = holder.get("task_id")
                 if run is None or run.is_over or task_id != run.task_id:
+                    if run is not None and arrived is not None:  # it waited for its first delivery
+                        await self._refuse_done(holders, run)
                     _tell(run, str(task_id or holder.get("worker") or "unknown"))
                     return _skipped(RUNNING)
                 arrived = arrived or await server_time(holders.space, self._name)
                 grant = await self._succeed(holders, run, info, arrived)
             if grant is not None:
+                if run is not None and arrived is not None:
+                    await self._refuse_done(holders, run, grant)
                 self._hold(holders, grant)
                 return None
             await asyncio.sleep(LOOK)
@@ -222,8 +256,6 @@ class _Guard:
         Raises:
             NoResultError: It does: its result is the one that counts.
         """
-        from taskiq import NoResultError
-
         from aiotrack.locks.holders import held
 
         found = await held(holders.space, self._name)
@@ -234,10 +266,25 @@ class _Guard:
             fence = int(found["fence"])
             return await holders.space.take_over(self._name, fence, ttl=self._ttl, info=info)
         if int(found["renewed"] or 0) > arrived:
-            for one in run.with_twins():
-                one.is_set_aside = True
-            raise NoResultError
+            _set_aside(run)
         return None
+
+    async def _refuse_done(self, holders: Holders, run: Run, grant: Grant | None = None) -> None:
+        """Set a copy aside when its first delivery freed the lock at its end, well or not.
+
+        Raises:
+            NoResultError: It did: its result is the one that counts.
+        """
+        from aiotrack.locks.holders import has_ended
+
+        is_done = True  # or nobody knows, and the lock that it left to us is not needed
+        try:
+            is_done = await has_ended(holders.space, self._name, self._mark)
+        finally:
+            if is_done and grant is not None:
+                holders.space.abandon(grant.name, grant.token)
+        if is_done:
+            _set_aside(run)
 
     def _hold(self, holders: Holders, grant: Grant) -> None:
         from aiotrack.locks.renewal import Lease
@@ -249,6 +296,14 @@ class _Guard:
 
     def _lost(self, _: Lease, reason: str) -> None:
         log.warning("lock %s was lost, its body runs on: %s", self._name, reason)
+
+
+def _set_aside(run: Run) -> NoReturn:
+    from taskiq import NoResultError
+
+    for one in run.with_twins():
+        one.is_set_aside = True
+    raise NoResultError
 
 
 def _tell(run: Run | None, holder: str) -> None:

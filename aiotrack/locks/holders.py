@@ -131,6 +131,19 @@ async def server_time(space: Space, lock: str) -> int:
     return int(seconds) * 1_000_000 + int(micros)
 
 
+async def has_ended(space: Space, lock: str, mark: str) -> bool:
+    """Tell whether the work with this mark held *lock*, and ended by itself a moment ago.
+
+    Raises:
+        LockUnavailable: Redis does not answer.
+    """
+    key, _ = lock_keys(space.namespace, lock)
+    try:
+        return bool(await space.wire.ask("EXISTS", f"{key}|ended:{mark}"))
+    except FAULTS as error:
+        raise LockUnavailable(lock, error) from error
+
+
 async def held_names(space: Space) -> list[str]:
     """Give the names of the locks that are held, and forget those whose lease is over.
 

@@ -35,18 +35,19 @@ class Owed:
     """Locks to be given up, by the token of their owner.
 
     Args:
-        give_up: Asks the server, with the name and the token; may be done twice.
+        give_up: Asks the server, with name, token and mark; may be done twice.
         apart: Runs a coroutine in the background.
     """
 
     def __init__(
         self,
-        give_up: Callable[[str, str], Awaitable[object]],
+        give_up: Callable[[str, str, str], Awaitable[object]],
         apart: Callable[[Coroutine[object, object, object]], None],
     ) -> None:
         self._ask = give_up
         self._apart = apart
-        self._owed: dict[str, tuple[str, float]] = {}  # token -> name, when no lease lasts any more
+        self._owed: dict[str, tuple[str, str, float]] = {}
+        """Token -> name, mark, and when no lease lasts any more."""
         self._timer: asyncio.TimerHandle | None = None
         self._pause = SOONEST
         self._is_told = False
@@ -54,9 +55,9 @@ class Owed:
         self._is_resting = False
         self._is_closed = False
 
-    def add(self, name: str, token: str) -> None:
+    def add(self, name: str, token: str, ended: str) -> None:
         """Give up a lock or a place in its queue, in the background."""
-        self._owed[token] = (name, asyncio.get_running_loop().time() + LONGEST)
+        self._owed[token] = (name, ended, asyncio.get_running_loop().time() + LONGEST)
         if len(self._owed) > MOST:
             del self._owed[next(iter(self._owed))]
         self._apart(self._give_up(token))
@@ -82,11 +83,11 @@ class Owed:
 
     async def _give_up(self, token: str) -> bool:
         """Try it; False when the server did not hear of it."""
-        name, _ = self._owed.get(token, ("", 0.0))
+        name, ended, _ = self._owed.get(token, ("", "", 0.0))
         if not name:
             return True  # too many came after it
         try:
-            await self._ask(name, token)
+            await self._ask(name, token, ended)
         except FAULTS as error:
             self._fault = str(error) or SILENT  # what took too long has no words of its own
             if self._is_closed:
@@ -112,7 +113,7 @@ class Owed:
     async def _give_up_all(self) -> None:
         """Try one, and all others when that was heard: a server that is away is asked once."""
         now = asyncio.get_running_loop().time()
-        for token in [token for token, (_, until) in self._owed.items() if until < now]:
+        for token in [token for token, (_, _, until) in self._owed.items() if until < now]:
             del self._owed[token]
         first = next(iter(self._owed), None)
         if first is None:
@@ -135,7 +136,7 @@ class Owed:
 
     def _forget(self) -> None:
         """What is left now is given up by nobody."""
-        names = sorted({name for name, _ in self._owed.values()})
+        names = sorted({name for name, _, _ in self._owed.values()})
         self._owed.clear()
         if names:
             told = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -179,16 +179,21 @@ class Space:
             return None
         return Grant(name, token, int(found), sent + ttl - margin(ttl))
 
-    async def release(self, name: str, token: str) -> bool:
+    async def release(self, name: str, token: str, *, ended: str = "") -> bool:
         """Free a lock; False when it was not this owner's any more.
+
+        Args:
+            name: Which.
+            token: Its owner's.
+            ended: Marks the work that ended by itself, for a copy of it that waits.
 
         Raises:
             LockUnavailable: Redis does not answer; the lease ends by itself.
         """
         keys = lock_keys(self.namespace, name)
-        free = functools.partial(self.wire.run_once, RELEASE, keys, token)
+        free = functools.partial(self.wire.run_once, RELEASE, keys, token, ended)
         if token in self._late:  # what still comes is to take nothing
-            free = functools.partial(self.wire.run_once, ABANDON, keys, token, REMEMBERED)
+            free = functools.partial(self.wire.run_once, ABANDON, keys, token, REMEMBERED, ended)
         try:
             try:
                 return bool(await free())
@@ -198,18 +203,18 @@ class Space:
                 await free()
                 return True
         except FAULTS as error:
-            self.abandon(name, token)
+            self.abandon(name, token, ended=ended)
             raise LockUnavailable(name, error) from error
         except asyncio.CancelledError:
-            self.abandon(name, token)
+            self.abandon(name, token, ended=ended)
             raise
 
-    def abandon(self, name: str, token: str) -> None:
+    def abandon(self, name: str, token: str, *, ended: str = "") -> None:
         """Give up a lock or a place in its queue, in the background."""
-        self._owed.add(name, token)
+        self._owed.add(name, token, ended)
 
-    async def _give_up(self, name: str, token: str) -> None:
-        await self.wire.run(ABANDON, lock_keys(self.namespace, name), token, REMEMBERED)
+    async def _give_up(self, name: str, token: str, ended: str) -> None:
+        await self.wire.run(ABANDON, lock_keys(self.namespace, name), token, REMEMBERED, ended)
 
     async def close(self) -> None:
         """Finish what is under way, and disconnect; who waits gets a fault.

@@ -10,12 +10,14 @@
 -- <lock>|queue         zset   who waits, by arrival
 -- <lock>|waiters       hash   who waits -> "<channel> <ttl> <info>"
 -- <lock>|gone:<owner>  string this owner has given up: a request that comes later takes nothing
+-- <lock>|ended:<mark>  string this delivery ended by itself what it held the lock for
 -- <lock>|forced:<id>   string this request took the lock away: its repeat is told so, too
 
 local lock, index = KEYS[1], KEYS[2]
 local fences, queue, waiters = lock .. '|fence', lock .. '|queue', lock .. '|waiters'
 local FENCES_LIVE = 2592000000 -- milliseconds, 30 days
 local WAITERS_LIVE = 10000 -- milliseconds; each of them asks every second
+local ENDS_LIVE = 30000 -- milliseconds; a copy that waits for such an end looks twice a second
 local GRACE = 3000 -- milliseconds that a lock is handed over for, until its new owner extends it
 
 local function microseconds()
@@ -49,6 +51,13 @@ end
 local function free()
   redis.call('DEL', lock)
   redis.call('ZREM', index, lock)
+end
+
+-- Lets a copy that waited know that the work was done: a lease that just ended leaves no mark.
+local function tell_ended(mark)
+  if mark and mark ~= '' then
+    pcall(redis.call, 'SET', lock .. '|ended:' .. mark, '1', 'PX', ENDS_LIVE)
+  end
 end
 
 -- Who holds the lock, and the channel of its process: to be asked before the lock is taken away.
