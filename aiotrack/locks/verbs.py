@@ -176,7 +176,9 @@ async def release_task_lock(
         LockUnavailable: Redis does not answer.
     """
     space, lock = find_holders(tracker).space, lock_name(name, key)
-    is_text = token.isascii()  # what we give is; else it may be no UTF-8 for Redis
+    # What we give is such a text; another may be no UTF-8 for Redis, and None is no token at all.
+    given: object = token
+    is_text = isinstance(given, str) and given.isascii()
     return is_text and await space.release(lock, token)
 
 

@@ -290,6 +290,8 @@ async def test_a_token_frees_its_own_lock_only(tracker: Tracker) -> None:
     assert None is await acquire_task_lock("x", ttl=10)
     assert not await release_task_lock("x", "0" * 32)
     assert not await release_task_lock("x", "\udc80")
+    for other in (None, 7):
+        assert not await release_task_lock("x", other)  # type: ignore[arg-type]
     assert await is_task_locked("x")
     assert await release_task_lock("x", token)
     assert not await release_task_lock("x", token)
