@@ -116,13 +116,26 @@ def end(tracker: Tracker, run: Run, error: BaseException | None) -> Report:
         report = tracker.report_of(run, Witness.ENDED, TaskStatus.SUCCESS, duration)
         if run.result is not None:
             report.result = tracker.encoder.encode(run.result).text
-        return report
+        return unless_told(run, report)
     if is_ours(run, error):
         report = tracker.report_of(run, Witness.ENDED, TaskStatus.REVOKED, duration)
         report.error = str(TaskCancelled(run.origin.task_id))
         return report
     report = tracker.report_of(run, Witness.ENDED, TaskStatus.FAILURE, duration)
     describe(report, error, tracker)
+    return report
+
+
+def unless_told(run: Run, report: Report) -> Report:
+    """Give the report of a run's end; after one that was told, a mere return tells no other.
+
+    An error takes the place of a failure that was told: every attempt keeps its own.
+    """
+    told = run.told
+    if told is not None and report.status is TaskStatus.SUCCESS:
+        report.status, report.result, report.error = told.status, told.result, told.error
+        report.error_type, report.error_class = told.error_type, told.error_class
+        report.traceback = told.traceback
     return report
 
 

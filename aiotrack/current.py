@@ -92,6 +92,8 @@ class Run:
     """The event loop of a tracked block; that of a broker's task is known by ``watch``."""
     logs: Scroll | None = None
     """What it logged and is not written yet."""
+    told: Report | None = None
+    """An end of it that `Tracker.update` told while it ran: returning does not undo that."""
     result: Any = None
     """What a tracked block or function gave; tasks give theirs to TaskIQ."""
 

@@ -18,6 +18,7 @@ from uuid import uuid4
 from aiotrack.classes import ErrorClasses, Rules
 from aiotrack.clock import Clock
 from aiotrack.core import Core
+from aiotrack.current import Run
 from aiotrack.encode import Encoder
 from aiotrack.errors import AioTrackError, InvalidSetting
 from aiotrack.feature import Feature
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from taskiq import AsyncBroker
 
-    from aiotrack.current import Run
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +195,14 @@ class Lifecycle:
             return asyncio.get_running_loop()
         except RuntimeError:
             return self.living_loop()
+
+    def run_of(self, run_id: str) -> Run | None:
+        """Give a run that lives in this process, in whichever of its loops or threads."""
+        with self._making:
+            cores = list(self._cores.values())
+        every = [run for core in cores for run in tuple(core.recorder.running)]
+        living = (run for run in (*every, *tuple(self.in_threads)) if isinstance(run, Run))
+        return next((run for run in living if run.run_id == run_id), None)
 
     async def upgrade(self) -> str:
         """Bring the schema to this release's version, and give that version.

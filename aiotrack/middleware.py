@@ -12,7 +12,7 @@ from taskiq import NoResultError, TaskiqMiddleware
 
 from aiotrack import acks, collector
 from aiotrack.body import Revoked, wrap
-from aiotrack.by_hand import describe, leave
+from aiotrack.by_hand import describe, leave, unless_told
 from aiotrack.classes import TIMEOUT
 from aiotrack.current import CURRENT, INHERITED, Inherited, Run, come_back, run_aside, stand_aside
 from aiotrack.encode import Encoder, encode_task_id, format_traceback
@@ -185,7 +185,7 @@ class TrackerMiddleware(TaskiqMiddleware):
         try:
             recorder = self.tracker.recorder(run)
             try:
-                await recorder.commit(self._outcome(run, message, result))
+                await recorder.commit(unless_told(run, self._outcome(run, message, result)))
             finally:
                 recorder.end(run)
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -13,6 +13,7 @@ from aiotrack.encode import encode_task_id
 from aiotrack.errors import ExecutionNotFound
 from aiotrack.lifecycle import Lifecycle
 from aiotrack.model import Attempt, Count, Execution, Page, TaskStatus, Worker
+from aiotrack.report import History, Report, Witness
 
 if TYPE_CHECKING:
     import builtins
@@ -109,7 +110,9 @@ class Records(Lifecycle):
         """Change a record by hand.
 
         Metadata is merged key by key. After a true final status a status is ignored, metadata is
-        still merged, and the stored record is returned; a presumed verdict yields.
+        still merged, and the stored record is returned; a presumed verdict yields. An end that a
+        run's own process tells stays when its code returns; an error that this raises takes the
+        place of a failure.
 
         Args:
             task_id: The execution.
@@ -134,11 +137,23 @@ class Records(Lifecycle):
         change.check()
         core = await self._flushed()
         await core.repository.connect()
-        key = encode_task_id(task_id)
+        key, make = encode_task_id(task_id), change.on(self.clock.now(), self)
+        made: dict[str, Report] = {}
         if change.status is not None:
             for write_before in core.before_change:
                 await write_before(key)
-        await core.repository.modify(key, change.on(self.clock.now(), self))
+
+        def remembered(history: History) -> Iterable[Report]:
+            reports = list(make(history))
+            made.clear()  # a conflict asks again
+            made.update((one.run_id, one) for one in reports if one.witness is Witness.ENDED)
+            return reports
+
+        await core.repository.modify(key, remembered)
+        for run_id, report in made.items():
+            run = self.run_of(run_id)
+            if run is not None:
+                run.told = report
         return await core.reader.get(task_id)
 
     async def sync(self, task_id: str | int) -> Execution:

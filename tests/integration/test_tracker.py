@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import contextvars
 import datetime as dt
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from taskiq import SimpleRetryMiddleware
 
 from aiotrack import (
     ExecutionNotFound,
@@ -249,6 +254,94 @@ async def test_none_is_a_result(tracker: Tracker) -> None:
     record = await tracker.update("x", "success", result=None)
 
     assert (TaskStatus.SUCCESS, None) == (record.status, record.result)
+
+
+@pytest.mark.parametrize("kind", ["block", "function", "thread", "task", "sync task"])
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (TaskStatus.SUCCESS, {"result": {"rows": 5}}),
+        (TaskStatus.FAILURE, {"error": "3 rows refused"}),
+        (TaskStatus.REVOKED, {}),
+    ],
+)
+async def test_an_end_told_inside_is_not_undone_by_a_return(
+    tracker: Tracker, kind: str, status: TaskStatus, told: dict[str, Any]
+) -> None:
+    """Its status, result and error stay; the run goes on to its own end, and lasts until then."""
+
+    async def work() -> str:
+        run = current_execution()
+        assert run is not None
+        inside = await tracker.update(run.task_id, status, **told)
+        assert inside.status is status
+        again = await tracker.update(run.task_id, "failed", error="too late")
+        assert again.error == inside.error
+        await asyncio.sleep(0.02)
+        return run.task_id
+
+    loop = asyncio.get_running_loop()
+
+    def in_thread() -> str:
+        context = contextvars.copy_context()
+        future: Future[str] = Future()
+
+        def begin() -> None:
+            task = loop.create_task(work(), context=context)
+            task.add_done_callback(lambda done: future.set_result(done.result()))
+
+        loop.call_soon_threadsafe(begin)
+        return future.result(10)
+
+    async with bench(tracker) as b:
+        if kind == "block":
+            async with tracker.track("shop.rows"):
+                task_id = await work()
+        elif kind == "function":
+            task_id = await tracker.tracked("shop.rows")(work)()
+        elif kind == "thread":
+            task_id = await asyncio.to_thread(tracker.tracked("shop.rows")(in_thread))
+        else:
+            task = b.task("shop.rows")(work if kind == "task" else in_thread)
+            task_id = (await b.run(task)).task_id
+        record = await tracker.get(task_id)
+        (attempt,) = await tracker.attempts(task_id)
+
+    assert (status, told.get("result"), told.get("error")) == (
+        *(record.status, record.result, record.error),
+    )
+    assert (status, told.get("error")) == (attempt.status, attempt.error)
+    assert (record.duration or 0) >= 0.02
+    assert 1 == record.runs
+
+
+async def test_an_error_after_an_end_told_inside_is_kept_unless_it_was_a_success(
+    tracker: Tracker,
+) -> None:
+    """A success is never undone; and a failure that was told keeps no retry from its turn."""
+    async with bench(tracker, after=[SimpleRetryMiddleware(default_retry_count=2)]) as b:
+
+        @b.task("shop.rows", retry_on_error=True)
+        async def work(status: str) -> int:
+            run = current_execution()
+            assert run is not None
+            if run.attempt == 2:
+                return 2
+            await tracker.update(run.task_id, status)
+            raise ValueError("its own")
+
+        retried, done = await b.run(work, "failed"), await b.run(work, "success")
+        for status in ("failed", "success"):
+            with contextlib.suppress(ValueError):
+                async with tracker.track("shop.block", task_id=status):
+                    await tracker.update(status, status, error="told")
+                    raise ValueError("its own")
+        failed, good = await tracker.get("failed"), await tracker.get("success")
+
+    assert (TaskStatus.SUCCESS, 2, 2) == (retried.status, retried.attempt, retried.result)
+    assert TaskStatus.SUCCESS is done.status
+    assert (TaskStatus.FAILURE, "its own") == (failed.status, failed.error)
+    assert TaskStatus.SUCCESS is good.status
 
 
 async def test_an_update_of_a_run_that_goes_on_yields_to_the_worker(tracker: Tracker) -> None:
