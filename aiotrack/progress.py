@@ -134,16 +134,18 @@ def progress_values(
 
 def _share(current: float | None, total: float, nonsense: Callable[[], None]) -> float | None:
     try:
-        return 100 * (current or 0) / total
+        if 0 < total < math.inf:
+            return 100 * (current or 0) / total
     except (TypeError, ValueError, ArithmeticError):  # of decimals, too
-        nonsense()
-        return None
+        pass
+    nonsense()
+    return None
 
 
 def _whole(percent: float) -> int | None:
     """Round down and clamp to 0 to 100; None for what is no number."""
     try:
-        if math.isnan(percent):
+        if not math.isfinite(percent):
             return None
         return math.floor(min(100, max(0, percent)))
     except (TypeError, ValueError, ArithmeticError):

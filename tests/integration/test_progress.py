@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import dataclasses
 import logging
+import math
 import socket
 import statistics
 import threading
@@ -130,6 +131,27 @@ async def test_threads_tell_the_progress_of_the_run_they_belong_to(tracker: Trac
 
     assert dict.fromkeys("abcd", 1_999) | {"progress_percent": 100} == record.metadata
     assert 4 == tracker.recorder().counters["nonsense"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *({"percent": math.inf}, {"percent": -math.inf}, {"percent": math.nan}),
+        *({"current": 1, "total": total} for total in (0, -3, math.inf, -math.inf, math.nan)),
+        *({"current": current, "total": 3} for current in (math.inf, -math.inf, math.nan)),
+    ],
+)
+async def test_a_share_that_cannot_be_is_ignored_and_counted(
+    small: Tracker, told: dict[str, float]
+) -> None:
+    """It does not look like all or nothing; the last true one stays."""
+    async with small.track("shop.rows") as run:
+        await small.progress(7)
+        await small.progress(message="m", **told)
+    record = await small.get(run.task_id)
+
+    assert {"progress_percent": 7, "progress_message": "m"} == record.metadata
+    assert 1 == small.recorder().counters["nonsense"]
 
 
 async def test_another_threads_loop_tells_the_progress_of_a_run(tracker: Tracker) -> None:
