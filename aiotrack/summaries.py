@@ -23,6 +23,7 @@ TASKS: Final = 50
 """Tasks with times of their own, the most frequent first; the rest is in the sums."""
 
 SLOWEST: Final = 10
+WEEK: Final = timedelta(days=7)
 LONGEST: Final = timedelta(days=36_500)
 
 AT_ONCE: Final = 3
@@ -83,8 +84,8 @@ class Summing(Records):
 
     async def report(
         self,
-        since: datetime | timedelta = timedelta(days=7),
-        until: datetime | None = None,
+        since: datetime | timedelta | None = None,
+        until: datetime | timedelta | None = None,
         **filters: Unpack[Timeless],
     ) -> Summary:
         """Sum up what ran in a stretch of time, by task, beside the same length of time before.
@@ -94,8 +95,8 @@ class Summing(Records):
         takes nothing from it.
 
         Args:
-            since: Aware, or how long before *until*; inclusive.
-            until: Aware, inclusive. Default: now.
+            since: Aware, or a timedelta (= ago); inclusive. Default: a week before *until*.
+            until: Likewise. Default: now.
             **filters: As in `stats`; not ``since`` and ``until``.
 
         Raises:
@@ -143,20 +144,22 @@ class Summing(Records):
         )
 
     def _stretch(
-        self, since: datetime | timedelta, until: datetime | None
+        self, since: datetime | timedelta | None, until: datetime | timedelta | None
     ) -> tuple[datetime, datetime]:
-        if until is not None:
-            to_micros(until, "until")  # says what is wrong
-        last = to_datetime(self.clock.now()) if until is None else until.astimezone(UTC)
-        assert last is not None
-        if isinstance(since, timedelta):
-            if not timedelta() < since <= LONGEST:
-                raise InvalidQuery("a report is of a stretch of time, of up to a hundred years")
-            return last - since, last
-        to_micros(since, "since")
-        if not timedelta() < last - since <= LONGEST:
+        now = to_datetime(self.clock.now())
+        assert now is not None
+
+        def at(given: datetime | timedelta, name: str) -> datetime:
+            if isinstance(given, timedelta):
+                return now - given
+            to_micros(given, name)  # says what is wrong
+            return given.astimezone(UTC)
+
+        last = now if until is None else at(until, "until")
+        first = last - WEEK if since is None else at(since, "since")
+        if not timedelta() < last - first <= LONGEST:
             raise InvalidQuery("a report begins before it ends, at most a hundred years before")
-        return since.astimezone(UTC), last
+        return first, last
 
 
 def _most(names: Iterable[str], now: Stats, before: Stats) -> list[str]:

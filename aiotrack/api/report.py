@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Final, Literal
 
@@ -22,8 +22,6 @@ from aiotrack.model import TaskStatus
 from aiotrack.paper import STYLE, data, write
 
 routes = Routes("report", is_closed=True)
-
-WEEK: Final = timedelta(days=7)
 
 MEDIA: Final = {"md": "text/markdown", "html": "text/html", "csv": "text/csv"}
 
@@ -91,7 +89,7 @@ class ReportQuery(ClosedQuery):
 async def get_report(here: Now, query: Annotated[ReportQuery, Query()]) -> Response:
     """Counts, failure rates, times and waits by task, from rollups: cleaned rows still count."""
     found = await here.tracker.report(
-        WEEK if query.since is None else query.since,
+        query.since,
         query.until,
         module=query.module or None,
         task_name=query.task_name or None,

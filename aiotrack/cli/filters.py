@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -95,16 +95,6 @@ def moment(option: str, text: str | None) -> datetime | timedelta | None:
         raise InvalidQuery(
             f"{option}: {text!r} is no time: write 30m, 2h, 7d or 2026-01-31T08:00"
         ) from None
-
-
-def point(option: str, text: str | None) -> datetime | None:
-    """Read a time as `moment` does, and give that moment.
-
-    Raises:
-        InvalidQuery: It is no time.
-    """
-    found = moment(option, text)
-    return datetime.now(UTC) - found if isinstance(found, timedelta) else found
 
 
 def pair(text: str) -> tuple[str, Any]:

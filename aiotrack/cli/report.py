@@ -25,7 +25,13 @@ class Form(StrEnum):
 def report(
     *,
     database: Database = None,
-    since: filters.Since = "7d",
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Created since, as with list; a week before --until unless told.",
+        ),
+    ] = None,
     until: filters.Until = None,
     module: filters.Module = None,
     task_name: filters.TaskName = None,
@@ -40,8 +46,7 @@ def report(
     """
     narrowing = filters.narrowing(module=module, task_name=task_name)
     given: Any = {name: one for name, one in narrowing.items() if one is not None}
-    begin, end = filters.moment("--since", since or "7d"), filters.point("--until", until)
-    assert begin is not None
+    begin, end = filters.moment("--since", since), filters.moment("--until", until)
     summary = read(database, lambda tracker: tracker.report(begin, end, **given))
     if as_json or form is Form.JSON:
         print_json(data(summary))

@@ -79,12 +79,12 @@ async def test_it_counts_what_was_recorded(tracker: Tracker) -> None:
     until = midnight()
     expected = counted(made, until - 7 * DAY, until)
     earlier = counted(made, until - 14 * DAY, until - 7 * DAY)
-    first = await tracker.report(7 * DAY, until)
+    first = await tracker.report(until - 7 * DAY, until)
     await settle(tracker.core().repository)
     await tracker.roll_up()
-    second = await tracker.report(7 * DAY, until)
+    second = await tracker.report(until - 7 * DAY, until)
     deleted = await tracker.cleanup(retention_days=1)
-    third = await tracker.report(7 * DAY, until)
+    third = await tracker.report(until - 7 * DAY, until)
     other = await tracker.report(until - 7 * DAY, until, module="crm")
 
     assert 0 < deleted
@@ -125,9 +125,9 @@ async def test_a_clean_up_takes_no_time_outs_and_none_lost(tracker: Tracker) -> 
     await repository.write(made)
     await settle(repository)
     until = to_datetime(now - day // 2)
-    first = await tracker.report(7 * DAY, until)
+    first = await tracker.report(until - 7 * DAY, until)
     deleted = await tracker.cleanup(retention_days=1)
-    second = await tracker.report(7 * DAY, until)
+    second = await tracker.report(until - 7 * DAY, until)
 
     assert len(made) == deleted
     assert (7, 7) == (first.timed_out, first.lost)
@@ -229,6 +229,24 @@ async def test_stretches_that_are_none(tracker: Tracker) -> None:
     assert all(write(empty, form) for form in FORMS)
 
 
+async def test_a_timedelta_is_ago_for_both_ends(tracker: Tracker) -> None:
+    """As in lists and sums; unless told it begins a week before it ends."""
+    now = datetime.now(UTC)
+    for days in (4, 6, 8, 9):
+        await tracker.register(str(days), "shop.bill", created_at=now - days * DAY)
+    narrow = {"since": 7 * DAY, "until": 3 * DAY}
+    summary, week = await tracker.report(**narrow), await tracker.report(until=3 * DAY)
+    point = await tracker.report(until=now - 3 * DAY)
+
+    assert 4 * DAY == summary.until - summary.since
+    assert abs(now - 7 * DAY - summary.since) < timedelta(minutes=1)
+    assert (2, 2) == (summary.now.total, (await tracker.stats(**narrow)).total)
+    assert (4, 4) == (week.now.total, point.now.total)
+    for since, until in ((3 * DAY, 7 * DAY), (-DAY, None), (3 * DAY, now - 7 * DAY)):
+        with pytest.raises(InvalidQuery, match="before it ends"):
+            await tracker.report(since, until)
+
+
 def test_the_verb(made_sqlite_url: str) -> None:
     """In each form, of any stretch; a wrong one is wrong usage."""
 
@@ -244,3 +262,8 @@ def test_the_verb(made_sqlite_url: str) -> None:
     assert run("-f", "csv").stdout.startswith("since,until,task_name,total,")
     assert 2 == run("--since", "2026-02-01", "--until", "2026-01-01").exit_code
     assert 2 == run("--format", "pdf").exit_code
+    assert 2 == run("--since", "3d", "--until", "7d").exit_code
+    for arguments, days in ((("--since", "7d", "--until", "3d"), 4), (("--until", "3d"), 7)):
+        told = json.loads(run("--json", *arguments).stdout)
+        begin, end = (datetime.fromisoformat(told[name]) for name in ("since", "until"))
+        assert abs(end - begin - days * DAY) < timedelta(minutes=1)
