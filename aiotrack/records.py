@@ -243,6 +243,8 @@ class Records(Lifecycle):
     async def stats(self, **filters: Unpack[Narrowing]) -> Stats:
         """Count what the filters of `list` match; ``module="aiotrack"`` only when asked for.
 
+        By that module, or by a ``task_name`` or ``text`` that begins with ``aiotrack:``.
+
         Without a filter, or by ``module``, ``task_name``, ``since`` and ``until``, it takes
         milliseconds on any number of rows, as long as `roll_up` runs now and then; any other
         filter is counted row by row.

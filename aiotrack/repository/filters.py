@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Interval, and_, bindparam, false, func, li
 from aiotrack.clock import EPOCH, to_datetime, to_micros
 from aiotrack.encode import encode_task_id
 from aiotrack.errors import InvalidQuery
-from aiotrack.model import TaskStatus
+from aiotrack.model import TaskStatus, is_own
 from aiotrack.repository.columns import UtcDateTime
 from aiotrack.repository.containment import Unstorable, contains, read_json, storable
 from aiotrack.repository.cursor import is_int
@@ -129,6 +129,12 @@ class Filters:
         is_empty = wanted is None or not all(exact.values())
         first, last = moment("since", since), moment("until", until)
         return cls(exact, first, last, wanted or {}, prefix, is_empty)
+
+    @property
+    def asks_for_own(self) -> bool:
+        """Whether sweeps are counted, too: by module, or by what their names and ids begin with."""
+        names = (*self.exact.get("task_name", ()), self.text or "")
+        return "module" in self.exact or any(is_own(str(name)) for name in names)
 
     def digest(self) -> str:
         """Give a short text that differs when the filters do; the order of values is none."""

@@ -210,7 +210,7 @@ class Reader:
     async def slowest(self, limit: int, **filters: Unpack[Narrowing]) -> builtins.list[Execution]:
         """Give the *limit* longest runs that match; whose those may be as in `stats`."""
         duration, conditions = _table.c.duration, self._conditions(filters)
-        if filters.get("module") is None:
+        if not Filters.of(**filters).asks_for_own:
             conditions.append(_table.c.module != OWN_MODULE)
         query = _SHOWN.where(duration.is_not(None), *conditions)
         query = query.order_by(duration.desc(), _table.c.id.desc()).limit(limit)

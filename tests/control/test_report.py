@@ -167,6 +167,33 @@ async def test_our_own_sweeps_are_no_slow_tasks(tracker: Tracker) -> None:
     assert [] == mails.slowest
 
 
+async def test_sweeps_are_counted_when_they_are_asked_for(tracker: Tracker) -> None:
+    """By module, name, or how name or id begin; live, from rollups and in reports alike."""
+    at = datetime.now(UTC) - 3 * DAY
+    for task_id, name in (("aiotrack:cleanup:1", "aiotrack:cleanup"), ("bill", "shop.bill")):
+        module, times = name.split(":")[0].split(".")[0], {"created_at": at, "started_at": at}
+        await tracker.register(
+            task_id, name, module=module, status="SUCCESS", finished_at=at + SECOND, **times
+        )
+    asked: list[dict[str, Any]] = [
+        {"module": "aiotrack"},
+        {"task_name": "aiotrack:cleanup"},
+        {"text": "aiotrack:clean"},
+        {"text": "aiotrack:cleanup:1"},
+        {"task_name": "aiotrack:cleanup", "status": "SUCCESS"},
+    ]
+    for _ in range(2):
+        for one in asked:
+            assert 1 == (await tracker.stats(**one)).total, one
+            summary = await tracker.report(**one)
+            assert (1, 1) == (summary.now.total, len(summary.slowest)), one
+        both = await tracker.stats(task_name=["aiotrack:cleanup", "shop.bill"])
+        assert (2, 1) == (both.total, (await tracker.stats()).total)
+        assert 1 == (await tracker.stats(status="SUCCESS")).total
+        await settle(tracker.core().repository)
+        await tracker.roll_up()
+
+
 async def test_days_that_were_cleaned_long_ago(tracker: Tracker) -> None:
     """Also one or two of them, of which no hours are kept: their days tell what was there."""
     first = midnight() - 40 * DAY

@@ -133,7 +133,15 @@ class _Statements:
 
 @functools.lru_cache(256)
 def _statements(
-    dialect: str, unit: int, by: frozenset[str], days: int, hours: int, ranges: int, gone: int
+    dialect: str,
+    unit: int,
+    by: frozenset[str],
+    days: int,
+    hours: int,
+    ranges: int,
+    gone: int,
+    *,
+    has_own: bool,
 ) -> _Statements:
     """Make the statements for what rollups serve: making them takes longer than they do.
 
@@ -145,6 +153,7 @@ def _statements(
         hours: How many of hours.
         ranges: How many are counted live.
         gone: How many ranges of hours have sums of what was deleted.
+        has_own: Whether sweeps are counted, too.
     """
     periods = or_(
         and_(_rollups.c.span == "day", live.within_any(_rollups.c.start, "days", days)),
@@ -153,7 +162,7 @@ def _statements(
 
     def narrowed(table: Any, *, is_whole: bool = False) -> list[ColumnElement[bool]]:
         found = [table.c[name].in_(bindparam(name, expanding=True)) for name in sorted(by)]
-        return found if "module" in by or is_whole else [*found, table.c.module != OWN_MODULE]
+        return found if has_own or is_whole else [*found, table.c.module != OWN_MODULE]
 
     is_gone = and_(_rollups.c.span == GONE, live.within_any(_rollups.c.start, "gone", gone))
     level = NAME if "task_name" in by else MODULE if "module" in by else WHOLE
@@ -233,7 +242,11 @@ class _Count:
             }
             exact = self._filters.exact
             statements = _statements(
-                self._dialect, self._unit, frozenset(exact), *map(len, parts.values())
+                self._dialect,
+                self._unit,
+                frozenset(exact),
+                *map(len, parts.values()),
+                has_own=self._filters.asks_for_own,
             )
             parameters: dict[str, Any] = dict(exact)
             for name, ranges in (parts | {"whole": [(first, last)]}).items():
@@ -264,7 +277,7 @@ class _Count:
         rest = dataclasses.replace(self._filters, since=None, until=None)
         conditions = rest.conditions(self._dialect, self._keys)
         conditions.append(live.within(_executions.c.created_at, [(first, last)]))
-        if "module" not in rest.exact:
+        if not rest.asks_for_own:
             conditions.append(_executions.c.module != OWN_MODULE)
         rows = live.rows(self._dialect, self._unit, conditions).cte("source")
         values = select(rows.c.duration, rows.c.wait)
