@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aiotrack.body import find_task
@@ -43,11 +44,24 @@ class _Look:
         if not shown.status.is_final or shown.witness is Witness.PRESUMED:
             self.outcomes[task_id] = CancelOutcome.CANCELLING
             self.running[task_id] = shown
-        elif shown.status is TaskStatus.REVOKED and wish.asked_at == self._now:
+            return _signed(shown, wish)
+        if shown.status is TaskStatus.REVOKED and wish.asked_at == self._now:
             self.outcomes[task_id] = CancelOutcome.REVOKED  # a worker was quicker to obey
         else:
             self.outcomes[task_id] = CancelOutcome.FINISHED
         return ()
+
+
+def _signed(shown: Report, wish: Wish) -> Sequence[Report]:
+    """Give a presumed end with who asked, and why: no run may be left to tell it.
+
+    A run that does end tells its own word in its place.
+    """
+    if shown.witness is not Witness.PRESUMED or shown.cancelled_by or shown.cancel_reason:
+        return ()
+    report = replace(shown, cancel_reason=wish.reason, cancelled_by=wish.by, patch=None)
+    report.origin.echoes = report.corrects = True
+    return (report,)
 
 
 async def ask(

@@ -233,6 +233,25 @@ async def test_presumed_verdicts_are_no_end(shop: Shop) -> None:
     ]
 
 
+async def test_a_presumed_end_says_who_cancelled_it_and_why(tracker: Tracker) -> None:
+    """No run may be left that could; the first reason stays, and a later word is taken."""
+    await tracker.register("x", "ops.backup", status="started")
+    await tracker.mark_timed_out(timeout_minutes=0)
+    outcomes = [
+        await tracker.cancel("x", reason="why", by="me"),
+        await tracker.cancel("x", reason="other", by="you"),
+    ]
+    found = await tracker.get("x")
+    tries = await tracker.attempts("x")
+    ended = await tracker.update("x", "success")
+
+    assert [RUNS_ON] * 2 == outcomes
+    assert (TaskStatus.FAILURE, True) == (found.status, found.presumed)
+    assert ("why", "me", "timeout") == (found.cancel_reason, found.cancelled_by, found.error_class)
+    assert [(TaskStatus.FAILURE, found.error)] == [(one.status, one.error) for one in tries]
+    assert (TaskStatus.SUCCESS, False) == (ended.status, ended.presumed)
+
+
 async def test_what_a_worker_knows_of_its_tasks(tracker: Tracker) -> None:
     """Its own word on whether a body can be interrupted comes before ours."""
     repository = tracker.core().repository
