@@ -52,9 +52,9 @@ _NAMES: Final = tuple(field.name for field in fields(Execution))
 _SHOWN: Final = select(*(_table.c[name] for name in _NAMES))
 _OWN_RUN: Final = [
     *(_table.c[name] for name in _RUN_FIELDS),
-    *(_table.c[name] for name in ("run_id", "plain", "rerun_of")),
+    *(_table.c[name] for name in ("run_id", "plain", "rerun_of", "error_class")),
 ]
-_RUNS: Final = [_attempts.c[name] for name in (*_RUN_FIELDS, "run_id", "requeues")]
+_RUNS: Final = [_attempts.c[name] for name in (*_RUN_FIELDS, "run_id", "requeues", "error_class")]
 
 _ESCAPE: Final = re.compile("%(?:u([0-9A-F]{4})|([0-9A-F]{2}))")
 
@@ -390,6 +390,9 @@ def to_attempts(items: Sequence[Row], *, is_rerun: bool = False) -> builtins.lis
             cause = Cause.RERUN if is_rerun else Cause.FIRST
         attempt, requeues = max(attempt, run["attempt"]), max(requeues, run["requeues"])
         values = {name: run[name] for name in _RUN_FIELDS}
-        values.update(status=TaskStatus(run["status"]), worker=run["worker"] or None)
+        status = TaskStatus(run["status"])
+        if status is TaskStatus.PENDING and run["error_class"] == "lost":
+            status = TaskStatus.FAILURE  # the execution waits again: this run of it is over
+        values.update(status=status, worker=run["worker"] or None)
         found.append(Attempt(cause=cause, **values))
     return found

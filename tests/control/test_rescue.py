@@ -182,14 +182,19 @@ async def test_what_asks_for_it_is_sent_again(database_url: str) -> None:
         count = await tracker.rescue_lost()
         again = await tracker.rescue_lost()
         waits = await tracker.get("a%b")
+        alone = await tracker.attempts("a%b")
         message = broker.formatter.loads(broker.sent[0])
         message.parse_labels()
         run = started(tracker, "a", "new")
         run.origin.task_id, run.run_id, run.attempt, run.requeues = "a%25b", "2", 2, 1
         await write(tracker, run)
-        causes = [attempt.cause for attempt in await tracker.attempts("a%b")]
+        tries = await tracker.attempts("a%b")
+        causes = [attempt.cause for attempt in tries]
 
     assert (1, 0, 1) == (count, again, len(broker.sent))
+    assert ["FAILURE"] == [one.status for one in alone]
+    assert alone[0].finished_at is not None
+    assert ["FAILURE", "STARTED"] == [one.status for one in tries]
     assert ("PENDING", False, "lost", 2) == (*shown(waits), waits.attempt)
     assert "its worker lost was lost; it was sent again" == waits.error
     assert ("a%b", "shop.pay", [1, [2]], {"a": None}) == (
