@@ -134,7 +134,7 @@ def progress_values(
 
 def _share(current: float | None, total: float, nonsense: Callable[[], None]) -> float | None:
     try:
-        if 0 < total < math.inf:
+        if 0 < total < math.inf and math.isfinite(current or 0):
             return 100 * (current or 0) / total
     except (TypeError, ValueError, ArithmeticError):  # of decimals, too
         pass
@@ -145,7 +145,7 @@ def _share(current: float | None, total: float, nonsense: Callable[[], None]) ->
 def _whole(percent: float) -> int | None:
     """Round down and clamp to 0 to 100; None for what is no number."""
     try:
-        if not math.isfinite(percent):
+        if math.isnan(percent):
             return None
         return math.floor(min(100, max(0, percent)))
     except (TypeError, ValueError, ArithmeticError):

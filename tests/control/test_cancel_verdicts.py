@@ -36,7 +36,6 @@ def look(asked_at: int) -> _Look:
         ([run(Witness.HANDED_BACK, TaskStatus.RETRY)], 12, CancelOutcome.REVOKED),
         ([run(Witness.HANDED_BACK, TaskStatus.PENDING)], 12, CancelOutcome.REVOKED),
         ([run(STARTED, TaskStatus.STARTED)], 12, CancelOutcome.CANCELLING),
-        ([run(Witness.PRESUMED, TaskStatus.FAILURE)], 12, CancelOutcome.CANCELLING),
         ([run(ENDED, TaskStatus.SUCCESS)], 12, CancelOutcome.FINISHED),
         ([run(ENDED, TaskStatus.FAILURE)], 12, CancelOutcome.FINISHED),
         ([run(ENDED, TaskStatus.REVOKED)], 12, CancelOutcome.REVOKED),  # a worker was quicker
@@ -62,6 +61,20 @@ def test_outcomes(items: list[Report], asked_at: int, expected: CancelOutcome) -
             *(told.shown().status, told.shown().cancel_reason, told.shown().cancelled_by),
         )
         assert [] == list(one.change(told))  # and again: nothing more
+
+
+def test_a_presumed_end_is_signed() -> None:
+    """No run may be left that would say who asked, and why; it stays what it is, and once."""
+    one, told = look(12), history(run(Witness.PRESUMED, TaskStatus.FAILURE))
+    for report in one.change(told):
+        told.add(report)
+    shown = told.shown()
+
+    assert {"a": CancelOutcome.CANCELLING} == one.outcomes
+    assert "a" in one.running
+    assert (TaskStatus.FAILURE, Witness.PRESUMED) == (shown.status, shown.witness)
+    assert ("why", "ada") == (shown.cancel_reason, shown.cancelled_by)
+    assert [] == list(one.change(told))
 
 
 def test_a_run_passes_the_item() -> None:

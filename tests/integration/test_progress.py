@@ -136,7 +136,7 @@ async def test_threads_tell_the_progress_of_the_run_they_belong_to(tracker: Trac
 @pytest.mark.parametrize(
     "told",
     [
-        *({"percent": math.inf}, {"percent": -math.inf}, {"percent": math.nan}),
+        {"percent": math.nan},
         *({"current": 1, "total": total} for total in (0, -3, math.inf, -math.inf, math.nan)),
         *({"current": current, "total": 3} for current in (math.inf, -math.inf, math.nan)),
     ],
