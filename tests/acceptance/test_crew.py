@@ -167,7 +167,7 @@ async def test_a_killed_worker_s_run_is_sent_again(site: Callable[..., Any]) -> 
 
     assert ("twice", 1) == (record.result, record.attempt)
     assert [Cause.FIRST, Cause.REQUEUE] == [attempt.cause for attempt in attempts]
-    assert [TaskStatus.PENDING, TaskStatus.SUCCESS] == [attempt.status for attempt in attempts]
+    assert [TaskStatus.FAILURE, TaskStatus.SUCCESS] == [attempt.status for attempt in attempts]
     assert "lost" == attempts[0].error_class
 
 

@@ -24,6 +24,7 @@ from aiotrack.repository.statistics import gone
 from aiotrack.repository.statistics.periods import DAY, HOUR, Coverage, day_of, hour_of
 from aiotrack.repository.statistics.rollups import Rollups
 from aiotrack.repository.tables import DirtyRow, RollupRow
+from aiotrack.repository.transaction import transaction
 from tests.contract.test_rollups import (
     CLASSES,
     ENDS,
@@ -391,7 +392,8 @@ async def test_cleaners_roll_ups_and_readers_at_once(
     async def roll(own: Repository) -> None:
         while not is_over.is_set():
             await Rollups(own).roll_up()
-            async with own.engine.begin() as connection:  # as if it had changed long ago
+            async with own.engine.connect() as connection, transaction(connection, own.path):
+                # As if it had changed long ago; in turn, as every writer to a file.
                 for start in {hour_of(now - random.randrange(20 * HOUR)) for _ in range(3)}:
                     values = {"start": to_datetime(start), "marked_at": to_datetime(now - DAY)}
                     mark = text(
