@@ -61,7 +61,8 @@ class Groups:
 
     def forget(self, *reports: Report) -> None:
         """Let reports go that are kept elsewhere."""
-        for key, report in ((key_of(report), report) for report in reports):
+        for report in reports:
+            key = key_of(report)
             for group in (self.buffer, self.writing):
                 if group.get(key) is report:
                     del group[key]

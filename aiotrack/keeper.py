@@ -208,7 +208,7 @@ class Keeper:
             return True
 
     async def _replay(self) -> bool:
-        if not self._orphans and time.monotonic() >= self._next_look:
+        if not self._orphans and self.is_due:
             await self._adopt()
         if self.has_unread:
             return await self._replay_own()

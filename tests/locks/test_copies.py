@@ -18,13 +18,6 @@ BUSY = 0.8
 
 
 @pytest.fixture
-async def tracker(sqlite_url: str, redis_url: str, queue_name: str) -> AsyncIterator[Tracker]:
-    """The only tracker of this process, with keys of its own."""
-    async with Tracker(sqlite_url, redis=redis_url, settings={"namespace": queue_name}) as tracker:
-        yield tracker
-
-
-@pytest.fixture
 async def broker(tracker: Tracker) -> AsyncIterator[InMemoryBroker]:
     """A broker in this process, tracked; with work that counts its bodies."""
     broker = InMemoryBroker().with_middlewares(TrackerMiddleware(tracker))

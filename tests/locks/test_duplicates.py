@@ -36,13 +36,6 @@ SKIPPED = {"success": False, "status": "skipped", "reason": "task_already_runnin
 
 
 @pytest.fixture
-async def tracker(sqlite_url: str, redis_url: str, queue_name: str) -> AsyncIterator[Tracker]:
-    """The only tracker of this process, with keys of its own."""
-    async with Tracker(sqlite_url, redis=redis_url, settings={"namespace": queue_name}) as tracker:
-        yield tracker
-
-
-@pytest.fixture
 async def broker(tracker: Tracker) -> AsyncIterator[InMemoryBroker]:
     """A broker in this process, tracked."""
     broker = InMemoryBroker().with_middlewares(TrackerMiddleware(tracker))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ from aiotrack.locks import renewal
 from aiotrack.testing.servers import ValkeyServer
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-async def tracker(sqlite_url: str, redis_url: str, queue_name: str) -> AsyncIterator[Tracker]:
-    """The only tracker of this process, with keys of its own."""
-    async with Tracker(sqlite_url, redis=redis_url, settings={"namespace": queue_name}) as tracker:
-        yield tracker
 
 
 def renewers() -> list[threading.Thread]:

@@ -36,13 +36,6 @@ from aiotrack.testing.servers import ValkeyServer
 
 
 @pytest.fixture
-async def tracker(sqlite_url: str, redis_url: str, queue_name: str) -> AsyncIterator[Tracker]:
-    """The only started tracker of this process, with keys of its own."""
-    async with Tracker(sqlite_url, redis=redis_url, settings={"namespace": queue_name}) as tracker:
-        yield tracker
-
-
-@pytest.fixture
 async def other(sqlite_url: str, redis_url: str, queue_name: str) -> AsyncIterator[Tracker]:
     """As another process has it."""
     tracker = Tracker(sqlite_url, redis=redis_url, settings={"namespace": queue_name})
