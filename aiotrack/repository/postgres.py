@@ -105,6 +105,39 @@ class PostgresWriter:
         """
         return self._connected(self._write, Batch.of(reports))
 
+    async def write_either(self, report: Report, stub: Report) -> bool:
+        """Commit *report*, or *stub* where the database blames its data.
+
+        Both are tried in one transaction that nobody changes a trigger in: one that goes between
+        the two tries would leave the stub of a report that is refused no more.
+
+        Returns:
+            Whether it took the report.
+
+        Raises:
+            PoisonError: It refuses the stub, too.
+            StoreUnavailable: It took neither; they may be written again.
+        """
+
+        async def work(connection: Any) -> bool:
+            async with self._transaction(connection):
+                await connection.execute(sql.POSTGRES_STEADY, timeout=self._patience)
+                try:
+                    async with connection.transaction():
+                        await self._write(connection, Batch.of([report]))
+                        await connection.execute(sql.POSTGRES_CHECKED, timeout=self._patience)
+                        return True
+                except Exception as error:
+                    if not _blames_data(error):
+                        raise
+                await self._write(connection, Batch.of([stub]))
+                return False
+
+        try:
+            return await self._connected(work)
+        finally:
+            self._marks.forget()  # what was marked in it may be undone
+
     async def revise(
         self, task_ids: Iterable[str], change: Callable[[History], Iterable[Report]]
     ) -> list[str]:
@@ -227,7 +260,7 @@ class PostgresWriter:
 
     async def _after_error(self, error: asyncpg.PostgresError) -> NoReturn:
         state = error.sqlstate or ""
-        if state[:2] not in _SERVER_CLASSES or state in _OF_A_ROW:
+        if _blames_data(error):
             raise PoisonError(str(error)) from error
         self._session.drop()
         if is_missing(error):
@@ -332,6 +365,14 @@ class PostgresWriter:
         if items:
             text = render_rows(items, sql.ATTEMPT_COLUMNS)
             await connection.execute(sql.POSTGRES_ATTEMPT, text, timeout=self._patience)
+
+
+def _blames_data(error: Exception) -> bool:
+    """Whether a write failed for what it holds, by the server's word or by a fault of ours."""
+    if isinstance(error, (StoreUnavailable, *BROKEN)):
+        return False
+    state = getattr(error, "sqlstate", None) or ""
+    return state[:2] not in _SERVER_CLASSES or state in _OF_A_ROW
 
 
 async def _locked(

@@ -48,6 +48,16 @@ PRAGMAS = (
     "PRAGMA foreign_keys=ON",
 )
 
+_POISON = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    UnicodeEncodeError,
+)
+"""What SQLite and its driver raise for a value."""
+
 _execution_values = itemgetter(*sql.EXECUTION_COLUMNS)
 _attempt_values = itemgetter(*sql.ATTEMPT_COLUMNS)
 
@@ -71,6 +81,31 @@ class SqliteWriter:
         batch = Batch.of(reports)
         marks = self._marks
         await self.run(lambda connection: _write(connection, batch, marks))
+
+    async def write_either(self, report: Report, stub: Report) -> bool:
+        """Commit *report*, or *stub* where SQLite blames its data, in one transaction.
+
+        Returns:
+            Whether it took the report.
+
+        Raises:
+            PoisonError: It refuses the stub, too.
+            StoreUnavailable: The file did not take them; they may be written again.
+        """
+        whole, rest, marks = Batch.of([report]), Batch.of([stub]), self._marks
+
+        def work(connection: sqlite3.Connection) -> bool:
+            connection.execute("SAVEPOINT whole")
+            try:
+                _write(connection, whole, marks)
+            except _POISON:
+                is_open = connection.in_transaction  # a trigger may have ended it: RAISE(ROLLBACK)
+                connection.execute("ROLLBACK TO whole" if is_open else "BEGIN IMMEDIATE")
+                _write(connection, rest, marks)
+                return False
+            return True
+
+        return await self.run(work)
 
     async def revise(
         self, task_ids: Iterable[str], change: Callable[[History], Iterable[Report]]
@@ -143,9 +178,7 @@ class SqliteWriter:
                         return done
                 except Unmarked as found:
                     self._mark(connection, found.periods)
-        except (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError) as error:
-            raise PoisonError(str(error)) from error
-        except (OverflowError, UnicodeEncodeError, sqlite3.ProgrammingError) as error:
+        except _POISON as error:
             raise PoisonError(str(error)) from error
         except (sqlite3.Error, OSError) as error:
             self._disconnect()

@@ -241,6 +241,15 @@ _DURABLY = (
 POSTGRES_DURABLY = f"SELECT {_DURABLY}"
 """Makes the commit of this transaction wait for the disk, whatever the server's default."""
 
+POSTGRES_STEADY = f"LOCK TABLE {EXECUTIONS}, {ATTEMPTS} IN ROW EXCLUSIVE MODE"
+"""Lets nobody make or drop a trigger, a policy or a check in this transaction; writers may write.
+
+https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
+"""
+
+POSTGRES_CHECKED = "SET CONSTRAINTS ALL IMMEDIATE"
+"""Lets a trigger that waits for the commit say now whether it refuses what was written."""
+
 
 def durably(statement: str) -> str:
     """Let a statement say so for its own commit, once: no further round trip."""

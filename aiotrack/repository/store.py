@@ -119,17 +119,18 @@ class Repository(Connections):
         return []
 
     async def _write_stub(self, writer: Writer, report: Report, error: Exception) -> list[Refusal]:
-        stub = [without_values(report, str(error))]
+        stub = without_values(report, str(error))
         try:
-            await writer.write(stub)
+            is_whole = await writer.write_either(report, stub)
         except StoreUnavailable:
             raise
         except Exception:
             return [Refusal(report, error)]
-        what = "a value of task %s cannot be stored; its record is kept without: %s"
-        log.error(what, report.origin.task_id, error)
+        if not is_whole:
+            what = "a value of task %s cannot be stored; its record is kept without: %s"
+            log.error(what, report.origin.task_id, error)
         self._refusals.taken += 1
-        self._on_commit(stub)
+        self._on_commit([report if is_whole else stub])
         return []
 
     async def release(self) -> None:

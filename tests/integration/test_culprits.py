@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -308,3 +309,98 @@ async def test_a_trigger_that_changes_within_a_write_loses_nothing(
 
     assert (True, 0) == (is_flushed, recorder.counters["dropped"])
     assert 65 == found
+
+
+SLOWLY_REFUSE = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF new.result = '1' THEN PERFORM pg_sleep(0.5); END IF;
+        RAISE EXCEPTION 'not with us'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON aiotrack_executions
+        FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+"""It takes its time for what has its values."""
+
+ASLEEP = """
+    SELECT query_start FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event = 'PgSleep'
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_a_trigger_that_is_dropped_leaves_no_record_without_its_values(
+    postgres_url: str, tmp_path: Path, number: int
+) -> None:
+    """Who drops it waits for a write that it refuses, and goes before the next one."""
+    settings = {"journal_dir": str(tmp_path)}
+    tries = set()
+    async with Tracker(postgres_url, settings=settings) as tracker, user(postgres_url) as raw:
+        recorder = tracker.recorder()
+        await recorder.commit(run_report("first"), at_once=True)
+        await raw.execute(SLOWLY_REFUSE)
+        told = asyncio.create_task(recorder.commit(run_report("task"), at_once=True))
+
+        async def is_tried() -> bool:
+            tries.add(await raw.fetchval(ASLEEP))
+            return len(tries - {None}) == number
+
+        await until(f"it is tried, try {number}", is_tried, 30)
+        await raw.execute("DROP TRIGGER refuse ON aiotrack_executions")
+        await told
+        is_flushed = await recorder.flush(30)
+        found = await count(raw, "status = 'SUCCESS' AND result = '1'")
+
+    assert (True, 2, 0) == (is_flushed, found, recorder.counters["dropped"])
+
+
+LATE = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF new.task_id = 'bad' AND new.result = '1' THEN RAISE EXCEPTION 'not with us'; END IF;
+        RETURN new; END $$;
+    CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON aiotrack_executions
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+async def test_a_trigger_that_waits_for_the_commit_costs_only_the_values(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """It is asked before the values are taken for stored."""
+    settings = {"journal_dir": str(tmp_path)}
+    async with Tracker(postgres_url, settings=settings) as tracker, user(postgres_url, LATE) as raw:
+        recorder = tracker.recorder()
+        names = ["bad", "one", "two"]
+        told = await asyncio.gather(*(recorder.commit(run_report(name)) for name in names))
+        is_flushed = await recorder.flush(20)
+        whole = await count(raw, "result = '1'")
+        record = await tracker.get("bad")
+
+    assert (True, [True] * 3, 2) == (is_flushed, told, whole)
+    assert ({"$refused": True}, 0) == (record.result, recorder.counters["dropped"])
+
+
+@pytest.mark.parametrize("how", ["ABORT", "ROLLBACK"])
+@pytest.mark.parametrize(("when", "lost"), [("new.result = '1'", 0), ("true", 1)])
+async def test_a_trigger_of_sqlite_costs_only_what_it_refuses(
+    sqlite_url: str, how: str, when: str, lost: int
+) -> None:
+    """The values, or the record; also where it ends the transaction."""
+    async with Tracker(sqlite_url) as tracker:
+        recorder = tracker.recorder()
+        await recorder.commit(run_report("first"), at_once=True)
+        with contextlib.closing(sqlite3.connect(sqlite_url.partition("///")[2])) as raw:
+            raw.execute(f"""
+                CREATE TRIGGER refuse BEFORE INSERT ON aiotrack_executions
+                    WHEN new.task_id = 'bad' AND {when}
+                    BEGIN SELECT RAISE({how}, 'not with us'); END""")
+        names = [f"task {number}" for number in range(20)]
+        told = await asyncio.gather(*(recorder.commit(run_report(it)) for it in [*names, "bad"]))
+        is_flushed = await recorder.flush(10)
+        page = await tracker.list(limit=100)
+
+    results = {record.task_id: record.result for record in page.items}
+    assert ([True] * 21, True) == (told, is_flushed)
+    assert lost == recorder.counters["dropped"]
+    assert lost == ("bad" not in results)
+    assert results.pop("bad", {"$refused": True}) == {"$refused": True}
+    assert dict.fromkeys(["first", *names], 1) == results
