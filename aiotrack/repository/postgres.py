@@ -130,13 +130,14 @@ class PostgresWriter:
                 except Exception as error:
                     if not _blames_data(error):
                         raise
+                    self._marks.forget()  # those of the first try are undone
                 await self._write(connection, Batch.of([stub]))
                 return False
 
         try:
             return await self._connected(work)
         finally:
-            self._marks.forget()  # what was marked in it may be undone
+            self._marks.forget()  # as all of it may be
 
     async def revise(
         self, task_ids: Iterable[str], change: Callable[[History], Iterable[Report]]

@@ -98,7 +98,9 @@ class SqliteWriter:
             connection.execute("SAVEPOINT whole")
             try:
                 _write(connection, whole, marks)
-            except _POISON:
+            except Exception as error:
+                if not _blames_data(error):
+                    raise
                 is_open = connection.in_transaction  # a trigger may have ended it: RAISE(ROLLBACK)
                 connection.execute("ROLLBACK TO whole" if is_open else "BEGIN IMMEDIATE")
                 _write(connection, rest, marks)
@@ -205,6 +207,11 @@ class SqliteWriter:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _blames_data(error: Exception) -> bool:
+    """Whether a write failed for what it holds, by SQLite's word or by a fault of ours."""
+    return isinstance(error, _POISON) or not isinstance(error, (sqlite3.Error, OSError, Unmarked))
 
 
 def _words(statement: str) -> str:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -377,6 +379,21 @@ async def test_a_trigger_that_waits_for_the_commit_costs_only_the_values(
 
     assert (True, [True] * 3, 2) == (is_flushed, told, whole)
     assert ({"$refused": True}, 0) == (record.result, recorder.counters["dropped"])
+
+
+async def test_a_fault_of_ours_costs_only_the_values(database_url: str, tmp_path: Path) -> None:
+    """No database was asked: it says nothing of what is left of the report."""
+    settings = {"journal_dir": str(tmp_path / "journal")}
+    bad: Any = {"color": 7}  # neither a stamp nor a text
+    async with Tracker(database_url, settings=settings) as tracker:
+        recorder = tracker.recorder()
+        reports = [replace(run_report("bad"), patch=bad), run_report("one"), run_report("two")]
+        told = await asyncio.gather(*map(recorder.commit, reports))
+        is_flushed = await recorder.flush(20)
+        results = {one.task_id: one.result for one in (await tracker.list()).items}
+
+    assert (True, [True] * 3, 0) == (is_flushed, told, recorder.counters["dropped"])
+    assert {"bad": {"$refused": True}, "one": 1, "two": 1} == results
 
 
 @pytest.mark.parametrize("how", ["ABORT", "ROLLBACK"])
